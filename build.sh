@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# The one entry: ./build.sh VERB. Every verb prepares what it needs; a second run does no work twice.
+set -euo pipefail
+root=$(cd "$(dirname "$0")" && pwd)
+tests=(tests/Sama.Functional.Tests)
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
+
+usage() {
+    cat <<'TEXT'
+./build.sh quickstart          clean generated noisy labels with SAMA
+./build.sh run EXAMPLE ARGS    run an example of examples/
+./build.sh test                build and run every test suite
+./build.sh format [--check]    format F# and C#, or check that they are formatted
+./build.sh pack                write the NuGet packages to artifacts/
+TEXT
+}
+
+# libLibTorchSharp.so needs the C++ runtime of GCC 13.2 or later
+cpp_runtime() {
+    [ "$(uname -s)" = Linux ] || { echo "warning: only Linux is tested" >&2; return; }
+    local library
+    library=$(ldconfig -p | awk '/libstdc\+\+\.so\.6 .*x86-64/ { print $NF; exit }')
+    if [ -n "$library" ] && grep -qa GLIBCXX_3.4.32 "$library"; then return; fi
+    if [ "$(id -u)" = 0 ] && [ -r /etc/debian_version ] && command -v apt-get >/dev/null; then
+        echo "installing libstdc++6 from Debian trixie" >&2
+        printf 'Types: deb\nURIs: http://deb.debian.org/debian\nSuites: trixie\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
+            >/etc/apt/sources.list.d/trixie.sources
+        printf 'Package: *\nPin: release n=trixie\nPin-Priority: 50\n' >/etc/apt/preferences.d/trixie
+        apt-get update -qq >&2
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y -t trixie libstdc++6 >&2
+        return
+    fi
+    echo "libtorch's .NET binding needs libstdc++ with GLIBCXX_3.4.32 (GCC 13.2: Debian 13, Ubuntu 24.04), which this machine lacks." >&2
+    echo "As root: add Debian's trixie suite and run 'apt-get install -t trixie libstdc++6'." >&2
+    exit 1
+}
+
+tools() { (cd "$root" && dotnet tool restore >/dev/null && dotnet paket restore >/dev/null); }
+prepare() { cpp_runtime; tools; }
+
+run_project() { # project, arguments
+    local project=$1
+    shift
+    prepare
+    dotnet build "$root/$project" -c Release -v quiet -nologo >&2
+    dotnet "$root/$project/bin/Release/net10.0/linux-x64/$(basename "$project").dll" "$@"
+}
+
+run_tests() {
+    local passed=0 failed=0 log line code
+    log=$(mktemp)
+    for project in "${tests[@]}"; do
+        code=0
+        run_project "$project" --summary --no-spinner --colours 0 2>&1 | tee "$log" || code=$?
+        line=$(grep -E '[0-9]+ passed, [0-9]+ ignored, [0-9]+ failed, [0-9]+ errored' "$log" | tail -n 1 || true)
+        local p f e
+        p=$(sed -nE 's/.* ([0-9]+) passed, .*/\1/p' <<<"$line")
+        f=$(sed -nE 's/.* ([0-9]+) failed, .*/\1/p' <<<"$line")
+        e=$(sed -nE 's/.* ([0-9]+) errored.*/\1/p' <<<"$line")
+        passed=$((passed + ${p:-0}))
+        failed=$((failed + ${f:-0} + ${e:-0}))
+        # a suite that ends badly without a failed test has crashed
+        if [ "$code" != 0 ] && [ "$((${f:-0} + ${e:-0}))" = 0 ]; then failed=$((failed + 1)); fi
+        if [ -z "$line" ] && [ "$code" = 0 ]; then failed=$((failed + 1)); fi
+    done
+    rm -f "$log"
+    echo "$passed passed, $failed failed"
+    [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
+}
+
+format() {
+    tools
+    cd "$root"
+    if [ "${1:-}" = --check ]; then
+        dotnet fantomas --check src tests
+        dotnet format Sama.sln whitespace --verify-no-changes --no-restore --include src/Sama.CSharp
+    else
+        dotnet fantomas src tests
+        dotnet format Sama.sln whitespace --no-restore --include src/Sama.CSharp
+    fi
+}
+
+verb=${1:-}
+[ $# -gt 0 ] && shift
+case "$verb" in
+    quickstart) run_project examples/NoisyText --quickstart "$@" ;;
+    run)
+        [ -n "${1:-}" ] && [ -d "$root/examples/$1" ] || { echo "examples: $(ls "$root/examples" | tr '\n' ' ')" >&2; exit 1; }
+        example=$1
+        shift
+        run_project "examples/$example" "$@"
+        ;;
+    test) run_tests ;;
+    format) format "$@" ;;
+    pack) prepare && dotnet pack "$root/Sama.sln" -c Release -o "$root/artifacts" ;;
+    *) usage; [ -z "$verb" ] || exit 1 ;;
+esac

@@ -1,0 +1,55 @@
+namespace Sama
+
+type internal Differentiation =
+    | Leaves
+    | Frozen
+    | Traced
+
+/// A layout over one flat vector, with a named view of each parameter. Borrowed: it lives as long as the pass.
+[<Sealed; AllowNullLiteral>]
+type Params internal (layout: Layout, mode: Differentiation, vector: Tensor, views: Tensor[], gradients: Tensor[]) =
+    /// Names and shapes.
+    member _.Layout = layout
+
+    /// The flat vector.
+    member _.Vector = vector
+
+    /// The parameter of that name, in its own shape. ArgumentException if there is none.
+    member _.Item
+        with get (name: string): Tensor = views[layout.IndexOf name]
+
+    member internal _.Mode = mode
+    member internal _.Views = views
+
+    /// Views of the flat gradient vector; empty unless leaves.
+    member internal _.Gradients = gradients
+
+namespace Sama.Functional
+
+open Sama
+
+/// The three ways in which a pass sees a flat vector.
+module Params =
+
+    /// Views that need no gradient: a pass over them stores no graph of them.
+    let frozen (layout: Layout) (vector: Tensor) : Params =
+        Params(layout, Frozen, vector, Layout.views layout (vector.detach ()), [||])
+
+    /// Views cut from a vector that is itself in a graph.
+    let traced (layout: Layout) (vector: Tensor) : Params =
+        Params(layout, Traced, vector, Layout.views layout vector, [||])
+
+    /// Leaves on the vector's storage; a backward pass adds into `gradient`, a flat vector of the same layout.
+    let leaves (layout: Layout) (vector: Tensor) (gradient: Tensor) : Params =
+        let leaf (view: Tensor) (slot: Tensor) =
+            let leaf = view.detach().requires_grad_ true
+            leaf.grad <- slot
+            leaf
+
+        let slots = Layout.views layout gradient
+        Params(layout, Leaves, vector, Array.map2 leaf (Layout.views layout (vector.detach ())) slots, slots)
+
+    /// Leaves that have no gradient yet: what a backward pass leaves empty is not connected.
+    let internal probe (layout: Layout) (vector: Tensor) : Params =
+        let leaf (view: Tensor) = view.detach().requires_grad_ true
+        Params(layout, Leaves, vector, Array.map leaf (Layout.views layout (vector.detach ())), null)

@@ -1,0 +1,56 @@
+namespace Sama
+
+open TorchSharp
+
+type Tensor = torch.Tensor
+
+namespace Sama.Functional
+
+open System
+open TorchSharp
+open Sama
+
+/// Tensor lifetime. What a body makes is freed when it ends, except what it keeps.
+module Scope =
+
+    /// `keep` hands a tensor to the caller. A borrowed tensor is kept as a fresh handle on the same storage:
+    /// TorchSharp's own MoveToOuterDisposeScope would move it out of its owner's scope and leak it.
+    let run (body: (Tensor -> Tensor) -> 'result) : 'result =
+        use scope = torch.NewDisposeScope()
+
+        body (fun tensor -> (if scope.Contains tensor then tensor else tensor.alias ()).MoveToOuterDisposeScope())
+
+    /// The one tensor that `body` returns; everything else it made is freed.
+    let tensor (body: unit -> Tensor) : Tensor = run (fun keep -> keep (body ()))
+
+    /// A tensor that outlives every scope of its caller; whoever asked for it disposes it.
+    let detach (tensor: Tensor) : Tensor = tensor.DetachFromDisposeScope()
+
+/// Numbers in and out of tensors of any floating type.
+module internal Number =
+
+    /// `item<float>` throws on float32. Waits for the device.
+    let read (tensor: Tensor) : float =
+        use wide = tensor.detach().to_type torch.float64
+        wide.item<float> ()
+
+    let scalar (x: float) : Scalar = Scalar.op_Implicit x
+
+    /// The smallest normal number of a tensor's type.
+    let tiny (tensor: Tensor) : float = torch.finfo(tensor.dtype).tiny
+
+    /// A floor that keeps 0/0 and √0 out of derivatives.
+    let floor (tensor: Tensor) : Tensor = tensor.clamp_min (scalar (tiny tensor))
+
+    /// ‖x‖ as a 0-D float64 tensor, summed in float64 and scaled by max |x|: libtorch's float32 norm errs by 1 %
+    /// at 1e8 elements and underflows below 1e-23.
+    let norm (x: Tensor) : Tensor =
+        Scope.tensor (fun () ->
+            let largest = x.detach().abs().max ()
+            let unit = (x.detach () / floor largest).pow(scalar 2.0).sum torch.float64
+            unit.sqrt () * largest.to_type torch.float64)
+
+    /// False if any entry is NaN or infinite: both survive a sum.
+    let isFinite (x: Tensor) : bool =
+        Scope.run (fun _ -> Double.IsFinite(read (x.detach().sum ())))
+        || Scope.run (fun _ -> x.detach().isfinite().all().item<bool> ())

@@ -1,0 +1,14 @@
+module Sama.Tests.Main
+
+open Expecto
+open Sama.Functional
+open Sama.Tests
+
+[<EntryPoint>]
+let main args =
+    Native.initialize ()
+    // shared tensors are made here, outside every test's scope
+    Problems.A.numel () |> ignore
+
+    testSequenced (testList "Sama" [ RuleTests.tests; SamaTests.tests; RunTests.tests ])
+    |> runTestsWithCLIArgs [] args
