@@ -72,10 +72,10 @@ format() {
     tools
     cd "$root"
     if [ "${1:-}" = --check ]; then
-        dotnet fantomas --check src tests
+        dotnet fantomas --check src tests examples
         dotnet format Sama.sln whitespace --verify-no-changes --no-restore --include src/Sama.CSharp
     else
-        dotnet fantomas src tests
+        dotnet fantomas src tests examples
         dotnet format Sama.sln whitespace --no-restore --include src/Sama.CSharp
     fi
 }
