@@ -2,7 +2,7 @@
 # The one entry: ./build.sh VERB. Every verb prepares what it needs; a second run does no work twice.
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
-tests=(tests/Sama.Functional.Tests)
+tests=(tests/Sama.Functional.Tests tests/NoisyText.Tests)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 
 usage() {
@@ -64,7 +64,8 @@ run_tests() {
         if [ -z "$line" ] && [ "$code" = 0 ]; then failed=$((failed + 1)); fi
     done
     rm -f "$log"
-    echo "$passed passed, $failed failed"
+    # a suite may end in a colour code without a line break: the count stands on a line of its own
+    printf '\n%s passed, %s failed\n' "$passed" "$failed"
     [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
 }
 

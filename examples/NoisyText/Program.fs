@@ -104,12 +104,12 @@ let private run (data: Dataset) (seeds: int list) (hyper: Hyperparameters) (repo
         trained, { result with Auroc = aurocs }
 
     let onNoisy, noisy =
-        measure "noisy" (fun seed s start p -> plain hyper hyper.Rate (int64 seed) start s.Weak s.HeldOut p)
+        measure "noisy" (fun seed s start p ->
+            plain hyper hyper.Rate (int64 seed) start (stepsOf hyper s.Weak) s.Weak s.HeldOut p)
 
-    // the meta set is small: as many steps as the others take, in their number of epochs
+    // the meta set is small: as many steps as on the weak labels
     let onMeta rate seed (s: Split) start p =
-        let longer = { hyper with Epochs = hyper.Epochs * 4 }
-        plain longer rate (int64 seed) start s.Meta s.HeldOut p
+        plain hyper rate (int64 seed) start (stepsOf hyper s.Weak) s.Meta s.HeldOut p
 
     let _, metaOnly = measure "metaOnly" (onMeta hyper.Rate)
     let weighed, reweight = sama "reweight" false

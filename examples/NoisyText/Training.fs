@@ -76,9 +76,12 @@ let private epochs hyper seed (steps: int) heldOut progress problem =
 let private meanLoss theta (batch: Examples) =
     torch.nn.functional.cross_entropy (logits true theta batch.Ids, batch.Labels)
 
-/// Plain training: the meta level is a constant that never takes a step.
-let plain hyper rate seed start (rows: Examples) heldOut progress : Trained =
-    let steps = max 1 (int (rows.Labels.shape[0] / hyper.Batch))
+/// Steps of an epoch.
+let stepsOf hyper (rows: Examples) : int =
+    max 1 (int (rows.Labels.shape[0] / hyper.Batch))
+
+/// Plain training, `steps` an epoch: the meta level is a constant that never takes a step.
+let plain hyper rate seed start steps (rows: Examples) heldOut progress : Trained =
 
     Problem.create
         { BilevelOptions.Default with
@@ -91,7 +94,7 @@ let plain hyper rate seed start (rows: Examples) heldOut progress : Trained =
 
 /// Training on weak labels that the meta learner weighs, and with `correct` mixes with the model's own prediction.
 let bySama hyper correct seed start learner (weak: Examples) (meta: Examples) heldOut progress : Trained =
-    let steps = max 1 (int (weak.Labels.shape[0] / hyper.Batch))
+    let steps = stepsOf hyper weak
 
     let baseLoss (pass: Pass) theta lambda (batch: Examples) =
         let logits = logits true theta batch.Ids
