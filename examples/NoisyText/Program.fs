@@ -24,7 +24,7 @@ type Arguments =
             | Data _ -> "WRENCH folder: train, valid, test and label, .json or .json.gz"
             | Seeds _ -> "a list 0,2 or a range 0-4 (default 0)"
             | Report _ -> "json file for the results"
-            | Epochs _ -> "epochs a method (default 12)"
+            | Epochs _ -> "epochs a method (default 15)"
             | Quickstart -> "a generated data set instead of --data"
 
 let private seedsOf (text: string) : int list =
@@ -158,11 +158,11 @@ let main args =
             | None -> raise (ArgumentException "--data FOLDER or --quickstart is needed")
 
         let hyper =
-            { Epochs = parsed.GetResult(Epochs, 12)
+            { Epochs = parsed.GetResult(Epochs, 15)
               Batch = 64L
               Rate = 1e-3
               TuningRate = 3e-4
-              MetaRate = 1e-2
+              MetaRate = 3e-2
               Alpha = 1e-2 }
 
         if hyper.Epochs < 1 then
