@@ -3,6 +3,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
 tests=(tests/Sama.Functional.Tests tests/NoisyText.Tests)
+sources=(src tests examples)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 
 usage() {
@@ -41,7 +42,6 @@ prepare() { cpp_runtime; tools; }
 run_project() { # project, arguments
     local project=$1
     shift
-    prepare
     dotnet build "$root/$project" -c Release -v quiet -nologo >&2
     dotnet "$root/$project/bin/Release/net10.0/linux-x64/$(basename "$project").dll" "$@"
 }
@@ -49,6 +49,7 @@ run_project() { # project, arguments
 run_tests() {
     local passed=0 failed=0 log line code
     log=$(mktemp)
+    prepare
     for project in "${tests[@]}"; do
         code=0
         run_project "$project" --summary --no-spinner --colours 0 2>&1 | tee "$log" || code=$?
@@ -73,10 +74,10 @@ format() {
     tools
     cd "$root"
     if [ "${1:-}" = --check ]; then
-        dotnet fantomas --check src tests examples
+        dotnet fantomas --check "${sources[@]}"
         dotnet format Sama.sln whitespace --verify-no-changes --no-restore --include src/Sama.CSharp
     else
-        dotnet fantomas src tests examples
+        dotnet fantomas "${sources[@]}"
         dotnet format Sama.sln whitespace --no-restore --include src/Sama.CSharp
     fi
 }
@@ -84,11 +85,12 @@ format() {
 verb=${1:-}
 [ $# -gt 0 ] && shift
 case "$verb" in
-    quickstart) run_project examples/NoisyText --quickstart "$@" ;;
+    quickstart) prepare && run_project examples/NoisyText --quickstart "$@" ;;
     run)
         [ -n "${1:-}" ] && [ -d "$root/examples/$1" ] || { echo "examples: $(ls "$root/examples" | tr '\n' ' ')" >&2; exit 1; }
         example=$1
         shift
+        prepare
         run_project "examples/$example" "$@"
         ;;
     test) run_tests ;;

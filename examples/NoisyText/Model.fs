@@ -106,14 +106,13 @@ let metaLearner (generator: torch.Generator) (classes: int) (rules: int) : (stri
       // half weight; corrections start small
       "outputBias", torch.tensor [| 0f; -2f |] ]
 
-/// Per-sample loss and entropy of the prediction [rows, 2], and the prediction [rows, classes].
-let features (logits: Tensor) (labels: Tensor) : Tensor * Tensor =
+/// Loss and entropy of the prediction, [rows] each, and log probabilities [rows, classes].
+let lossAndEntropy (logits: Tensor) (labels: Tensor) : Tensor * Tensor * Tensor =
     let log = torch.nn.functional.log_softmax (logits, 1L)
-    let loss = -(log.gather (1L, labels.unsqueeze 1L))
-    let entropy = -(log.exp () * log).sum (1L, true)
-    torch.cat ([| loss; entropy |], 1L), log.exp ()
+    let loss = -(log.gather(1L, labels.unsqueeze 1L).squeeze 1L)
+    loss, -(log.exp () * log).sum 1L, log
 
-/// Weight of each sample and share of the model's own prediction in its target, both in (0, 1): [rows].
+/// From loss and entropy [rows, 2] and clues: weight of each sample and share of the model's own prediction in its target, both in (0, 1): [rows].
 let judge (lambda: Params) (features: Tensor) (clues: Tensor) : Tensor * Tensor =
     let input = torch.cat ([| features; clues |], 1L)
 

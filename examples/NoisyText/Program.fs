@@ -116,11 +116,11 @@ let private run (data: Dataset) (seeds: int list) (hyper: Hyperparameters) (repo
     let corrected, correct = sama "correct" true
     let reached (trained: Trained list) = trained |> List.averageBy _.HeldOut
 
-    let best =
+    let best, cleaned =
         if reached corrected > reached weighed then
-            "correct"
+            "correct", corrected
         else
-            "reweight"
+            "reweight", weighed
 
     let tuned name (from: Trained list) =
         let table = dict (List.zip seeds from)
@@ -128,7 +128,7 @@ let private run (data: Dataset) (seeds: int list) (hyper: Hyperparameters) (repo
         measure name (fun seed s _ p -> onMeta hyper.TuningRate seed s table[seed].Theta p)
         |> snd
 
-    let thenMeta = tuned "thenMeta" (if best = "correct" then corrected else weighed)
+    let thenMeta = tuned "thenMeta" cleaned
     let noisyThenMeta = tuned "noisyThenMeta" onNoisy
     let results = [ noisy; metaOnly; reweight; correct; thenMeta; noisyThenMeta ]
 

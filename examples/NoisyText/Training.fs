@@ -15,15 +15,15 @@ type Hyperparameters =
       MetaRate: float
       Alpha: float }
 
-/// Named parameters of the kept epoch, its held-out accuracy, held-out accuracy of each epoch.
+/// Named parameters of the kept epoch, and its held-out accuracy.
 type Trained =
     { Theta: (string * Tensor) list
       Lambda: (string * Tensor) list
-      HeldOut: float
-      Curve: float list }
+      HeldOut: float }
 
+/// Copies that outlive the scope they are made in.
 let private named (p: Params) =
-    [ for slice in p.Layout.Slices -> slice.Name, Scope.tensor (fun () -> p[slice.Name].clone ()) ]
+    [ for slice in p.Layout.Slices -> slice.Name, Scope.detach (p[slice.Name].clone ()) ]
 
 let private asParams (named: (string * Tensor) list) =
     Params.frozen (Layout.ofNamed named) (Layout.ravel named)
@@ -34,7 +34,8 @@ let accuracy (theta: Params) (rows: Examples) : float =
         let right = (logits false theta rows.Ids).argmax(1L).eq rows.Labels
         right.to_type(torch.float64).mean().item<float> ())
 
-let accuracyOf trained rows = accuracy (asParams trained.Theta) rows
+let accuracyOf trained rows =
+    Scope.run (fun _ -> accuracy (asParams trained.Theta) rows)
 
 /// `Batch` rows, with replacement, fixed by the draw.
 let private batches hyper (rows: Examples) (draw: Draw) =
@@ -49,7 +50,6 @@ let private epochs hyper seed (steps: int) heldOut progress problem =
         run
 
     let mutable kept: Trained option = None
-    let mutable curve = []
 
     for epoch in 1 .. hyper.Epochs do
         let mutable loss = 0.0
@@ -59,19 +59,16 @@ let private epochs hyper seed (steps: int) heldOut progress problem =
 
         Scope.run (fun _ ->
             let reached = accuracy run.Theta heldOut
-            curve <- reached :: curve
             progress $"epoch {epoch}/{hyper.Epochs}  loss {loss:F3}  held-out {reached:F3}"
 
             if kept.IsNone || reached > kept.Value.HeldOut then
                 kept <-
                     Some
-                        { Theta = named run.Theta |> List.map (fun (name, t) -> name, Scope.detach t)
-                          Lambda = named run.Lambda |> List.map (fun (name, t) -> name, Scope.detach t)
-                          HeldOut = reached
-                          Curve = [] })
+                        { Theta = named run.Theta
+                          Lambda = named run.Lambda
+                          HeldOut = reached })
 
-    { kept.Value with
-        Curve = List.rev curve }
+    kept.Value
 
 let private meanLoss theta (batch: Examples) =
     torch.nn.functional.cross_entropy (logits true theta batch.Ids, batch.Labels)
@@ -82,7 +79,6 @@ let stepsOf hyper (rows: Examples) : int =
 
 /// Plain training, `steps` an epoch: the meta level is a constant that never takes a step.
 let plain hyper rate seed start steps (rows: Examples) heldOut progress : Trained =
-
     Problem.create
         { BilevelOptions.Default with
             WarmUp = Int64.MaxValue }
@@ -98,17 +94,13 @@ let bySama hyper correct seed start learner (weak: Examples) (meta: Examples) he
 
     let baseLoss (pass: Pass) theta lambda (batch: Examples) =
         let logits = logits true theta batch.Ids
-        let features, prediction = features logits batch.Labels
-
-        let features, prediction =
-            pass.Stop("features", features), pass.Stop("prediction", prediction)
-
+        let onWeak, entropy, log = lossAndEntropy logits batch.Labels
+        let features = pass.Stop("features", torch.stack ([| onWeak; entropy |], 1L))
         let weight, mix = judge lambda features batch.Clues
-        let log = torch.nn.functional.log_softmax (logits, 1L)
-        let onWeak = -(log.gather(1L, batch.Labels.unsqueeze 1L).squeeze 1L)
 
         let loss =
             if correct then
+                let prediction = pass.Stop("prediction", log.exp ())
                 let onPrediction = -(prediction * log).sum 1L
                 onWeak + mix * (onPrediction - onWeak)
             else
@@ -134,9 +126,10 @@ let weights (trained: Trained) (weak: Examples) : float[] =
     Scope.run (fun _ ->
         use _ = torch.no_grad ()
 
-        let features, _ =
-            features (logits false (asParams trained.Theta) weak.Ids) weak.Labels
+        let loss, entropy, _ =
+            lossAndEntropy (logits false (asParams trained.Theta) weak.Ids) weak.Labels
 
+        let features = torch.stack ([| loss; entropy |], 1L)
         let weight, _ = judge (asParams trained.Lambda) features weak.Clues
         weight.to_type(torch.float64).data<float>().ToArray())
 
