@@ -3,13 +3,14 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
 tests=(tests/Sama.Functional.Tests tests/NoisyText.Tests)
-sources=(src tests examples)
+sources=(src tests examples benchmarks)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 
 usage() {
     cat <<'TEXT'
 ./build.sh quickstart          clean generated noisy labels with SAMA
 ./build.sh run EXAMPLE ARGS    run an example of examples/
+./build.sh bench NAME --json FILE   a measurement of benchmarks/Sama.Benchmarks
 ./build.sh test                build and run every test suite
 ./build.sh format [--check]    format F# and C#, or check that they are formatted
 ./build.sh pack                write the NuGet packages to artifacts/
@@ -93,6 +94,7 @@ case "$verb" in
         prepare
         run_project "examples/$example" "$@"
         ;;
+    bench) prepare && run_project benchmarks/Sama.Benchmarks "$@" ;;
     test) run_tests ;;
     format) format "$@" ;;
     pack) prepare && dotnet pack "$root/Sama.sln" -c Release -o "$root/artifacts" ;;

@@ -13,6 +13,17 @@ type RuleState =
     member state.Item
         with get (name: string): Tensor = state.Tensors[name]
 
+/// The engine's twins of Step and Adapt, on the tensors' own storage. The bits of Step and Adapt, or within 4 ulps.
+[<NoComparison; NoEquality>]
+type internal InPlace =
+    {
+        /// advance state g θ out ↦ state′: out ← u; `out` may be g itself. With `advance` the state's tensors are
+        /// overwritten and state′ holds them; without, the state is only read, and returned.
+        Update: bool -> RuleState -> Tensor -> Tensor -> Tensor -> RuleState
+        /// state g θ v: v ← (∂u/∂g)ᵀ v; all else is only read
+        AdaptInto: RuleState -> Tensor -> Tensor -> Tensor -> unit
+    }
+
 /// A rule on a layout. `state` is the one before the step, in every function; all vectors are flat.
 [<NoComparison; NoEquality>]
 type BoundRule =
@@ -23,6 +34,9 @@ type BoundRule =
             Step: RuleState -> Tensor -> Tensor -> Tensor * RuleState
             /// state g θ v ↦ (∂u/∂g)ᵀ v, or why there is none
             Adapt: Result<RuleState -> Tensor -> Tensor -> Tensor -> Tensor, string>
+            /// ∂u/∂g is diagonal
+            Elementwise: bool
+            InPlace: InPlace
         }
 
 /// θ ← θ − u: a name, and what it is on a layout.
@@ -69,6 +83,41 @@ module UpdateRule =
     /// The rule on a layout.
     let bind (layout: Layout) (rule: UpdateRule) : BoundRule = rule.Bind layout
 
+    let private overwrite (old: RuleState) (next: RuleState) =
+        List.iter2 (fun (o: Tensor) (n: Tensor) -> o.copy_ n |> ignore) (RuleState.tensors old) (RuleState.tensors next)
+
+    let rec private counted (old: RuleState) (next: RuleState) : RuleState =
+        { old with
+            Count = next.Count
+            Parts = Seq.map2 counted old.Parts next.Parts |> Array.ofSeq }
+
+    /// The twins of any rule, by its own operators.
+    let private byOperators step adapt : InPlace =
+        { Update =
+            fun advance state g theta out ->
+                Scope.run (fun _ ->
+                    use _ = torch.no_grad ()
+                    let (u: Tensor), next = step state g theta
+                    out.copy_ u |> ignore
+
+                    if advance then
+                        overwrite state next
+                        counted state next
+                    else
+                        state)
+          AdaptInto =
+            fun state g theta v ->
+                match adapt with
+                | Ok adapt -> Scope.run (fun _ -> v.copy_ (adapt state g theta v: Tensor) |> ignore)
+                | Error reason -> invalidOp reason }
+
+    let private bound init step adapt elementwise : BoundRule =
+        { Init = init
+          Step = step
+          Adapt = adapt
+          Elementwise = elementwise
+          InPlace = byOperators step adapt }
+
     /// A rule from its step alone, `state g θ ↦ (u, next state)`; its adaptation is the derivative of that step.
     let create
         (name: string)
@@ -79,22 +128,26 @@ module UpdateRule =
             Autodiff.vjp (fun g -> fst (step state g theta)) g v
 
         { Name = name
-          Bind =
-            fun _ ->
-                { Init = init
-                  Step = step
-                  Adapt = Ok adapt } }
+          Bind = fun _ -> bound init step (Ok adapt) false }
 
     let private edit change (rule: UpdateRule) =
         { rule with Bind = rule.Bind >> change }
 
     /// The same rule with its adaptation in closed form: `state g θ v ↦ (∂u/∂g)ᵀ v`.
     let withAdaptation adapt rule : UpdateRule =
-        edit (fun bound -> { bound with Adapt = Ok adapt }) rule
+        edit (fun rule -> bound rule.Init rule.Step (Ok adapt) rule.Elementwise) rule
+
+    /// The same rule, its ∂u/∂g known to be diagonal.
+    let elementwise rule : UpdateRule =
+        edit (fun bound -> { bound with Elementwise = true }) rule
+
+    /// The same rule with kernels of its own for the engine.
+    let internal withInPlace (inPlace: InPlace) rule : UpdateRule =
+        edit (fun bound -> { bound with InPlace = inPlace }) rule
 
     /// The same rule, refused by methods that need an adaptation, for this reason.
     let withoutAdaptation reason rule : UpdateRule =
-        edit (fun bound -> { bound with Adapt = Error reason }) rule
+        edit (fun rule -> bound rule.Init rule.Step (Error reason) rule.Elementwise) rule
 
     let private adaptations (bound: BoundRule list) =
         let add rule all =
@@ -107,24 +160,28 @@ module UpdateRule =
         if rules.IsEmpty then
             invalidArg (nameof rules) "a chain needs at least one rule"
 
-        let on (bound: BoundRule list) =
+        let on (rules: BoundRule list) =
             let inputs (state: RuleState) g theta =
-                (g, List.zip bound (List.ofSeq state.Parts))
+                (g, List.zip rules (List.ofSeq state.Parts))
                 ||> List.mapFold (fun g (rule, s) ->
                     let u, next = rule.Step s g theta
                     (g, next), u)
 
-            { Init = fun theta -> RuleState.create 0L [] [ for rule in bound -> rule.Init theta ]
-              Step =
-                fun state g theta ->
-                    let seen, u = inputs state g theta
-                    u, RuleState.create (state.Count + 1L) [] (List.map snd seen)
-              Adapt =
-                adaptations bound
-                |> Result.map (fun adapts state g theta v ->
+            let init theta =
+                RuleState.create 0L [] [ for rule in rules -> rule.Init theta ]
+
+            let step (state: RuleState) g theta =
+                let seen, u = inputs state g theta
+                u, RuleState.create (state.Count + 1L) [] (List.map snd seen)
+
+            let adapt =
+                adaptations rules
+                |> Result.map (fun adapts (state: RuleState) g theta v ->
                     let seen, _ = inputs state g theta
                     let stages = List.zip (List.map fst seen) (List.ofSeq state.Parts)
-                    List.foldBack2 (fun adapt (input, s) v -> adapt s input theta v) adapts stages v) }
+                    List.foldBack2 (fun adapt (input, s) v -> adapt s input theta v) adapts stages v)
+
+            bound init step adapt (rules |> List.forall _.Elementwise)
 
         { Name = rules |> List.map _.Name |> String.concat " → "
           Bind = fun layout -> on (rules |> List.map (bind layout)) }
@@ -156,19 +213,23 @@ module UpdateRule =
 
             let zip (state: RuleState) = List.zip parts (List.ofSeq state.Parts)
 
-            { Init = fun theta -> RuleState.create 0L [] [ for _, gather, rule in parts -> rule.Init(gather theta) ]
-              Step =
-                fun state g theta ->
-                    let us, next =
-                        List.unzip [ for (_, gather, rule), s in zip state -> rule.Step s (gather g) (gather theta) ]
+            let init theta =
+                RuleState.create 0L [] [ for _, gather, rule in parts -> rule.Init(gather theta) ]
 
-                    scatter us, RuleState.create (state.Count + 1L) [] next
-              Adapt =
+            let step (state: RuleState) g theta =
+                let us, next =
+                    List.unzip [ for (_, gather, rule), s in zip state -> rule.Step s (gather g) (gather theta) ]
+
+                scatter us, RuleState.create (state.Count + 1L) [] next
+
+            let adapt =
                 adaptations [ for _, _, rule in parts -> rule ]
                 |> Result.map (fun adapts state g theta v ->
                     scatter
                         [ for adapt, ((_, gather, _), s) in List.zip adapts (zip state) ->
-                              adapt s (gather g) (gather theta) (gather v) ]) }
+                              adapt s (gather g) (gather theta) (gather v) ])
+
+            bound init step adapt (parts |> List.forall (fun (_, _, rule) -> rule.Elementwise))
 
         { Name = groups |> List.map (fun (_, rule) -> rule.Name) |> String.concat " | "
           Bind = on }

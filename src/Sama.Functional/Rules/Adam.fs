@@ -96,6 +96,7 @@ module AdamRule =
 
         UpdateRule.create (if o.DecoupledDecay then "adamW" else "adam") init step
         |> UpdateRule.withAdaptation adapt
+        |> UpdateRule.elementwise
 
     /// Adam with that rate.
     let adam (learningRate: float) : UpdateRule =

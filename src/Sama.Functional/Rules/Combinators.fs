@@ -16,6 +16,7 @@ module Combinators =
     let scaleBy (scale: int64 -> float) : UpdateRule =
         UpdateRule.create "scale" stateless (fun state g _ -> g * scale state.Count, counted state)
         |> UpdateRule.withAdaptation (fun state _ _ v -> v * scale state.Count)
+        |> UpdateRule.elementwise
 
     /// u = g·min(1, c/(‖g‖ + 1e-6)), as torch.nn.utils.clip_grad_norm_. With N = ‖g‖, N + e > c:
     /// (∂u/∂g)ᵀ w = c/(N+e)·[w − g (g·w)/(N(N+e))]. ArgumentException unless the limit is positive.

@@ -87,7 +87,9 @@ module SgdRule =
             let factor = if o.Nesterov then 1.0 + o.Momentum * k else k
             v * (sign * o.LearningRate * factor)
 
-        UpdateRule.create "sgd" init step |> UpdateRule.withAdaptation adapt
+        UpdateRule.create "sgd" init step
+        |> UpdateRule.withAdaptation adapt
+        |> UpdateRule.elementwise
 
     /// Plain SGD: u = lr·g.
     let sgd (learningRate: float) : UpdateRule =

@@ -1,0 +1,47 @@
+module Sama.Benchmarks.Program
+
+open System
+open System.IO
+open Argu
+open Sama.Functional
+
+/// Options of every measurement; each says in the README of docs which ones it reads.
+type Arguments =
+    | [<MainCommand; ExactlyOnce; First>] Bench of name: string
+    | Json of file: string
+    | Data of folder: string
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Bench _ -> "which measurement"
+            | Json _ -> "json file for the rows"
+            | Data _ -> "folder of fixtures"
+
+/// name, what it does, the measurement: options ↦ exit code.
+let private benches: (string * string * (ParseResults<Arguments> -> int)) list = []
+
+[<EntryPoint>]
+let main args =
+    let known =
+        benches
+        |> List.map (fun (name, what, _) -> $"  {name}: {what}")
+        |> String.concat "\n"
+
+    try
+        let parsed = ArgumentParser.Create<Arguments>(programName = "bench").Parse args
+        let name = parsed.GetResult Bench
+        Native.initialize ()
+
+        match benches |> List.tryFind (fun (n, _, _) -> n = name) with
+        | Some(_, _, bench) -> bench parsed
+        | None -> raise (ArgumentException $"no measurement is named '{name}'; there are:\n{known}")
+    with
+    | :? ArguParseException as e ->
+        eprintfn $"{e.Message}\n{known}"
+        if e.ErrorCode = ErrorCode.HelpText then 0 else 2
+    | :? IOException
+    | :? ArgumentException
+    | :? InvalidDataException as e ->
+        eprintfn $"bench: {e.Message}"
+        2
