@@ -18,8 +18,18 @@ type Arguments =
             | Json _ -> "json file for the rows"
             | Data _ -> "folder of fixtures"
 
+/// The families of fixture files.
+let private readers: Sama.Fixtures.Bench.Reader list = []
+
+let private fixtures (options: ParseResults<Arguments>) =
+    let write rows =
+        options.TryGetResult Json |> Option.iter (fun path -> Rows.write path rows)
+
+    Sama.Fixtures.Bench.run readers (options.GetResult Data) write
+
 /// name, what it does, the measurement: options ↦ exit code.
-let private benches: (string * string * (ParseResults<Arguments> -> int)) list = []
+let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
+    [ "fixtures", "compares the library with recorded numbers under --data", fixtures ]
 
 [<EntryPoint>]
 let main args =
