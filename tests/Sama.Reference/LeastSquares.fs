@@ -64,8 +64,14 @@ module LeastSquares =
         let q = (p.BaseMatrix.TransposeThisAndMultiply p.BaseMatrix).Solve v
         -2.0 * p.CrossMatrix.TransposeThisAndMultiply(p.BaseMatrix * q)
 
-    /// The a-posteriori bound at an inexact (θ, q): ‖r‖ = ‖v − Hq‖ and ‖g‖ in; μ = 2σ_min(D)², L = 2‖A‖².
+    /// μ = 2σ_min(D)², the smallest eigenvalue of H.
+    let convexity (p: LeastSquares) : float =
+        2.0 * p.BaseMatrix.Svd(false).S.Minimum() ** 2.0
+
+    /// 2‖A‖², the Lipschitz constant of ∂L_meta/∂θ.
+    let lipschitz (p: LeastSquares) : float = 2.0 * p.MetaMatrix.L2Norm() ** 2.0
+
+    /// The a-posteriori bound at an inexact (θ, q): ‖r‖ = ‖v − Hq‖ and ‖g‖ in.
     let bound (p: LeastSquares) (residual: float) (gradient: float) : float =
-        let smallest = p.BaseMatrix.Svd(false).S.Minimum()
         let cross = 2.0 * p.BaseMatrix.TransposeThisAndMultiply p.CrossMatrix
-        Adjoint.aPosterioriBound (2.0 * smallest ** 2.0) (2.0 * p.MetaMatrix.L2Norm() ** 2.0) cross residual gradient
+        Adjoint.aPosterioriBound (convexity p) (lipschitz p) cross residual gradient
