@@ -17,21 +17,15 @@ type Answer =
 let gradientRule: UpdateRule = sgd 1.0
 
 /// The problem of these levels, and its first state: levels start where it is to be evaluated.
-let start (unroll: int) (levels: Level list) : Problem * RunState =
-    let problem =
-        Problem.create
-            { BilevelOptions.Default with
-                Unroll = unroll }
-            Hypergradient.samaNa
-            levels
-
+let start (method: HypergradientMethod) (levels: Level list) : Problem * RunState =
+    let problem = Problem.create BilevelOptions.Default method levels
     problem, Bilevel.start 0L problem
 
 /// The hypergradient by that method of levels evaluated where they start.
 let ofLevels (method: HypergradientMethod) (levels: Level list) : Answer =
     use _ = torch.NewDisposeScope()
-    let problem, state = start 1 levels
-    let h, direct, report = Hypergradient.at problem state method
+    let problem, state = start method levels
+    let h, direct, report = Hypergradient.compute problem state
     let total, direct = Suite.toVector h, Suite.toVector direct
 
     { Total = total
@@ -49,7 +43,7 @@ let hypergradient losses rule (theta: Vec) (lambda: Vec) method : Answer =
 
 /// θ and the base rule's state after that many base steps.
 let advance (steps: int) (levels: Level list) : Vec * RuleState =
-    let problem, state = start 1 levels
+    let problem, state = start Hypergradient.samaNa levels
 
     let mutable state = state
 
@@ -60,7 +54,7 @@ let advance (steps: int) (levels: Level list) : Vec * RuleState =
 
 /// θ with ‖u‖ ≤ tolerance.
 let solve (tolerance: float) (maxSteps: int) (levels: Level list) : Vec =
-    let problem, state = start 1 levels
+    let problem, state = start Hypergradient.samaNa levels
     Suite.toVector (fst (Bilevel.solve problem tolerance maxSteps state)).Theta
 
 /// L_meta seen from θ + u, u the step that `rule` takes at θ: a point is then evaluated at θ itself, not behind the step.

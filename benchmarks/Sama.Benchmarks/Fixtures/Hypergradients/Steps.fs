@@ -185,7 +185,7 @@ let rows (place: Place) network (theta: Vec) (lambda: Vec) (batch: int[]) (s: Js
     let seen = look levels
     let answer method = Library.ofLevels method levels
 
-    let one, pre = answer (Hypergradient.unrolled 1), answer Hypergradient.t1t2
+    let one, pre = answer (Hypergradient.truncated 1), answer Hypergradient.t1t2
 
     let post =
         answer (

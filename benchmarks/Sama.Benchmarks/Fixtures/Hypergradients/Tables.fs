@@ -100,7 +100,7 @@ let private gradientDescent place losses (point: JsonElement) (table: JsonElemen
                     Centre = Centre.PostUpdate }
         )
 
-    let unrolled = levels |> Library.ofLevels (Hypergradient.unrolled steps)
+    let unrolled = levels |> Library.ofLevels (Hypergradient.truncated steps)
 
     let _, g =
         Library.valueAndGradient (fun x -> losses.Base x (Suite.ofVector lambda)) theta
