@@ -57,7 +57,9 @@ let private crossEntropy (x: Tensor) (y: Tensor) (w: Tensor) =
 
 let logistic (p: Regression) : Losses =
     let x, y = ofMatrix p.TrainInputs, ofVector p.TrainTargets
-    let validationX, validationY = ofMatrix p.ValidationInputs, ofVector p.ValidationTargets
+
+    let validationX, validationY =
+        ofMatrix p.ValidationInputs, ofVector p.ValidationTargets
 
     { Base = fun theta lambda -> crossEntropy x y theta + (lambda * theta).dot theta * 0.5
       Meta = fun theta _ -> crossEntropy validationX validationY theta }
@@ -100,7 +102,9 @@ let dataCleaning (p: DataCleaning) : Losses =
       Meta = fun theta _ -> (losses cleanInputs clean theta).mean () }
 
 let smooth (p: Smooth) : Losses =
-    let axes, spectrum, stretch = ofMatrix p.Axes, ofVector p.Spectrum, ofMatrix p.Stretch
+    let axes, spectrum, stretch =
+        ofMatrix p.Axes, ofVector p.Spectrum, ofMatrix p.Stretch
+
     let linear, linearLambda = ofVector p.Linear, ofMatrix p.LinearLambda
 
     let weights, coshTheta, coshLambda =

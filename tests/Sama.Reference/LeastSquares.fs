@@ -71,6 +71,13 @@ module LeastSquares =
     /// 2‖A‖², the Lipschitz constant of ∂L_meta/∂θ.
     let lipschitz (p: LeastSquares) : float = 2.0 * p.MetaMatrix.L2Norm() ** 2.0
 
+    /// g with every sum in twice the precision: near θ* it is a small rest of large terms.
+    let preciseGradient (p: LeastSquares) (theta: Vec) (lambda: Vec) : Vec =
+        let at = vector (Seq.concat [ theta; lambda; vector [ -1.0 ] ])
+        let all = p.BaseMatrix.Append(p.CrossMatrix).Append(p.BaseTarget.ToColumnMatrix())
+        let residual = vector [ for row in all.EnumerateRows() -> preciseDot row at ]
+        vector [ for column in p.BaseMatrix.EnumerateColumns() -> 2.0 * preciseDot column residual ]
+
     /// The a-posteriori bound at an inexact (θ, q): ‖r‖ = ‖v − Hq‖ and ‖g‖ in.
     let bound (p: LeastSquares) (residual: float) (gradient: float) : float =
         let cross = 2.0 * p.BaseMatrix.TransposeThisAndMultiply p.CrossMatrix

@@ -51,6 +51,21 @@ module Numbers =
     /// ‖a − b‖/‖b‖
     let relativeError (a: Vec) (b: Vec) = norm (a - b) / max (norm b) 1e-300
 
+    /// a·b as if summed in twice the precision (Ogita, Rump and Oishi, Accurate sum and dot product, 2005).
+    let preciseDot (a: Vec) (b: Vec) : float =
+        let twoSum x y =
+            let sum = x + y
+            let z = sum - x
+            sum, (x - (sum - z)) + (y - z)
+
+        let add (sum, rest) (x: float, y: float) =
+            let product = x * y
+            let sum, lost = twoSum sum product
+            sum, rest + lost + Math.FusedMultiplyAdd(x, y, -product)
+
+        let sum, rest = Seq.zip a b |> Seq.fold add (0.0, 0.0)
+        sum + rest
+
     /// a·b/(‖a‖‖b‖), 0 if a = 0
     let cosine (a: Vec) (b: Vec) =
         if norm a = 0.0 then 0.0 else a * b / (norm a * norm b)

@@ -22,8 +22,7 @@ module Ridge =
         let r = x * w - y
         0.5 * (r * r) / float x.RowCount
 
-    let private slope (x: Mat) (y: Vec) (w: Vec) : Vec =
-        (x * w - y) * x / float x.RowCount
+    let private slope (x: Mat) (y: Vec) (w: Vec) : Vec = (x * w - y) * x / float x.RowCount
 
     let private hessian (p: Regression) (lambda: Vec) =
         p.TrainInputs.TransposeThisAndMultiply p.TrainInputs

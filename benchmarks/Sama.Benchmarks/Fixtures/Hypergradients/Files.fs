@@ -30,7 +30,8 @@ let private conditionNumbers (place: Place) (file: JsonElement) =
 
 let private families =
     Map
-        [ for p in [ "p1"; "p2"; "p3"; "p4" ] -> p, points
+        [ for p in [ "p1"; "p2"; "p3"; "p4" ] do
+              p, points
           "p7", conditionNumbers
           "rules", FixedPoints.rows
           "sama", NetworkFiles.rows
@@ -42,9 +43,7 @@ let private familyOf (file: JsonElement) = (text "file" file).Split('-')[0]
 
 /// Files whose `readme` is that of the hypergradients. ArgumentException for a name of no known family.
 let reader: Bench.Reader =
-    { Reads =
-        fun _ file ->
-            Row.tryGet "readme" file |> Option.map _.GetString() = Some "README-hypergradients.md"
+    { Reads = fun _ file -> Row.tryGet "readme" file |> Option.map _.GetString() = Some "README-hypergradients.md"
       Rows =
         fun file ->
             match families.TryFind(familyOf file) with

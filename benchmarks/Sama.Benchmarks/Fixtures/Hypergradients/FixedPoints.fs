@@ -109,7 +109,12 @@ let private problemRows (place: Place) (problem: JsonElement) =
         { place with
             Case = (text "problem" problem).Substring(0, 2) }
 
-    [ vectorRow place "theta" 1e-11 (Points.solve losses (Library.hessian losses theta lambda) (0.0 * theta) lambda) theta
+    [ vectorRow
+          place
+          "theta"
+          1e-11
+          (Points.solve losses (Library.hessian losses theta lambda) (0.0 * theta) lambda)
+          theta
       vectorRow place "hypergradient" 1e-11 exact.Total (vector "hypergradient" problem) ]
     @ (items "rules" problem |> List.collect (caseRows place losses theta lambda))
 

@@ -11,7 +11,9 @@ let integer name json : int = (item name json).GetInt32()
 let text name json : string = (item name json).GetString()
 
 let numberOr (otherwise: float) name json : float =
-    Row.tryGet name json |> Option.map _.GetDouble() |> Option.defaultValue otherwise
+    Row.tryGet name json
+    |> Option.map _.GetDouble()
+    |> Option.defaultValue otherwise
 
 let items name json : JsonElement list =
     [ for x in (item name json).EnumerateArray() -> x ]
@@ -19,7 +21,8 @@ let items name json : JsonElement list =
 let integers name json : int[] =
     [| for x in items name json -> x.GetInt32() |]
 
-let vector name json : Vec = Numbers.vector (Row.numbers (item name json))
+let vector name json : Vec =
+    Numbers.vector (Row.numbers (item name json))
 
 let matrix name json : Mat =
     Numbers.rows (items name json |> List.map Row.numbers)

@@ -6,7 +6,7 @@ open Sama
 open Sama.Functional
 open Sama.Reference
 
-/// Total and direct gradient, their difference, and the report.
+/// Total and direct gradient, the response (their difference), and the report.
 type Answer =
     { Total: Vec
       Direct: Vec
@@ -17,24 +17,44 @@ type Answer =
 let gradientRule: UpdateRule = sgd 1.0
 
 /// The problem of these levels, and its first state: levels start where it is to be evaluated.
-let start (method: HypergradientMethod) (levels: Level list) : Problem * RunState =
-    let problem = Problem.create BilevelOptions.Default method levels
+let start (unroll: int) (method: HypergradientMethod) (levels: Level list) : Problem * RunState =
+    let problem =
+        Problem.create
+            { BilevelOptions.Default with
+                Unroll = unroll }
+            method
+            levels
+
     problem, Bilevel.start 0L problem
 
-/// The hypergradient by that method of levels evaluated where they start.
-let ofLevels (method: HypergradientMethod) (levels: Level list) : Answer =
+/// The hypergradient by that method, behind so many base steps from where the levels start if it goes through them.
+let ofRun (steps: int) (method: HypergradientMethod) (levels: Level list) : Answer =
     use _ = torch.NewDisposeScope()
-    let problem, state = start method levels
+    let mutable response = None
+
+    // h − direct gradient would lose a response that is 1e-8 of the direct gradient, as Adam's first is
+    let watched =
+        { method with
+            BestResponse =
+                fun at v ->
+                    let answer = method.BestResponse at v
+                    response <- Some(Suite.toVector answer.Vector)
+                    answer }
+
+    let problem, state = start steps watched levels
     let h, direct, report = Hypergradient.compute problem state
     let total, direct = Suite.toVector h, Suite.toVector direct
 
     { Total = total
       Direct = direct
-      Response = total - direct
+      Response = Option.defaultValue (total - direct) response
       Report = report }
 
 let levels (losses: Suite.Losses) rule (theta: Vec) (lambda: Vec) : Level list =
     Suite.levels losses rule (Suite.ofVector theta) (Suite.ofVector lambda)
+
+/// The hypergradient by that method of levels evaluated where they start.
+let ofLevels (method: HypergradientMethod) (levels: Level list) : Answer = ofRun 1 method levels
 
 /// The same for losses of flat vectors.
 let hypergradient losses rule (theta: Vec) (lambda: Vec) method : Answer =
@@ -43,7 +63,7 @@ let hypergradient losses rule (theta: Vec) (lambda: Vec) method : Answer =
 
 /// θ and the base rule's state after that many base steps.
 let advance (steps: int) (levels: Level list) : Vec * RuleState =
-    let problem, state = start Hypergradient.samaNa levels
+    let problem, state = start 1 Hypergradient.samaNa levels
 
     let mutable state = state
 
@@ -54,7 +74,7 @@ let advance (steps: int) (levels: Level list) : Vec * RuleState =
 
 /// θ with ‖u‖ ≤ tolerance.
 let solve (tolerance: float) (maxSteps: int) (levels: Level list) : Vec =
-    let problem, state = start Hypergradient.samaNa levels
+    let problem, state = start 1 Hypergradient.samaNa levels
     Suite.toVector (fst (Bilevel.solve problem tolerance maxSteps state)).Theta
 
 /// L_meta seen from θ + u, u the step that `rule` takes at θ: a point is then evaluated at θ itself, not behind the step.
@@ -106,5 +126,8 @@ let hessian (losses: Suite.Losses) (theta: Vec) (lambda: Vec) : Mat =
 let valueAndGradient (loss: Tensor -> Tensor) (x: Vec) : float * Vec =
     use _ = torch.NewDisposeScope()
     let layout = Layout.create [ "x", [| int64 x.Count |] ]
-    let value, gradient = Autodiff.gradient (fun p -> loss p["x"]) layout (Suite.ofVector x)
+
+    let value, gradient =
+        Autodiff.gradient (fun p -> loss p["x"]) layout (Suite.ofVector x)
+
     value.item<float> (), Suite.toVector gradient

@@ -56,7 +56,8 @@ let private unrolledRows (place: Place) network (file: JsonElement) (s: JsonElem
             T = Some steps }
 
     let levels =
-        Networks.levels network (Rules.rule (item "rule" s)) (vector "theta0" file) (vector "lambda" file) (fun _ -> [||])
+        Networks.levels network (Rules.rule (item "rule" s)) (vector "theta0" file) (vector "lambda" file) (fun _ ->
+            [||])
 
     let answer follow =
         let method =
@@ -65,7 +66,7 @@ let private unrolledRows (place: Place) network (file: JsonElement) (s: JsonElem
                     Steps = steps
                     FollowStops = follow }
 
-        (Library.ofLevels method levels).Total
+        (Library.ofRun steps method levels).Total
 
     let through, detached = answer true, answer false
 
@@ -82,16 +83,26 @@ let rows (place: Place) (file: JsonElement) : Row.Row list =
     [ match Row.tryGet "losses" file, network.Feature with
       | Some _, Some feature ->
           vectorRow place "losses" 1e-11 (Suite.toVector (feature theta)) (vector "losses" file)
-          vectorRow place "weights" 1e-11 (Suite.toVector (Networks.weights lambda (feature theta))) (vector "weights" file)
+
+          vectorRow
+              place
+              "weights"
+              1e-11
+              (Suite.toVector (Networks.weights lambda (feature theta)))
+              (vector "weights" file)
       | _ -> ()
       match Row.tryGet "targets" file with
       | Some _ ->
-          let rows (t: Tensor) = Numbers.rows (Suite.toVector (t.reshape -1L) |> Seq.chunkBySize (int t.shape[1]))
-          let transition = torch.softmax (lambda["transition"], 1L)
+          let rows (t: Tensor) =
+              Numbers.rows (Suite.toVector (t.reshape -1L) |> Seq.chunkBySize (int t.shape[1]))
+
+          let transition = torch.nn.functional.softmax (lambda["transition"], 1L)
           matrixRow place "transition" 1e-11 (rows transition) (matrix "transition" file)
           matrixRow place "targets" 1e-11 (rows (Networks.targets (item "data" file) lambda)) (matrix "targets" file)
       | None -> () ]
     @ (items "steps" file |> List.collect (stepRows place network file))
     @ (match Row.tryGet "stepsUnrolled" file with
-       | Some runs -> [ for s in runs.EnumerateArray() do yield! unrolledRows place network file s ]
+       | Some runs ->
+           [ for s in runs.EnumerateArray() do
+                 yield! unrolledRows place network file s ]
        | None -> [])

@@ -12,12 +12,14 @@ open Sama.Fixtures.Hypergradients.Json
 /// Losses of named parameters. `stop` marks what is not differentiated; `batch` is the samples of the step.
 [<NoComparison; NoEquality>]
 type Network =
-    { Theta: (string * int64[]) list
-      Lambda: (string * int64[]) list
-      /// what enters the base loss under a stop-gradient
-      Feature: (Params -> Tensor) option
-      Base: (Tensor -> Tensor) -> Params -> Params -> int[] -> Tensor
-      Meta: Params -> Params -> Tensor }
+    {
+        Theta: (string * int64[]) list
+        Lambda: (string * int64[]) list
+        /// what enters the base loss under a stop-gradient
+        Feature: (Params -> Tensor) option
+        Base: (Tensor -> Tensor) -> Params -> Params -> int[] -> Tensor
+        Meta: Params -> Params -> Tensor
+    }
 
 let private integerTensor (values: int seq) =
     torch.tensor (values |> Seq.map int64 |> Array.ofSeq, dtype = torch.int64)
@@ -32,13 +34,16 @@ let private entropies (logits: Tensor) (labels: Tensor) =
 let private embedding (lambda: int) (data: JsonElement) : Network =
     let wordsOf key =
         let samples =
-            items key data |> List.map (fun row -> [ for w in row.EnumerateArray() -> w.GetInt32() ])
+            items key data
+            |> List.map (fun row -> [ for w in row.EnumerateArray() -> w.GetInt32() ])
 
         integerTensor (List.concat samples), int64 samples.Head.Length
 
     let words, width = wordsOf "words"
     let metaWords, _ = wordsOf "metaWords"
-    let labels, metaLabels = integerTensor (integers "labels" data), integerTensor (integers "metaLabels" data)
+
+    let labels, metaLabels =
+        integerTensor (integers "labels" data), integerTensor (integers "metaLabels" data)
 
     let losses (theta: Params) (words: Tensor) (labels: Tensor) =
         let rows = theta["embedding"].index_select (0L, words)
@@ -64,7 +69,9 @@ let private logits (theta: Params) (x: Tensor) =
     torch.nn.functional.linear (hidden, theta["W2"], theta["b2"])
 
 let private metaLoss (data: JsonElement) =
-    let x, y = Suite.ofMatrix (matrix "metaInputs" data), integerTensor (integers "metaLabels" data)
+    let x, y =
+        Suite.ofMatrix (matrix "metaInputs" data), integerTensor (integers "metaLabels" data)
+
     fun (theta: Params) (_: Params) -> (entropies (logits theta x) y).mean ()
 
 /// w = sigmoid(A2 tanh(A1 f + a1) + a2)
@@ -75,7 +82,9 @@ let weights (lambda: Params) (feature: Tensor) : Tensor =
     torch.sigmoid(torch.nn.functional.linear (hidden, lambda["A2"], lambda["a2"])).squeeze 1L
 
 let private reweighting (data: JsonElement) : Network =
-    let x, y = Suite.ofMatrix (matrix "inputs" data), integerTensor (integers "labels" data)
+    let x, y =
+        Suite.ofMatrix (matrix "inputs" data), integerTensor (integers "labels" data)
+
     let losses theta = entropies (logits theta x) y
 
     { Theta = shapes "shapes" data
@@ -90,9 +99,11 @@ let private reweighting (data: JsonElement) : Network =
 /// q = (1 − mix) onehot(y) + mix softmax(row y of λ)
 let targets (data: JsonElement) (lambda: Params) : Tensor =
     let y, mix = integerTensor (integers "labels" data), number "mix" data
-    let transition = torch.softmax (lambda["transition"], 1L)
+    let transition = torch.nn.functional.softmax (lambda["transition"], 1L)
 
-    let onehot = torch.eye(transition.shape[0], dtype = torch.float64).index_select (0L, y)
+    let onehot =
+        torch.eye(transition.shape[0], dtype = torch.float64).index_select (0L, y)
+
     onehot * (1.0 - mix) + transition.index_select (0L, y) * mix
 
 let private labelCorrection (data: JsonElement) : Network =
@@ -103,7 +114,7 @@ let private labelCorrection (data: JsonElement) : Network =
       Feature = None
       Base =
         fun _ theta lambda _ ->
-            let logp = torch.log_softmax (logits theta x, 1L)
+            let logp = torch.nn.functional.log_softmax (logits theta x, 1L)
             -(targets data lambda * logp).sum([| 1L |]).mean ()
       Meta = metaLoss data }
 

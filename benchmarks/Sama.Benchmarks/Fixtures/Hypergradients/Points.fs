@@ -9,20 +9,21 @@ open Sama.Reference
 open Sama.Fixtures
 open Sama.Fixtures.Hypergradients.Json
 
-/// θ* by gradient steps with the momentum that is best for that curvature (Polyak).
+/// θ* by Nesterov's accelerated gradient steps: `h` is the curvature at θ*, away from it up to twice as strong.
 let solve losses (h: Mat) (start: Vec) lambda =
     let low, high =
         h.Evd().EigenValues |> Seq.map _.Real |> (fun e -> Seq.min e, Seq.max e)
 
-    let ratio = (sqrt high - sqrt low) / (sqrt high + sqrt low)
+    let root = sqrt (low / (2.0 * high))
 
     let rule =
         sgdWith
             { SgdOptions.Default with
-                LearningRate = 4.0 / (sqrt high + sqrt low) ** 2.0
-                Momentum = ratio * ratio }
+                LearningRate = 0.5 / high
+                Momentum = (1.0 - root) / (1.0 + root)
+                Nesterov = true }
 
-    let steps = 200 + int (40.0 * sqrt (high / low))
+    let steps = 200 + int (40.0 / root)
     Library.solve 0.0 steps (Library.levels losses rule start lambda)
 
 let private adjointMethod (a: JsonElement) : HypergradientMethod option =
@@ -69,9 +70,17 @@ let private tolerance n (a: JsonElement) =
 
 /// The options that tell runs of one method apart.
 let private describe (a: JsonElement) =
-    let known = [ "terms"; "step"; "iterations"; "damping"; "rho"; "alpha"; "steps"; "lastSteps" ]
+    let known =
+        [ "terms"
+          "step"
+          "iterations"
+          "damping"
+          "rho"
+          "alpha"
+          "steps"
+          "lastSteps" ]
 
-    [ yield text "method" a
+    [ text "method" a
       for key in known do
           match Row.tryGet key a with
           | Some value -> $"{key}={value}"
@@ -79,6 +88,7 @@ let private describe (a: JsonElement) =
       match Row.tryGet "rule" a with
       | Some rule ->
           text "name" rule
+
           match Row.tryGet "momentum" rule, Row.tryGet "count" (item "stateBefore" a) with
           | Some momentum, _ -> $"momentum={momentum}"
           | _, Some count -> $"count={count}"
@@ -97,7 +107,7 @@ let unrolledAnswer losses (lambda: Vec) (a: JsonElement) =
                 Steps = steps
                 Last = last }
 
-    Library.ofLevels method levels, fst (Library.advance steps levels)
+    Library.ofRun steps method levels, fst (Library.advance steps levels)
 
 let private unrolledRows place losses (point: JsonElement) (a: JsonElement) =
     let answer, final = unrolledAnswer losses (vector "lambda" point) a

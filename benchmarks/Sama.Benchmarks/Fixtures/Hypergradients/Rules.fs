@@ -50,7 +50,8 @@ let rule (json: JsonElement) : UpdateRule =
     | name -> invalidArg "rule" $"a fixture names the rule '{name}'; known are sgd and adam"
 
 /// The json's names of a rule's tensors, and the library's.
-let private names = [ "momentumBuffer", "momentum_buffer"; "m", "exp_avg"; "s", "exp_avg_sq" ]
+let private names =
+    [ "momentumBuffer", "momentum_buffer"; "m", "exp_avg"; "s", "exp_avg_sq" ]
 
 /// A state of that rule. Without momentum the library keeps no buffer.
 let state (rule: JsonElement) (json: JsonElement) : RuleState =
@@ -90,7 +91,8 @@ let frozen (factor: float) (rule: UpdateRule) : UpdateRule =
 let rows place prefix tolerance (found: RuleState) (json: JsonElement) : Row.Row list =
     [ for key, name in names do
           match Row.tryGet key json, found.Tensors.TryGetValue name with
-          | Some _, (true, tensor) -> vectorRow place $"{prefix}.{key}" tolerance (Suite.toVector tensor) (vector key json)
+          | Some _, (true, tensor) ->
+              vectorRow place $"{prefix}.{key}" tolerance (Suite.toVector tensor) (vector key json)
           | _ -> ()
       match Row.tryGet "count" json with
       | Some count -> numberRow place $"{prefix}.count" 0.0 (float found.Count) (count.GetDouble())

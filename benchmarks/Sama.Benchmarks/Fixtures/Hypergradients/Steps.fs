@@ -12,15 +12,17 @@ open Sama.Fixtures.Hypergradients.Json
 
 /// What a method sees of the base step, all in the oracle's vectors.
 type private Seen =
-    { Before: Vec
-      After: Vec
-      Gradient: Vec
-      LambdaGradient: Vec
-      Diagonal: Vec
-      MetaGradient: Vec
-      Adapted: Vec
-      /// −(∂g/∂λ)ᵀv at θₜ₋₁ and at θₜ
-      PlainLimits: Vec * Vec }
+    {
+        Before: Vec
+        After: Vec
+        Gradient: Vec
+        LambdaGradient: Vec
+        Diagonal: Vec
+        MetaGradient: Vec
+        Adapted: Vec
+        /// −(∂g/∂λ)ᵀv at θₜ₋₁ and at θₜ
+        PlainLimits: Vec * Vec
+    }
 
 let private look (levels: Level list) : Seen =
     let mutable seen = None
@@ -28,7 +30,9 @@ let private look (levels: Level list) : Seen =
     let method =
         Hypergradient.create "look" [ Adaptation; SecondDerivatives ] (fun at v ->
             use _ = torch.NewDisposeScope()
-            let limit theta = Suite.toVector (-at.Linearize(theta, false).LambdaVjp v)
+
+            let limit theta =
+                Suite.toVector (-at.Linearize(theta, false).LambdaVjp v)
 
             seen <-
                 Some
@@ -58,8 +62,7 @@ let private norm (row: JsonElement) =
     | "all" -> PerturbationNorm.All
     | other -> invalidArg "norm" $"'{other}' is no norm"
 
-let private differenceTolerance (row: JsonElement) =
-    max 1e-11 (1e-12 / number "alpha" row)
+let private differenceTolerance (row: JsonElement) = max 1e-11 (1e-12 / number "alpha" row)
 
 let private optionsOf (row: JsonElement) =
     { SamaOptions.Default with
@@ -157,8 +160,12 @@ let private stepRows place (network: Networks.Network) levels (seen: Seen) lambd
         | _ -> 0L
 
     let active = seen.Gradient |> Seq.filter (fun g -> g <> 0.0) |> Seq.length
-    let vector quantity found = vectorRow place quantity 1e-11 found (vector quantity s)
-    let number quantity found = numberRow place quantity 1e-11 found (number quantity s)
+
+    let vector quantity found =
+        vectorRow place quantity 1e-11 found (vector quantity s)
+
+    let number quantity found =
+        numberRow place quantity 1e-11 found (number quantity s)
 
     [ number "baseLoss" (value (network.Base detach before lambda batch))
       number "metaLoss" (value (network.Meta after lambda))
@@ -210,6 +217,7 @@ let rows (place: Place) network (theta: Vec) (lambda: Vec) (batch: int[]) (s: Js
         post.Response
         pre.Response
         (item "toOneStepUnrolled" limit)
-    @ (items "sama" s |> List.collect (samaRows place levels pre.Response post.Response))
+    @ (items "sama" s
+       |> List.collect (samaRows place levels pre.Response post.Response))
     @ (items "samaOneSided" s |> List.collect (oneSidedRows place levels pre.Response))
     @ samaNaRows place levels seen (item "samaNa" s)

@@ -19,7 +19,7 @@ let private adjoint (name: string) : HypergradientMethod =
 
 /// θ after `steps` steps, and the hypergradient there: the library tries the last of them itself and takes v behind it.
 /// The curvature of P1 is the same everywhere.
-let private heavyBallRow (place: Place) losses (exact: Vec) (table: JsonElement) lambda (row: JsonElement) =
+let private heavyBallRow (place: Place) data losses (exact: Vec) (table: JsonElement) lambda (row: JsonElement) =
     let steps, name = integer "steps" row, text "adjoint" row
 
     let place =
@@ -47,9 +47,13 @@ let private heavyBallRow (place: Place) losses (exact: Vec) (table: JsonElement)
     let residual = last.Report.Residual.Value * Numbers.norm v
     let error = Numbers.norm (last.Total - exact)
 
+    // its factor of ‖g‖ is some thousand, by which the rounding of θ and g is beyond the tolerance
+    let precise = LeastSquares.preciseGradient data (vector "theta" row) lambda
+
     let bound =
         number "crossNorm" table / number "mu" table
-        * (residual + number "metaLipschitz" table * Numbers.norm g / number "mu" table)
+        * (residual
+           + number "metaLipschitz" table * Numbers.norm precise / number "mu" table)
 
     [ vectorRow place "theta" 1e-11 theta (vector "theta" row)
       vectorRow place "hypergradient" 1e-11 last.Total (vector "hypergradient" row)
@@ -75,7 +79,7 @@ let private heavyBall place (data: LeastSquares) losses (point: JsonElement) (ta
       constant "metaLipschitz" (LeastSquares.lipschitz data)
       constant "crossNorm" (Library.cross losses (vector "theta" point) lambda |> _.L2Norm()) ]
     @ (items "rows" table
-       |> List.collect (heavyBallRow place losses exact.Total table lambda))
+       |> List.collect (heavyBallRow place data losses exact.Total table lambda))
 
 /// θ after the steps; the implicit hypergradient with every derivative there, and the unrolled one.
 let private gradientDescent place losses (point: JsonElement) (table: JsonElement) =
@@ -100,7 +104,7 @@ let private gradientDescent place losses (point: JsonElement) (table: JsonElemen
                     Centre = Centre.PostUpdate }
         )
 
-    let unrolled = levels |> Library.ofLevels (Hypergradient.truncated steps)
+    let unrolled = levels |> Library.ofRun steps (Hypergradient.truncated steps)
 
     let _, g =
         Library.valueAndGradient (fun x -> losses.Base x (Suite.ofVector lambda)) theta

@@ -37,6 +37,7 @@ let private solve (l1: Loss) (l2: Loss) (theta3: Vec) (step: float) (iterations:
     let fixed3 = Suite.ofVector theta3
     let losses = pair (fun a b -> l1 a b fixed3) (fun a b -> l2 a b fixed3)
     let hessian = Library.hessian losses (Numbers.zeros n1) (Numbers.zeros n2)
+
     let respond theta2 =
         Points.solve losses hessian (Numbers.zeros n1) theta2
 
@@ -107,7 +108,9 @@ let private scalarRows (place: Place) (s: JsonElement) =
 
     let at = [ one "theta1" s; one "theta2" s; one "theta3" s ]
     let theta1, theta2, _ = solve l1 l2 at[2] 1e-3 8 1 1
-    let row quantity (found: Vec) = vectorRow place quantity 1e-11 found (one quantity s)
+
+    let row quantity (found: Vec) =
+        vectorRow place quantity 1e-11 found (one quantity s)
 
     [ row "theta1" theta1
       row "theta2" theta2
@@ -135,7 +138,9 @@ let private quadraticRows (place: Place) (index: int) (s: JsonElement) =
 
     let at = [ vector "theta1" s; vector "theta2" s; vector "theta3" s ]
     let theta1, theta2, middle = solve l1 l2 at[2] 1.0 2 at[0].Count at[1].Count
-    let row quantity (found: Mat) = matrixRow place quantity 1e-11 found (matrix quantity s)
+
+    let row quantity (found: Mat) =
+        matrixRow place quantity 1e-11 found (matrix quantity s)
 
     [ vectorRow place "theta1" 1e-11 theta1 at[0]
       vectorRow place "theta2" 1e-11 theta2 at[1]
