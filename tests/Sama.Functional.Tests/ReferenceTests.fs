@@ -34,11 +34,11 @@ let suite =
       None,
       Sama.Suite.smooth scalar7 ]
 
-let private somewhere (problem: BilevelProblem) =
+let private somewhere (problem: ReferenceProblem) =
     let rng = System.Random 11
     0.5 * normal rng problem.Start.Count, problem.Lambda + 0.1 * normal rng problem.Lambda.Count
 
-let private derivatives (problem: BilevelProblem) =
+let private derivatives (problem: ReferenceProblem) =
     testCase $"{problem.Name}: derivatives by hand = central differences"
     <| fun _ ->
         let theta, lambda = somewhere problem
@@ -52,7 +52,7 @@ let private derivatives (problem: BilevelProblem) =
         close 1e-7 "v" v (gradientByDifferences (fun x -> problem.MetaLoss x lambda) step theta)
         close 1e-7 "d" d (gradientByDifferences (problem.MetaLoss theta) step lambda)
 
-let private exact (problem: BilevelProblem, closed) =
+let private exact (problem: ReferenceProblem, closed) =
     testCase $"{problem.Name}: exact = closed form = central differences of the re-solved problem"
     <| fun _ ->
         let point = Exact.point problem problem.Lambda
@@ -63,7 +63,7 @@ let private exact (problem: BilevelProblem, closed) =
         | Some closed -> close 1e-11 "closed form" point.Hypergradient (closed problem.Lambda point.Theta)
         | None -> ()
 
-let private twin (problem: BilevelProblem, losses: Sama.Suite.Losses) =
+let private twin (problem: ReferenceProblem, losses: Sama.Suite.Losses) =
     testCase $"{problem.Name}: the losses of tensors are those of the oracle"
     <| fun _ ->
         use _ = TorchSharp.torch.NewDisposeScope()

@@ -58,7 +58,7 @@ module DataCleaning =
         residual[label] <- residual[label] - 1.0
         -log q[label], q, flat (residual.OuterProduct x)
 
-    let problem (p: DataCleaning) : BilevelProblem =
+    let problem (p: DataCleaning) : ReferenceProblem =
         let n, m = p.Classes * p.Inputs.ColumnCount, p.Labels.Length
 
         let train theta =

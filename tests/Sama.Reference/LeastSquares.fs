@@ -33,7 +33,7 @@ module LeastSquares =
           BaseMatrix = d
           BaseTarget = c * uniform rng m + d * uniform rng n + 0.01 * normal rng samples }
 
-    let problem (p: LeastSquares) : BilevelProblem =
+    let problem (p: LeastSquares) : ReferenceProblem =
         let squared (x: Vec) = x * x
 
         let residual theta lambda =

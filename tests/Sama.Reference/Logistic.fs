@@ -38,7 +38,7 @@ module Logistic =
     let private slope (x: Mat) (y: Vec) (w: Vec) =
         x.TransposeThisAndMultiply(each sigmoid (x * w) - y) / float x.RowCount
 
-    let problem (p: Regression) : BilevelProblem =
+    let problem (p: Regression) : ReferenceProblem =
         let x = p.TrainInputs
 
         { Name = "P3"

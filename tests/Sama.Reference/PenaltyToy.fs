@@ -17,7 +17,7 @@ module PenaltyToy =
         a.Map2(System.Func<float, float, float>(f), b)
 
     /// As many toys as λ has entries, at the solution set nearest to 0.
-    let problem (x: Vec) : BilevelProblem =
+    let problem (x: Vec) : ReferenceProblem =
         let baseLoss y x = (x + y) ** 2.0 + x * sin (x + y) ** 2.0
 
         let metaLoss y x =

@@ -68,7 +68,7 @@ module Quadratic =
         Seq.initInfinite (fun _ -> { Base = form (); Meta = form () })
         |> Seq.find (fun p -> (valueHessian p).Evd().EigenValues |> Seq.forall (fun e -> e.Real > 0.0))
 
-    let problem (p: Quadratic) : BilevelProblem =
+    let problem (p: Quadratic) : ReferenceProblem =
         { Name = "P2"
           Start = zeros p.Base.LinearTheta.Count
           Lambda = zeros p.Base.LinearLambda.Count - 2.0

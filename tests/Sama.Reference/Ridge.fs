@@ -29,7 +29,7 @@ module Ridge =
         / float p.TrainInputs.RowCount
         + lambda[0] * identity p.TrainInputs.ColumnCount
 
-    let problem (p: Regression) : BilevelProblem =
+    let problem (p: Regression) : ReferenceProblem =
         let x, y = p.TrainInputs, p.TrainTargets
 
         { Name = "P4"

@@ -90,7 +90,7 @@ module Smooth =
     let private logCosh (a: float) =
         abs a + Math.Log(1.0 + exp (-2.0 * abs a)) - log 2.0
 
-    let problem (p: Smooth) (lambda: Vec) : BilevelProblem =
+    let problem (p: Smooth) (lambda: Vec) : ReferenceProblem =
         { Name = "P7"
           Start = zeros p.Linear.Count
           Lambda = lambda

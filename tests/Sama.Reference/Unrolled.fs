@@ -30,7 +30,7 @@ module Unrolled =
 
     let private scale (d: Vec) (m: Mat) = diagonal d * m
 
-    let private step rule (problem: BilevelProblem) lambda x =
+    let private step rule (problem: ReferenceProblem) lambda x =
         let at = problem.Base x.Theta lambda
         let g = at.Gradient
         let dg = at.Hessian * x.DTheta + at.Cross
@@ -69,7 +69,7 @@ module Unrolled =
     /// state.
     let hypergradient
         rule
-        (problem: BilevelProblem)
+        (problem: ReferenceProblem)
         lambda
         (state: ReferenceState)
         (theta: Vec)

@@ -15,7 +15,7 @@ type BaseDerivatives =
 
 /// A bilevel problem whose derivatives are written by hand; functions of θ ∈ ℝⁿ and λ ∈ ℝᵐ.
 [<NoEquality; NoComparison>]
-type BilevelProblem =
+type ReferenceProblem =
     {
         Name: string
         /// θ₀ of iterations
@@ -52,7 +52,7 @@ type ExactPoint =
 module Exact =
 
     /// Newton's iteration with halved steps while ‖g‖ would rise; ends where ‖g‖ falls no more.
-    let private newton (problem: BilevelProblem) lambda =
+    let private newton (problem: ReferenceProblem) lambda =
         let size theta =
             norm (problem.Base theta lambda).Gradient
 
@@ -71,13 +71,13 @@ module Exact =
         iterate problem.Start 0
 
     /// θ*(λ)
-    let solve (problem: BilevelProblem) (lambda: Vec) : Vec =
+    let solve (problem: ReferenceProblem) (lambda: Vec) : Vec =
         match problem.Solution with
         | Some solution -> solution lambda
         | None -> newton problem lambda
 
     /// Adjoint and hypergradient at any θ: h = d − Cᵀ H⁻¹ v.
-    let at (problem: BilevelProblem) (lambda: Vec) (theta: Vec) : ExactPoint =
+    let at (problem: ReferenceProblem) (lambda: Vec) (theta: Vec) : ExactPoint =
         let derivatives = problem.Base theta lambda
         let v, direct = problem.Meta theta lambda
         let q = derivatives.Hessian.Transpose().Solve v
@@ -92,9 +92,9 @@ module Exact =
           ConditionNumber = derivatives.Hessian.ConditionNumber() }
 
     /// The exact hypergradient at λ.
-    let point (problem: BilevelProblem) (lambda: Vec) : ExactPoint =
+    let point (problem: ReferenceProblem) (lambda: Vec) : ExactPoint =
         at problem lambda (solve problem lambda)
 
     /// The same by central differences of λ ↦ L_meta(θ*(λ), λ), the base problem solved anew each time.
-    let byDifferences (problem: BilevelProblem) (h: float) (lambda: Vec) : Vec =
+    let byDifferences (problem: ReferenceProblem) (h: float) (lambda: Vec) : Vec =
         gradientByDifferences (fun lambda -> problem.MetaLoss (solve problem lambda) lambda) h lambda
