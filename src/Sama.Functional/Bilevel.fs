@@ -1,5 +1,8 @@
 namespace Sama
 
+open System
+open System.Collections.Generic
+
 /// One level of a run's state: its flat vector and its rule's state.
 [<ReferenceEquality>]
 type LevelState = { Vector: Tensor; Rule: RuleState }
@@ -8,7 +11,8 @@ type LevelState = { Vector: Tensor; Rule: RuleState }
 [<ReferenceEquality>]
 type RunState =
     {
-        Levels: LevelState list
+        /// from the lowest up
+        Levels: IReadOnlyList<LevelState>
         /// base steps taken
         Step: int64
         Seed: int64
@@ -20,21 +24,35 @@ type RunState =
     /// The meta level's flat vector.
     member state.Lambda = state.Levels[1].Vector
 
-/// What one meta step did.
-[<NoComparison>]
-type MetaReport =
-    { MetaLoss: float
-      HypergradientNorm: float
-      Response: Report }
+    interface IDisposable with
+        /// Frees every tensor of the state.
+        member state.Dispose() =
+            for level in state.Levels do
+                level.Vector.Dispose()
 
-/// What one base step did, numbers alone; `Meta` is there if a meta step followed it.
+                for tensor in level.Rule.All do
+                    tensor.Dispose()
+
+/// What one meta step did.
+[<Sealed; AllowNullLiteral>]
+type MetaReport internal (metaLoss: float, hypergradientNorm: float, response: Report) =
+    /// The meta loss at θₜ, before λ moved.
+    member _.MetaLoss = metaLoss
+
+    /// ‖h‖
+    member _.HypergradientNorm = hypergradientNorm
+
+    /// What the best-response vjp did.
+    member _.Response = response
+
+/// What one base step did, numbers alone; `Meta` is null unless a meta step followed it.
 [<NoComparison>]
 type StepReport =
     {
         /// base steps taken, this one included
         Step: int64
         BaseLoss: float
-        Meta: MetaReport option
+        Meta: MetaReport
     }
 
 namespace Sama.Functional
@@ -50,15 +68,12 @@ module RunState =
     let map (f: Tensor -> Tensor) (state: RunState) : RunState =
         { state with
             Levels =
-                [ for level in state.Levels ->
-                      { Vector = f level.Vector
-                        Rule = RuleState.map f level.Rule } ] }
+                [| for level in state.Levels ->
+                       { Vector = f level.Vector
+                         Rule = RuleState.map f level.Rule } |] }
 
     /// Frees every tensor of a state.
-    let dispose (state: RunState) : unit =
-        for level in state.Levels do
-            level.Vector.Dispose()
-            RuleState.dispose level.Rule
+    let dispose (state: RunState) : unit = (state :> IDisposable).Dispose()
 
 /// Runs of a problem: as pure steps from state to state, and the parts that the in-place run shares with them.
 module Bilevel =
@@ -71,9 +86,9 @@ module Bilevel =
             Problem.checkConnections problem vectors seed
 
             { Levels =
-                [ for level, vector in Array.zip problem.Levels vectors ->
-                      { Vector = vector
-                        Rule = level.Rule.Init vector } ]
+                [| for level, vector in Array.zip problem.Levels vectors ->
+                       { Vector = vector
+                         Rule = level.Rule.Init vector } |]
               Step = 0L
               Seed = seed }
             |> RunState.map keep)
@@ -163,9 +178,8 @@ module Bilevel =
         (step + 1L) % unroll = 0L && step + 1L - unroll >= options.WarmUp
 
     let internal metaReport metaLoss (h: Tensor) (response: Response) : MetaReport =
-        { MetaLoss = metaLoss
-          HypergradientNorm = Scope.run (fun _ -> Number.read (Number.norm h))
-          Response = response.Report }
+        let norm = Scope.run (fun _ -> Number.read (Number.norm h))
+        MetaReport(metaLoss, norm, response.Report)
 
     let private frozenUpper (problem: Problem) (vectors: Tensor[]) =
         [| for i in 1 .. vectors.Length - 1 -> Params.frozen problem.Levels[i].Layout vectors[i] |]
@@ -204,11 +218,11 @@ module Bilevel =
 
         let moved theta upper =
             { state with
-                Levels = { Vector = theta; Rule = next } :: upper
+                Levels = [| { Vector = theta; Rule = next }; upper |]
                 Step = state.Step + 1L }
 
         if not (metaDue problem.Options state.Step) then
-            moved theta state.Levels.Tail, report None
+            moved theta state.Levels[1], report null
         else
             let after = Array.append [| theta |] vectors[1..]
 
@@ -224,10 +238,9 @@ module Bilevel =
 
             moved
                 theta
-                ({ Vector = state.Lambda - u
-                   Rule = metaNext }
-                 :: state.Levels.Tail.Tail),
-            report (Some(metaReport metaLoss h response))
+                { Vector = state.Lambda - u
+                  Rule = metaNext },
+            report (metaReport metaLoss h response)
 
     let private keepingModules (problem: Problem) (state: RunState) body =
         try
@@ -263,7 +276,7 @@ module Bilevel =
     /// Base steps alone, from the state, until ‖u‖ ≤ tolerance or `maxSteps` are taken. Pure; the report has ‖u‖ as its
     /// residual, and says whether it converged.
     let solve (problem: Problem) (tolerance: float) (maxSteps: int) (state: RunState) : RunState * Report =
-        let lambdaSide = state.Levels.Tail
+        let upper = state.Levels[1]
 
         let rec iterate (current: RunState) count =
             let next, size =
@@ -281,18 +294,17 @@ module Bilevel =
 
             let current =
                 { current with
-                    Levels = next :: lambdaSide
+                    Levels = [| next; upper |]
                     Step = current.Step + 1L }
 
             if size <= tolerance || count + 1 >= maxSteps then
                 let own (tensor: Tensor) = tensor.alias ()
 
-                let upper =
-                    [ for level in lambdaSide ->
-                          { Vector = own level.Vector
-                            Rule = RuleState.map own level.Rule } ]
-
-                { current with Levels = next :: upper },
+                { current with
+                    Levels =
+                        [| next
+                           { Vector = own upper.Vector
+                             Rule = RuleState.map own upper.Rule } |] },
                 { Report.empty "solve" with
                     Residual = Nullable size
                     Converged = Nullable(size <= tolerance)

@@ -24,7 +24,8 @@ type BilevelRun(problem: Problem, initial: RunState) =
             { state with
                 Levels =
                     state.Levels
-                    |> List.mapi (fun i level -> if i = index then { level with Rule = rule } else level) }
+                    |> Seq.mapi (fun i level -> if i = index then { level with Rule = rule } else level)
+                    |> Array.ofSeq }
 
         RuleState.dispose old
 
@@ -54,9 +55,9 @@ type BilevelRun(problem: Problem, initial: RunState) =
         let meta =
             try
                 if due then
-                    Some(metaStep { taken with Theta = previous })
+                    metaStep { taken with Theta = previous }
                 else
-                    None
+                    null
             with _ ->
                 vectors[0].copy_ previous |> ignore
                 reraise ()

@@ -105,9 +105,9 @@ let tests =
               let metaLoss (lambda: Tensor) =
                   let moved =
                       { state with
-                          Levels = [ state.Levels[0]; { state.Levels[1] with Vector = lambda } ] }
+                          Levels = [| state.Levels[0]; { state.Levels[1] with Vector = lambda } |] }
 
-                  (snd (Bilevel.step problem moved)).Head.Meta.Value.MetaLoss
+                  (snd (Bilevel.step problem moved)).Head.Meta.MetaLoss
 
               let numeric =
                   [| for i in 0L .. state.Lambda.numel () - 1L ->
