@@ -80,7 +80,7 @@ module Bilevel =
 
     /// The levels' initial parameters and rule states; the caller owns the result. ArgumentException names a parameter
     /// that influences no loss.
-    let start (seed: int64) (problem: Problem) : RunState =
+    let start (seed: int64) (problem: BilevelProblem) : RunState =
         Scope.run (fun keep ->
             let vectors = problem.Levels |> Array.map _.Initial()
             Problem.checkConnections problem vectors seed
@@ -113,7 +113,7 @@ module Bilevel =
 
     /// Base gradient at `parameters`, summed into `gradient` (zero before); the mean over micro-batches.
     let internal baseStep
-        (problem: Problem)
+        (problem: BilevelProblem)
         seed
         step
         (parameters: Params[])
@@ -143,13 +143,13 @@ module Bilevel =
         loss
 
     /// u and the next state of the base rule.
-    let internal baseUpdate (problem: Problem) step (taken: BaseStep) : Tensor * RuleState =
+    let internal baseUpdate (problem: BilevelProblem) step (taken: BaseStep) : Tensor * RuleState =
         let u, next = problem.Levels[0].Rule.Step taken.State taken.Gradient taken.Theta
         requireFinite step problem.Levels[0] "the update" u
         u, next
 
     /// Total and direct gradient, response, and meta loss at (θₜ, λ).
-    let private differentiate (problem: Problem) seed step (vectors: Tensor[]) (taken: BaseStep) =
+    let private differentiate (problem: BilevelProblem) seed step (vectors: Tensor[]) (taken: BaseStep) =
         let metaDraw = Problem.draw seed 1 (step / int64 problem.Options.Unroll)
         let gradients = vectors |> Array.map torch.zeros_like
 
@@ -181,22 +181,22 @@ module Bilevel =
         let norm = Scope.run (fun _ -> Number.read (Number.norm h))
         MetaReport(metaLoss, norm, response.Report)
 
-    let private frozenUpper (problem: Problem) (vectors: Tensor[]) =
+    let private frozenUpper (problem: BilevelProblem) (vectors: Tensor[]) =
         [| for i in 1 .. vectors.Length - 1 -> Params.frozen problem.Levels[i].Layout vectors[i] |]
 
     /// What a base pass sees: leaves of θ, the levels above frozen.
-    let internal basePass (problem: Problem) (vectors: Tensor[]) (gradient: Tensor) : Params[] =
+    let internal basePass (problem: BilevelProblem) (vectors: Tensor[]) (gradient: Tensor) : Params[] =
         [| Params.leaves problem.Levels[0].Layout vectors[0] gradient
            yield! frozenUpper problem vectors |]
 
     /// Points modules back at live, trainable vectors.
-    let internal rebind (problem: Problem) (vectors: Tensor[]) : unit =
+    let internal rebind (problem: BilevelProblem) (vectors: Tensor[]) : unit =
         Scope.run (fun _ ->
             for level, vector in Array.zip problem.Levels vectors do
                 if level.Module.IsSome then
                     level.Bind(Params.probe level.Layout vector))
 
-    let private one (problem: Problem) (state: RunState) =
+    let private one (problem: BilevelProblem) (state: RunState) =
         let vectors = [| for level in state.Levels -> level.Vector |]
         let gradient = torch.zeros_like vectors[0]
         let seen = basePass problem vectors gradient
@@ -208,7 +208,7 @@ module Bilevel =
         let theta = vectors[0] - u
         vectors, taken, loss, theta, next
 
-    let private advance (problem: Problem) (state: RunState) : RunState * StepReport =
+    let private advance (problem: BilevelProblem) (state: RunState) : RunState * StepReport =
         let vectors, taken, loss, theta, next = one problem state
 
         let report meta =
@@ -242,7 +242,7 @@ module Bilevel =
                   Rule = metaNext },
             report (metaReport metaLoss h response)
 
-    let private keepingModules (problem: Problem) (state: RunState) body =
+    let private keepingModules (problem: BilevelProblem) (state: RunState) body =
         try
             Scope.run body
         finally
@@ -250,7 +250,7 @@ module Bilevel =
 
     /// Base steps up to the next meta step (`Unroll` of them from a window's start), and that one, unless warm-up
     /// lasts. Pure: the state given is untouched, the caller owns both. Modules are left looking at the state given.
-    let step (problem: Problem) (state: RunState) : RunState * StepReport list =
+    let step (problem: BilevelProblem) (state: RunState) : RunState * StepReport list =
         keepingModules problem state (fun keep ->
             let rec window state reports =
                 let next, report = advance problem state
@@ -265,7 +265,7 @@ module Bilevel =
 
     /// The hypergradient at a point: one base step is tried from the state (its batch, masks and rule state), the meta
     /// gradient is taken behind it. Total, direct gradient and report; nothing changes, the caller owns both vectors.
-    let compute (problem: Problem) (state: RunState) : Tensor * Tensor * Report =
+    let compute (problem: BilevelProblem) (state: RunState) : Tensor * Tensor * Report =
         keepingModules problem state (fun keep ->
             Problem.keepingBuffers problem (fun () ->
                 let vectors, taken, _, theta, _ = one problem state
@@ -275,7 +275,7 @@ module Bilevel =
 
     /// Base steps alone, from the state, until ‖u‖ ≤ tolerance or `maxSteps` are taken. Pure; the report has ‖u‖ as its
     /// residual, and says whether it converged.
-    let solve (problem: Problem) (tolerance: float) (maxSteps: int) (state: RunState) : RunState * Report =
+    let solve (problem: BilevelProblem) (tolerance: float) (maxSteps: int) (state: RunState) : RunState * Report =
         let upper = state.Levels[1]
 
         let rec iterate (current: RunState) count =

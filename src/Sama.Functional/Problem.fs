@@ -22,7 +22,7 @@ type BilevelOptions =
 
 /// Levels from the lowest up, and how the upper one's hypergradient is found.
 [<NoComparison; NoEquality>]
-type Problem =
+type BilevelProblem =
     internal
         { Levels: Level[]
           Method: HypergradientMethod
@@ -38,7 +38,7 @@ module Problem =
 
     /// Base level first, then the meta level. ArgumentException, with the reason, for options out of range, levels of
     /// one name, and a method that the levels cannot serve.
-    let create (options: BilevelOptions) (method: HypergradientMethod) (levels: Level list) : Problem =
+    let create (options: BilevelOptions) (method: HypergradientMethod) (levels: Level list) : BilevelProblem =
         if levels.Length <> 2 then
             invalidArg (nameof levels) $"a problem has a base and a meta level, {levels.Length} were given"
 
@@ -67,11 +67,11 @@ module Problem =
 
     /// Runs `body` and puts every module's buffers back: only base passes may update them. It surrounds forward and
     /// backward, since the backward of a normalisation checks that its buffers are as the forward left them.
-    let internal keepingBuffers (problem: Problem) (body: unit -> 'result) : 'result =
+    let internal keepingBuffers (problem: BilevelProblem) (body: unit -> 'result) : 'result =
         NnModule.keepingBuffers (problem.Levels |> Seq.choose _.Module |> List.ofSeq) body
 
     /// One level's loss at a draw, as a function of every level's parameters.
-    let internal objective (problem: Problem) (index: int) (draw: Draw) : PassKind -> Params[] -> Tensor =
+    let internal objective (problem: BilevelProblem) (index: int) (draw: Draw) : PassKind -> Params[] -> Tensor =
         let names = problem.Levels |> Array.map _.Name
         let loss = problem.Levels[index].Objective draw
 
@@ -86,7 +86,7 @@ module Problem =
           Rank = 0 }
 
     /// By one pass over each loss: ArgumentException naming a parameter on which none of `losses` depends.
-    let private requireConnected (problem: Problem) (vectors: Tensor[]) (seed: int64) (owner: int) (losses: int list) =
+    let private requireConnected (problem: BilevelProblem) (vectors: Tensor[]) (seed: int64) (owner: int) (losses: int list) =
         Scope.run (fun _ ->
             let reached =
                 losses
@@ -121,6 +121,6 @@ module Problem =
             | None -> ())
 
     /// ArgumentException naming a parameter of θ that the base loss does not see, or of λ that no loss sees.
-    let internal checkConnections (problem: Problem) (vectors: Tensor[]) (seed: int64) : unit =
+    let internal checkConnections (problem: BilevelProblem) (vectors: Tensor[]) (seed: int64) : unit =
         requireConnected problem vectors seed 0 [ 0 ]
         requireConnected problem vectors seed 1 [ 0; 1 ]

@@ -7,7 +7,7 @@ open Sama
 /// The in-place run: the same steps as `Bilevel.step`, on vectors that live as long as the run. The initial state is
 /// borrowed and copied. Not thread-safe.
 [<Sealed>]
-type BilevelRun(problem: Problem, initial: RunState) =
+type BilevelRun(problem: BilevelProblem, initial: RunState) =
     let own (tensor: Tensor) = Scope.detach (tensor.clone ())
     let mutable state = RunState.map own initial
     let vectors = [| for level in state.Levels -> level.Vector |]
