@@ -11,6 +11,13 @@ let main args =
     Problems.A.numel () |> ignore
 
     testSequenced (
-        testList "Sama" [ RuleTests.tests; SamaTests.tests; RunTests.tests; MethodTests.tests; ReferenceTests.tests ]
+        testList
+            "Sama"
+            [ NativeTests.tests
+              RuleTests.tests
+              SamaTests.tests
+              RunTests.tests
+              MethodTests.tests
+              ReferenceTests.tests ]
     )
     |> runTestsWithCLIArgs [] args

@@ -17,7 +17,7 @@ type Answer =
 let gradientRule: UpdateRule = sgd 1.0
 
 /// The problem of these levels, and its first state: levels start where it is to be evaluated.
-let start (unroll: int) (method: HypergradientMethod) (levels: Level list) : Problem * RunState =
+let start (unroll: int) (method: HypergradientMethod) (levels: Level list) : BilevelProblem * RunState =
     let problem =
         Problem.create
             { BilevelOptions.Default with
