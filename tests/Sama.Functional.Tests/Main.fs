@@ -18,6 +18,7 @@ let main args =
               SamaTests.tests
               RunTests.tests
               MethodTests.tests
-              ReferenceTests.tests ]
+              ReferenceTests.tests
+              DrawnProblemTests.tests ]
     )
     |> runTestsWithCLIArgs [] args
