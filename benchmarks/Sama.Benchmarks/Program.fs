@@ -10,6 +10,7 @@ type Arguments =
     | [<MainCommand; ExactlyOnce; First>] Bench of name: string
     | Json of file: string
     | Data of folder: string
+    | Picture of file: string
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -17,20 +18,25 @@ type Arguments =
             | Bench _ -> "which measurement"
             | Json _ -> "json file for the rows"
             | Data _ -> "folder of fixtures"
+            | Picture _ -> "png file for the picture"
 
 /// The families of fixture files.
 let private readers: Sama.Fixtures.Bench.Reader list =
     [ Sama.Fixtures.Hypergradients.Files.reader ]
 
-let private fixtures (options: ParseResults<Arguments>) =
-    let write rows =
-        options.TryGetResult Json |> Option.iter (fun path -> Rows.write path rows)
+let private write (options: ParseResults<Arguments>) rows =
+    options.TryGetResult Json |> Option.iter (fun path -> Rows.write path rows)
 
-    Sama.Fixtures.Bench.run readers (options.GetResult Data) write
+let private fixtures (options: ParseResults<Arguments>) =
+    Sama.Fixtures.Bench.run readers (options.GetResult Data) (write options)
+
+let private exactness (options: ParseResults<Arguments>) =
+    Exactness.Bench.run (write options) (options.TryGetResult Picture)
 
 /// name, what it does, the measurement: options ↦ exit code.
 let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
-    [ "fixtures", "compares the library with recorded numbers under --data", fixtures ]
+    [ "fixtures", "compares the library with recorded numbers under --data", fixtures
+      "exactness", "every hypergradient method against the oracle; --picture", exactness ]
 
 [<EntryPoint>]
 let main args =

@@ -147,7 +147,7 @@ let private solverTolerance (matrix: Mat) power =
 let private property name test =
     testPropertyWithConfig
         { FsCheckConfig.defaultConfig with
-            maxTest = 12 }
+            maxTest = 8 }
         name
         (fun (PositiveInt seed) ->
             use _ = torch.NewDisposeScope()
