@@ -19,6 +19,9 @@ let main args =
               RunTests.tests
               MethodTests.tests
               ReferenceTests.tests
-              DrawnProblemTests.tests ]
+              SuiteTests.tests
+              DrawnProblemTests.tests
+              MethodInputTests.tests
+              FixtureTests.tests ]
     )
     |> runTestsWithCLIArgs [] args
