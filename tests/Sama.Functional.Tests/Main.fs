@@ -17,6 +17,7 @@ let main args =
               RuleTests.tests
               SamaTests.tests
               RunTests.tests
-              MethodTests.tests ]
+              MethodTests.tests
+              EngineTests.tests ]
     )
     |> runTestsWithCLIArgs [] args
