@@ -22,7 +22,7 @@ let ofMatrix (m: Mat) : Tensor =
     torch.tensor (m.ToArray(), dtype = torch.float64)
 
 let toVector (t: Tensor) : Vec =
-    Numbers.vector (t.detach().cpu().data<float>().ToArray())
+    Numbers.vector (t.detach().to_type(torch.float64).cpu().data<float>().ToArray())
 
 let private square (x: Tensor) = x * x
 let private scalar (x: float) : Scalar = Scalar.op_Implicit x
