@@ -10,13 +10,10 @@ type Arguments =
     | [<MainCommand; ExactlyOnce; First>] Bench of name: string
     | Json of file: string
     | Data of folder: string
-<<<<<<< HEAD
     | Picture of file: string
-=======
     | Full
     | Device of name: string
     | [<Hidden>] Row of words: string
->>>>>>> main
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -24,8 +21,10 @@ type Arguments =
             | Bench _ -> "which measurement"
             | Json _ -> "json file for the rows"
             | Data _ -> "folder of fixtures"
-<<<<<<< HEAD
             | Picture _ -> "png file for the picture"
+            | Full -> "cost: more models, algorithms and sizes"
+            | Device _ -> "cpu (the default) or cuda"
+            | Row _ -> "what a child process measures"
 
 /// The families of fixture files.
 let private readers: Sama.Fixtures.Bench.Reader list =
@@ -40,15 +39,6 @@ let private fixtures (options: ParseResults<Arguments>) =
 let private exactness (options: ParseResults<Arguments>) =
     Exactness.Bench.run (write options) (options.TryGetResult Picture)
 
-/// name, what it does, the measurement: options ↦ exit code.
-let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
-    [ "fixtures", "compares the library with recorded numbers under --data", fixtures
-      "exactness", "every hypergradient method against the oracle; --picture", exactness ]
-=======
-            | Full -> "cost: more models, algorithms and sizes"
-            | Device _ -> "cpu (the default) or cuda"
-            | Row _ -> "what a child process measures"
-
 let private device (options: ParseResults<Arguments>) : TorchSharp.torch.Device =
     match options.GetResult(Device, "cpu") with
     | "cpu" -> TorchSharp.torch.CPU
@@ -58,14 +48,15 @@ let private device (options: ParseResults<Arguments>) : TorchSharp.torch.Device 
 
 /// name, what it does, the measurement: options ↦ exit code.
 let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
-    [ "cost",
+    [ "fixtures", "compares the library with recorded numbers under --data", fixtures
+      "exactness", "every hypergradient method against the oracle; --picture", exactness
+      "cost",
       "time and memory of a meta step of each algorithm, as multiples of plain training",
       fun o -> Cost.run (device o) (o.Contains Full) (o.GetResult Json)
       "epsilon",
       "the error of SAMA's difference in float32 for each α and norm",
       fun o -> Epsilon.run (device o) (o.GetResult Json)
       "memory", "one row of cost, in a process of its own", (fun o -> Cost.memory (device o) (o.GetResult Row)) ]
->>>>>>> main
 
 [<EntryPoint>]
 let main args =

@@ -18,14 +18,11 @@ let main args =
               SamaTests.tests
               RunTests.tests
               MethodTests.tests
-<<<<<<< HEAD
               ReferenceTests.tests
               SuiteTests.tests
               DrawnProblemTests.tests
               MethodInputTests.tests
-              FixtureTests.tests ]
-=======
+              FixtureTests.tests
               EngineTests.tests ]
->>>>>>> main
     )
     |> runTestsWithCLIArgs [] args
