@@ -43,6 +43,11 @@ let private panel (rows: Row list) (problem: string) : Plot =
     plot.Title problem
     plot.XLabel "matrix-vector products"
     plot.YLabel "relative error of h"
+
+    // the font has no bold face
+    for label in [ plot.Axes.Title.Label; plot.Axes.Bottom.Label; plot.Axes.Left.Label ] do
+        label.Bold <- false
+
     plot.Axes.SetLimitsY(-16.5, 3.0)
     plot.ShowLegend Alignment.LowerLeft |> ignore
     plot
