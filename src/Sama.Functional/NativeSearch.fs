@@ -39,7 +39,8 @@ module internal NativeSearch =
         |> Option.ofObj
         |> Option.filter ((<>) "")
 
-    let private home = Environment.GetFolderPath Environment.SpecialFolder.UserProfile
+    let private home =
+        Environment.GetFolderPath(Environment.SpecialFolder.UserProfile, Environment.SpecialFolderOption.DoNotVerify)
 
     /// The places of this process.
     let places (folder: string option) : Places =
@@ -160,7 +161,7 @@ module internal NativeSearch =
                 |> SHA256.HashData
                 |> Convert.ToHexString
 
-            let data = Environment.GetFolderPath Environment.SpecialFolder.LocalApplicationData
+            let data = Path.Combine(home, ".local", "share")
             let target = Path.Combine(data, "sama", "libtorch-" + name.Substring(0, 16))
             Directory.CreateDirectory target |> ignore
 
