@@ -21,6 +21,15 @@ type RunState =
     /// The meta level's flat vector.
     member state.Lambda = state.Levels[state.Levels.Count - 1].Vector
 
+    interface System.IDisposable with
+        /// Frees every tensor of the state.
+        member state.Dispose() =
+            for level in state.Levels do
+                level.Vector.Dispose()
+
+                for tensor in level.Rule.All do
+                    tensor.Dispose()
+
 /// What one meta step did.
 [<NoComparison; AllowNullLiteral; Sealed>]
 type MetaReport internal (metaLoss: float, hypergradientNorm: float, response: Report) =
@@ -63,17 +72,14 @@ module RunState =
                          Rule = RuleState.map f level.Rule } |] }
 
     /// Frees every tensor of a state.
-    let dispose (state: RunState) : unit =
-        for level in state.Levels do
-            level.Vector.Dispose()
-            RuleState.dispose level.Rule
+    let dispose (state: RunState) : unit = (state :> IDisposable).Dispose()
 
 /// Runs of a problem as pure steps from state to state, and what the in-place run shares with them.
 module Bilevel =
 
     /// The levels' initial parameters and rule states; the caller owns the result. ArgumentException names a parameter
     /// that influences no loss.
-    let start (seed: int64) (problem: Problem) : RunState =
+    let start (seed: int64) (problem: BilevelProblem) : RunState =
         Scope.run (fun keep ->
             let vectors = problem.Levels |> Array.map _.Initial()
             Problem.checkConnections problem vectors seed
@@ -105,13 +111,13 @@ module Bilevel =
             raise (NonFiniteException(step, level.Name, "the loss"))
 
     /// The micro-batches of one base step, each a loss at its own draw.
-    let internal micros (problem: Problem) seed (step: int64) : (Stops -> Params[] -> Tensor) list =
+    let internal micros (problem: BilevelProblem) seed (step: int64) : (Stops -> Params[] -> Tensor) list =
         let count = problem.Options.Accumulate
 
         [ for i in 0 .. count - 1 -> Problem.objective problem 0 (Problem.draw seed 0 (step * int64 count + int64 i)) ]
 
     /// The gradients at `vectors`, added into `gradients` (null: not asked for), and the loss; means over micro-batches.
-    let internal basePass (problem: Problem) step (vectors: Tensor[]) (gradients: Tensor[]) micros : float =
+    let internal basePass (problem: BilevelProblem) step (vectors: Tensor[]) (gradients: Tensor[]) micros : float =
         let share = 1.0 / float (List.length micros)
 
         let loss =
@@ -132,7 +138,7 @@ module Bilevel =
         loss
 
     /// Meta loss at `vectors`, its gradients added into `gradients`.
-    let internal metaPass (problem: Problem) seed step (vectors: Tensor[]) (gradients: Tensor[]) : float =
+    let internal metaPass (problem: BilevelProblem) seed step (vectors: Tensor[]) (gradients: Tensor[]) : float =
         let top = problem.Levels.Length - 1
         let draw = Problem.draw seed top (step / int64 problem.Options.Unroll)
         let objective = Problem.objective problem top draw Detach
@@ -154,7 +160,7 @@ module Bilevel =
         MetaReport(metaLoss, Scope.run (fun _ -> Number.read (Reduce.norm h)), response.Report)
 
     /// Points modules back at live, trainable vectors.
-    let internal rebind (problem: Problem) (vectors: Tensor[]) : unit =
+    let internal rebind (problem: BilevelProblem) (vectors: Tensor[]) : unit =
         Scope.run (fun _ ->
             for level, vector in Array.zip problem.Levels vectors do
                 if level.Module.IsSome then
@@ -164,11 +170,11 @@ module Bilevel =
         [| for level in state.Levels -> level.Vector |]
 
     /// True if the base pass is to give ∂L_base/∂λ too.
-    let internal wantsLambdaGradient (problem: Problem) =
+    let internal wantsLambdaGradient (problem: BilevelProblem) =
         List.contains BaseLambdaGradient problem.Method.Needs
 
     /// One base step from the last of `states` (latest first), not yet taken; the earlier ones are its history.
-    let private baseStep (problem: Problem) (states: RunState list) : BaseStep * float =
+    let private baseStep (problem: BilevelProblem) (states: RunState list) : BaseStep * float =
         let state = states.Head
         let vectors = vectorsOf state
         let gradients = vectors |> Array.map torch.zeros_like
@@ -201,12 +207,12 @@ module Bilevel =
           History = fun count -> history (if count = 0 then problem.Options.Unroll else count) },
         loss
 
-    let private take (problem: Problem) step (taken: BaseStep) : Tensor * RuleState =
+    let private take (problem: BilevelProblem) step (taken: BaseStep) : Tensor * RuleState =
         let u, next = problem.Levels[0].Rule.Step taken.State taken.Gradient taken.Theta
         requireFinite step problem.Levels[0] "the update" u
         taken.Theta - u, next
 
-    let private solution (problem: Problem) (upper: Tensor[]) (taken: BaseStep) (theta: Tensor) : IBaseSolution =
+    let private solution (problem: BilevelProblem) (upper: Tensor[]) (taken: BaseStep) (theta: Tensor) : IBaseSolution =
         BaseSolution.ofStep
             problem.Levels
             upper
@@ -216,7 +222,7 @@ module Bilevel =
               AdaptInPlace = fun v -> v.copy_ (BaseSolution.adapt problem.Levels[0].Rule taken v) |> ignore }
 
     /// Total and direct gradient, response, meta loss behind a base step that leads to `theta`.
-    let private differentiate (problem: Problem) (state: RunState) (taken: BaseStep) (theta: Tensor) =
+    let private differentiate (problem: BilevelProblem) (state: RunState) (taken: BaseStep) (theta: Tensor) =
         Problem.keepingBuffers problem (fun () ->
             let upper = (vectorsOf state)[1..]
             let vectors = Array.append [| theta |] upper
@@ -241,11 +247,11 @@ module Bilevel =
             Levels = [| { Vector = vector; Rule = rule }; yield! Seq.tail state.Levels |]
             Step = state.Step + 1L }
 
-    let private requireTwoLevels (problem: Problem) =
+    let private requireTwoLevels (problem: BilevelProblem) =
         if problem.Levels.Length <> 2 then
             invalidArg (nameof problem) "runs have two levels; Hypergradient.at takes three, for a loop of your own"
 
-    let private advance (problem: Problem) (states: RunState list) : RunState * StepReport =
+    let private advance (problem: BilevelProblem) (states: RunState list) : RunState * StepReport =
         let state = states.Head
 
         let report loss meta skipped =
@@ -277,7 +283,7 @@ module Bilevel =
         with :? NonFiniteException as e when problem.Options.NonFinite = NonFinitePolicy.Skip ->
             { state with Step = state.Step + 1L }, report nan null e.Message
 
-    let private keepingModules (problem: Problem) (state: RunState) body =
+    let private keepingModules (problem: BilevelProblem) (state: RunState) body =
         try
             Scope.run body
         finally
@@ -285,7 +291,7 @@ module Bilevel =
 
     /// Base steps up to the next meta step (`Unroll` of them from a window's start), and that one, unless warm-up
     /// lasts. Pure: the state given is untouched, the caller owns both. Modules are left looking at the state given.
-    let step (problem: Problem) (state: RunState) : RunState * StepReport list =
+    let step (problem: BilevelProblem) (state: RunState) : RunState * StepReport list =
         requireTwoLevels problem
 
         keepingModules problem state (fun keep ->
@@ -301,7 +307,7 @@ module Bilevel =
             window [ state ] [])
 
     /// Base steps from the state, as many as the method looks back on; the meta gradient is taken behind them.
-    let internal compute (problem: Problem) (state: RunState) : Tensor * Tensor * Report =
+    let internal compute (problem: BilevelProblem) (state: RunState) : Tensor * Tensor * Report =
         keepingModules problem state (fun keep ->
             Problem.keepingBuffers problem (fun () ->
                 let rec behind (states: RunState list) count =
@@ -318,7 +324,7 @@ module Bilevel =
                 keep h, keep direct, response.Report))
 
     /// The meta loss at the state, on the meta batch of its step.
-    let internal metaLossAt (problem: Problem) (state: RunState) : float =
+    let internal metaLossAt (problem: BilevelProblem) (state: RunState) : float =
         keepingModules problem state (fun _ ->
             Problem.keepingBuffers problem (fun () ->
                 let vectors = vectorsOf state
@@ -326,7 +332,7 @@ module Bilevel =
 
     /// Base steps alone, from the state, until ‖u‖ ≤ tolerance or `maxSteps` are taken. Pure; the report has ‖u‖ as its
     /// residual, and says whether it converged.
-    let solve (problem: Problem) (tolerance: float) (maxSteps: int) (state: RunState) : RunState * Report =
+    let solve (problem: BilevelProblem) (tolerance: float) (maxSteps: int) (state: RunState) : RunState * Report =
         let rec iterate (current: RunState) count =
             let next, size =
                 keepingModules problem current (fun keep ->

@@ -13,7 +13,7 @@ module internal Chain =
 
     /// h₂, and products with its derivatives.
     let private total
-        (problem: Problem)
+        (problem: BilevelProblem)
         (middle: Params[] -> Tensor)
         (micros: _ list)
         (adjoint: Adjoint)
@@ -94,7 +94,7 @@ module internal Chain =
 
     /// The response of θ₃ to L₃ through both levels below. `gradients` holds L₃'s partial derivatives at `vectors`.
     let respond
-        (problem: Problem)
+        (problem: BilevelProblem)
         middle
         micros
         state

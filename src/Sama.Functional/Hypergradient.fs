@@ -166,10 +166,10 @@ module Hypergradient =
     /// method goes through) with its batches, masks and rule state; the meta gradient is taken behind them. Total h and
     /// direct gradient, flat, owned by the caller, and the report. Nothing changes. NonFiniteException names what is not
     /// finite.
-    let compute (problem: Problem) (state: RunState) : Tensor * Tensor * Report = Bilevel.compute problem state
+    let compute (problem: BilevelProblem) (state: RunState) : Tensor * Tensor * Report = Bilevel.compute problem state
 
     /// `compute` by another method. ArgumentException if the problem cannot serve it.
-    let at (problem: Problem) (state: RunState) (method: HypergradientMethod) : Tensor * Tensor * Report =
+    let at (problem: BilevelProblem) (state: RunState) (method: HypergradientMethod) : Tensor * Tensor * Report =
         Bilevel.compute (Problem.withMethod method problem) state
 
     /// h − direct gradient, and the report.
@@ -181,7 +181,7 @@ module Hypergradient =
 
     /// Methods at one point, each held against `reference`: its response's cosine, length, error, time and report.
     let compare
-        (problem: Problem)
+        (problem: BilevelProblem)
         (state: RunState)
         (reference: HypergradientMethod)
         (methods: HypergradientMethod list)
@@ -208,7 +208,7 @@ module Hypergradient =
     /// The error of SAMA's central difference against the exact mixed derivative of the same pass, for each α and norm.
     /// ArgumentException for a problem without second derivatives.
     let epsilonSweep
-        (problem: Problem)
+        (problem: BilevelProblem)
         (state: RunState)
         (alphas: float list)
         (norms: PerturbationNorm list)
@@ -237,7 +237,13 @@ module Hypergradient =
     /// state), against central differences of the meta loss with the base problem solved again at λ ± δd, along
     /// `directions` random directions d; and central SAMA as ε → 0 against the exact mixed derivative of the same pass. For
     /// base problems that converge: a fixed batch, no masks.
-    let check (problem: Problem) (tolerance: float) (maxSteps: int) (directions: int) (state: RunState) : CheckReport =
+    let check
+        (problem: BilevelProblem)
+        (tolerance: float)
+        (maxSteps: int)
+        (directions: int)
+        (state: RunState)
+        : CheckReport =
         Method.atLeast 1 (nameof directions) directions
 
         Scope.run (fun _ ->

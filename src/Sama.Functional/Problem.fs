@@ -39,7 +39,7 @@ type BilevelOptions =
 
 /// Levels from the lowest up, and how the upper one's hypergradient is found.
 [<NoComparison; NoEquality>]
-type Problem =
+type BilevelProblem =
     internal
         { Levels: Level[]
           Method: HypergradientMethod
@@ -87,7 +87,7 @@ module Problem =
     /// Levels from the lowest up, the last one the meta level; runs have two, `Hypergradient.at` takes three.
     /// ArgumentException, with the reason, for options out of range, levels of one name, and a method that the levels
     /// cannot serve.
-    let create (options: BilevelOptions) (method: HypergradientMethod) (levels: Level list) : Problem =
+    let create (options: BilevelOptions) (method: HypergradientMethod) (levels: Level list) : BilevelProblem =
         if levels.Length < 2 || levels.Length > 3 then
             invalidArg (nameof levels) $"a problem has two or three levels, {levels.Length} were given"
 
@@ -107,18 +107,18 @@ module Problem =
           Options = options }
 
     /// The same problem with another method; refused as `create` does.
-    let withMethod (method: HypergradientMethod) (problem: Problem) : Problem =
+    let withMethod (method: HypergradientMethod) (problem: BilevelProblem) : BilevelProblem =
         requireServed problem.Options method (List.ofArray problem.Levels)
         { problem with Method = method }
 
-    let internal precision (problem: Problem) : torch.ScalarType option =
+    let internal precision (problem: BilevelProblem) : torch.ScalarType option =
         if problem.Options.Precision = Precision.BFloat16 then
             Some torch.bfloat16
         else
             None
 
     /// Base steps that the method looks back on, the last one included.
-    let internal history (problem: Problem) : int =
+    let internal history (problem: BilevelProblem) : int =
         problem.Method.Needs
         |> List.tryPick (function
             | History 0 -> Some problem.Options.Unroll
@@ -128,11 +128,11 @@ module Problem =
 
     /// Runs `body` and puts every module's buffers back: only base passes may update them. It surrounds forward and
     /// backward, since the backward of a normalisation checks that its buffers are as the forward left them.
-    let internal keepingBuffers (problem: Problem) (body: unit -> 'result) : 'result =
+    let internal keepingBuffers (problem: BilevelProblem) (body: unit -> 'result) : 'result =
         NnModule.keepingBuffers (problem.Levels |> Seq.choose _.Module |> List.ofSeq) body
 
     /// One level's loss at a draw, as a function of every level's parameters.
-    let internal objective (problem: Problem) (index: int) (draw: Draw) : Stops -> Params[] -> Tensor =
+    let internal objective (problem: BilevelProblem) (index: int) (draw: Draw) : Stops -> Params[] -> Tensor =
         let names = problem.Levels |> Array.map _.Name
         let loss = problem.Levels[index].Objective draw
 
@@ -147,7 +147,13 @@ module Problem =
           Rank = 0 }
 
     /// By one pass over each loss: ArgumentException naming a parameter on which none of `losses` depends.
-    let private requireConnected (problem: Problem) (vectors: Tensor[]) (seed: int64) (owner: int) (losses: int list) =
+    let private requireConnected
+        (problem: BilevelProblem)
+        (vectors: Tensor[])
+        (seed: int64)
+        (owner: int)
+        (losses: int list)
+        =
         Scope.run (fun _ ->
             let reached =
                 losses
@@ -183,6 +189,6 @@ module Problem =
             | None -> ())
 
     /// ArgumentException naming a parameter that neither its own level's loss nor one below it sees.
-    let internal checkConnections (problem: Problem) (vectors: Tensor[]) (seed: int64) : unit =
+    let internal checkConnections (problem: BilevelProblem) (vectors: Tensor[]) (seed: int64) : unit =
         for level in 0 .. problem.Levels.Length - 1 do
             requireConnected problem vectors seed level [ 0..level ]

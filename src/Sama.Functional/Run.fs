@@ -11,7 +11,7 @@ open Sama
 /// which is lent as scratch afterwards, the meta gradient is adapted where it lies. So a step that fails has changed
 /// nothing, and SAMA adds two vectors of θ's length to the θ, g and rule state of plain training.
 [<Sealed>]
-type BilevelRun(problem: Problem, initial: RunState) =
+type BilevelRun(problem: BilevelProblem, initial: RunState) =
     do
         if problem.Levels.Length <> 2 then
             invalidArg (nameof problem) "runs have two levels; Hypergradient.at takes three, for a loop of your own"
