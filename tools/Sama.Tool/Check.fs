@@ -77,7 +77,10 @@ let private options =
 
 /// The groups of checks by name.
 let private groups: (string * (torch.Device -> Outcome list)) list =
-    [ "operations", Operations.all; "masks", Masks.all; "training", Training.all ]
+    [ "operations", Operations.all
+      "masks", Masks.all
+      "algorithms", Algorithms.all
+      "training", Training.all ]
 
 /// Runs every check and table on the device of that name, prints a summary, writes all of it as json where asked.
 /// True if every check passed. ArgumentException for no such device, InvalidOperationException where libtorch has no CUDA.

@@ -31,8 +31,9 @@ let private time (device: torch.Device) (body: unit -> unit) : float =
         synchronize device
         let clock = Stopwatch.StartNew()
 
-        for _ in 1..count do
+        for i in 1..count do
             Scope.run (fun _ -> body ())
+            Scope.sweep (int64 i)
 
         synchronize device
         clock.Elapsed.TotalMilliseconds / float count
@@ -64,7 +65,7 @@ let private vectors (device: torch.Device) (length: int64) =
 
     // the vectors that each reads and writes, if it were one kernel
     [ bandwidth device "copy" length 2 4 (fun () -> u.copy_ v |> ignore)
-      bandwidth device "‖v‖ in float64" length 1 4 (fun () -> Number.norm v |> ignore)
+      bandwidth device "‖v‖ in float64" length 1 4 (fun () -> Reduce.norm v |> ignore)
       bandwidth device "Adam, one step" length 6 4 (fun () -> rule.InPlace.Update true state g theta u |> ignore)
       bandwidth device "Adam's adaptation of a copy" length 7 4 (fun () ->
           u.copy_ v |> ignore

@@ -16,7 +16,7 @@ let private drawn (device: torch.Device) dtype (seed: int) (shapes: (string * in
           name, normal (seed + i) device dtype shape * scale ]
 
 /// A two-layer classifier with dropout of that rate: base data with 20 % of the labels turned, meta data clean.
-let private problem (device: torch.Device) (dtype: torch.ScalarType) (dropout: float) : Problem =
+let private problem (device: torch.Device) (dtype: torch.ScalarType) (dropout: float) : BilevelProblem =
     let truth = normal 1 device dtype [| inputs |]
 
     let x, metaX =
@@ -81,14 +81,12 @@ let private problem (device: torch.Device) (dtype: torch.ScalarType) (dropout: f
               metaLoss ]
 
 /// Mean of the meta losses of the first ten and the last ten of some steps, θ and λ after them.
-let private train steps (problem: Problem) (start: RunState) =
+let private train steps (problem: BilevelProblem) (start: RunState) =
     use run = new BilevelRun(problem, start)
 
     let losses =
         [ for _ in 1..steps do
-              match run.Step().Meta with
-              | Some meta -> meta.MetaLoss
-              | None -> () ]
+              run.Step().Meta.MetaLoss ]
 
     let first, last = List.take 10 losses, List.skip (losses.Length - 10) losses
     List.average first, List.average last, run.Snapshot()
