@@ -294,7 +294,7 @@ module Bilevel =
             Scope.run body
         finally
             rebind problem (vectorsOf state)
-            Scope.sweep state.Step
+            Scope.sweep state.Step problem.Levels[0].Layout.Length
 
     /// Base steps up to the next meta step (`Unroll` of them from a window's start), and that one, unless warm-up
     /// lasts. Pure: the state given is untouched, the caller owns both. Modules are left looking at the state given.

@@ -190,7 +190,7 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
                   Skipped = e.Message }
         finally
             restore ()
-            Scope.sweep state.Step
+            Scope.sweep state.Step problem.Levels[0].Layout.Length
 
     /// A copy of the state, owned by the caller.
     member _.Snapshot() : RunState = RunState.map own state

@@ -19,7 +19,7 @@ let private exact (n: int) =
       Hypergradient.nystromWith
           { NystromOptions.Default with
               Rank = n
-              Rho = 1e-9 } ]
+              Rho = 1e-10 } ]
 
 let private approximate =
     [ "sama", Hypergradient.sama

@@ -12,9 +12,9 @@ open Sama.Tool.Outcome
 type Known =
     {
         Name: string
+        /// base parameters
+        Size: int
         Problem: HypergradientMethod -> BilevelProblem
-        /// step η with ‖I − ηH‖ < 1
-        Step: float
         Exact: Tensor -> Tensor -> Tensor
     }
 
