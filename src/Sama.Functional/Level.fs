@@ -157,6 +157,8 @@ module Level =
 
     /// The level with its parameters on that device; a module is moved itself, buffers and frozen parameters too.
     let internal toDevice (device: torch.Device) (level: Level) : Level =
+        // as tensors name it: "cuda" is "cuda:0"
+        let device = Scope.run (fun _ -> (torch.empty (0L, device = device)).device)
         level.Module |> Option.iter (fun m -> m.``to`` device |> ignore)
 
         { level with

@@ -18,6 +18,7 @@ let main args =
               SamaTests.tests
               RunTests.tests
               DeviceTests.tests
-              MethodTests.tests ]
+              MethodTests.tests
+              EngineTests.tests ]
     )
     |> runTestsWithCLIArgs [] args
