@@ -19,7 +19,7 @@ let private exact (n: int) =
       Hypergradient.nystromWith
           { NystromOptions.Default with
               Rank = n
-              Rho = 1e-10 } ]
+              Rho = 1e-8 } ]
 
 let private approximate =
     [ "sama", Hypergradient.sama
@@ -45,7 +45,9 @@ let private againstClosedForm (known: Problems.Known) =
           attempt group name (fun () ->
               let problem, state = solved known
               let h, _, _ = Hypergradient.at problem state method
-              within group name 1e-6 (relative h (known.Exact state.Theta state.Lambda))) ]
+              // Nyström divides by ρ: its bias ρ and its rounding 1e-16/ρ meet at 1e-8, times condition and cancellation
+              let limit = if method.Name = "nystrom" then 1e-5 else 1e-6
+              within group name limit (relative h (known.Exact state.Theta state.Lambda))) ]
 
 let private againstCpu (known: Problems.Known) (onCpu: Problems.Known) =
     [ for name, method in exact known.Size @ approximate do
