@@ -90,7 +90,7 @@ let tests =
               use state = run.Snapshot()
 
               let error =
-                  Hypergradient.epsilonSweep problem state [ 1e-2 ] [ PerturbationNorm.Active ]
+                  Hypergradient.epsilonSweep problem state [ 1e-3 ] [ PerturbationNorm.Active ]
 
               Expect.isLessThan error.Head.RelativeError 0.02 ""
 
