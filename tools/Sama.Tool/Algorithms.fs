@@ -14,7 +14,11 @@ let private exact (n: int) =
     [ "exact", Hypergradient.exact
       "conjugateGradient", Hypergradient.conjugateGradient 30
       "neumann", Hypergradient.neumann 2000 1.0
-      "fixedPoint", Hypergradient.fixedPoint 2000 1.0
+      "fixedPoint",
+      Hypergradient.fixedPointWith
+          { FixedPointOptions.Default with
+              Iterations = 2000
+              Tolerance = 1e-10 }
       "nystrom",
       Hypergradient.nystromWith
           { NystromOptions.Default with
