@@ -19,6 +19,11 @@ let main args =
               RunTests.tests
               DeviceTests.tests
               MethodTests.tests
+              ReferenceTests.tests
+              SuiteTests.tests
+              DrawnProblemTests.tests
+              MethodInputTests.tests
+              FixtureTests.tests
               EngineTests.tests ]
     )
     |> runTestsWithCLIArgs [] args
