@@ -66,8 +66,10 @@ let predict (training: bool) (theta: Params) (ids: Tensor) : Tensor =
     let pooled = drop (torch.cat ([| pooled; largest |], 1L))
     torch.nn.functional.log_softmax (torch.nn.functional.linear (pooled, theta["output"], theta["outputBias"]), 1L)
 
-/// Cross entropy of targets [rows, classes] and log probabilities: [rows].
-let crossEntropy (target: Tensor) (log: Tensor) : Tensor = -(target * log).sum 1L
+/// Cross entropy of targets [rows, classes], a tenth of them spread over all classes, and log probabilities: [rows]
+/// (label smoothing; Szegedy et al., 2016).
+let crossEntropy (target: Tensor) (log: Tensor) : Tensor =
+    -(target * log).sum (1L) * 0.9 - log.mean ([| 1L |]) * 0.1
 
 /// Starts with equal weights: reliabilities of rules and labels are a linear path from 0, what depends on the
 /// prediction a small net with output 0. `correct` adds the share of the prediction and what the rules' votes say of
@@ -91,7 +93,7 @@ let private clamp (low: float) (high: float) (x: Tensor) =
 let private opinion (log: Tensor) (rows: Examples) : Tensor =
     let own = (log * rows.OneHot).sum 1L
     let other = (log - rows.OneHot * 1e4).amax [| 1L |]
-    let entropy = crossEntropy (log.exp ()) log / Math.Log(float log.shape[1])
+    let entropy = -(log.exp () * log).sum 1L / Math.Log(float log.shape[1])
     torch.stack ([| clamp -6.0 0.0 own / 3.0; clamp -6.0 6.0 (own - other) / 3.0; entropy |], 1L)
 
 /// Logits of weight and, with `correct`, of the prediction's share: [rows, 1 or 2].

@@ -1,9 +1,30 @@
 /// One picture of one seed: held-out accuracy by epoch, and the weights of right and wrong weak labels.
 module NoisyText.Picture
 
+open System
 open System.IO
 open ScottPlot
 open NoisyText.Training
+
+/// The native library brings no font and does not look for the system's.
+let private useFont () =
+    let folders =
+        [ "/usr/share/fonts"; "/usr/local/share/fonts" ] |> List.filter Directory.Exists
+
+    let found =
+        folders
+        |> Seq.collect (fun folder -> Directory.EnumerateFiles(folder, "*.ttf", SearchOption.AllDirectories))
+        |> Seq.filter (fun file -> Path.GetFileName file = "DejaVuSans.ttf" || file.EndsWith "Sans-Regular.ttf")
+        |> Seq.tryHead
+
+    match found with
+    | Some file ->
+        Fonts.AddFontFile("picture", file)
+        Fonts.Default <- "picture"
+    | None when OperatingSystem.IsLinux() ->
+        eprintfn
+            "NoisyText: no sans-serif font in /usr/share/fonts, the picture has no text (install fonts-dejavu-core)"
+    | None -> ()
 
 let private curves (trained: (string * Trained) list) =
     let plot = new Plot()
@@ -55,7 +76,9 @@ let private histogram (name: string) (weights: float[]) (right: bool[]) =
 
 /// A PNG; written beside its place and moved there.
 let write (path: string) (trained: (string * Trained) list) (weights: (string * float[]) list) (right: bool[]) : unit =
+    useFont ()
     let figure = new Multiplot()
+    figure.RemovePlot(figure.GetPlot 0)
     figure.AddPlot(curves trained)
 
     for name, weights in weights do
