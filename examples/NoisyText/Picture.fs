@@ -19,7 +19,9 @@ let private useFont () =
 
     match found with
     | Some file ->
-        Fonts.AddFontFile("picture", file)
+        for bold in [ false; true ] do
+            Fonts.AddFontFile("picture", file, bold)
+
         Fonts.Default <- "picture"
     | None when OperatingSystem.IsLinux() ->
         eprintfn
