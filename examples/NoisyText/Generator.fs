@@ -41,7 +41,7 @@ let private rules (random: Random) (nouns: string[][]) : Rule[] =
                { Nouns = some 20 nouns[c]
                  Vote = vote } |]
 
-/// The opener is of the question's class half the time; of three nouns two are.
+/// Of three nouns two are of the question's class; the opener is, beyond chance, one time in four.
 let private question (random: Random) (nouns: string[][]) (rules: Rule[]) : Row =
     let pick (items: 'a seq) =
         Seq.item (random.Next(Seq.length items)) items
@@ -49,7 +49,7 @@ let private question (random: Random) (nouns: string[][]) (rules: Rule[]) : Row 
     let label = random.Next classes
     let other () = random.Next classes
 
-    let opener = pick openers[if random.Next 2 = 0 then label else other ()]
+    let opener = pick openers[if random.Next 4 = 0 then label else other ()]
 
     let content = [| pick nouns[label]; pick nouns[label]; pick nouns[other ()] |]
     random.Shuffle content
@@ -70,7 +70,7 @@ let private question (random: Random) (nouns: string[][]) (rules: Rule[]) : Row 
             else
                 -1) }
 
-/// 3,000 training, 200 validation and 1,000 test questions of four kinds.
+/// 5,000 training, 200 validation and 1,000 test questions of four kinds.
 let generate (seed: int) : Dataset =
     let random = Random seed
     let nouns = lexicon random
@@ -82,6 +82,6 @@ let generate (seed: int) : Dataset =
     { Name = "generated"
       Classes = classes
       Rules = rules.Length
-      Train = rows 3000
+      Train = rows 5000
       Valid = rows 200
       Test = rows 1000 }
