@@ -95,7 +95,8 @@ let run (data: Dataset) (options: Options) : unit =
                 bySama hyper loss seed start learner split.Weak split.Meta split.HeldOut progress)
 
         let aurocs =
-            [ for (_, split), t in List.zip splits trained -> auroc (weights t split.Weak) split.Right ]
+            List.zip splits trained
+            |> List.choose (fun ((_, split), t) -> auroc (weights t split.Weak) split.Right)
 
         trained, { result with Auroc = aurocs }
 

@@ -3,8 +3,8 @@ module NoisyText.Statistics
 
 open System
 
-/// Probability that a right label outweighs a wrong one, ties counted half.
-let auroc (weights: float[]) (right: bool[]) : float =
+/// Probability that a right label outweighs a wrong one, ties counted half; None if there are not both.
+let auroc (weights: float[]) (right: bool[]) : float option =
     let positives = right |> Array.filter id |> Array.length |> float
     let negatives = float right.Length - positives
 
@@ -19,7 +19,10 @@ let auroc (weights: float[]) (right: bool[]) : float =
                 below + down, won + up * (below + down / 2.0))
             (0.0, 0.0)
 
-    won / (positives * negatives)
+    if positives * negatives > 0.0 then
+        Some(won / (positives * negatives))
+    else
+        None
 
 /// A mean and its central 95 % bootstrap interval.
 type Interval =

@@ -131,7 +131,13 @@ let private laws =
 
       testCase "AUROC counts the pairs in order, ties half"
       <| fun _ ->
-          Expect.floatClose Accuracy.high (auroc [| 1.0; 2.0; 2.0; 3.0 |] [| false; true; false; true |]) 0.875 "pairs"
+          Expect.floatClose
+              Accuracy.high
+              (auroc [| 1.0; 2.0; 2.0; 3.0 |] [| false; true; false; true |]).Value
+              0.875
+              "pairs"
+
+          Expect.isNone (auroc [| 1.0 |] [| true |]) "nothing to separate"
 
       testCase "the gain's interval is around its mean, and a point where every pair differs alike"
       <| fun _ ->
@@ -166,6 +172,70 @@ let private laws =
 
           for bad in [ "x"; "3-1"; "1,1"; "-1"; "" ] do
               Expect.throwsT<ArgumentException> (fun () -> Program.seedsOf bad |> ignore) bad ]
+
+/// Runs the program on a small folder: exit code, what it said of errors, and the reports left.
+let private program (arguments: string list) =
+    let split (texts: (int * int * string) list) =
+        let entries =
+            texts
+            |> List.mapi (fun i (label, vote, text) -> $"\"{i}\":" + row label vote text)
+
+        "{" + String.Join(",", entries) + "}"
+
+    let changes =
+        [ "train", split [ 0, 0, "a b"; 1, 0, "c b"; 1, 1, "c d"; 0, 1, "a d" ]
+          "valid", split [ 0, 0, "a"; 1, 1, "c" ] ]
+
+    withFolder changes (fun folder ->
+        let report = Path.Combine(folder, "report.json")
+        let error = Console.Error
+        use said = new StringWriter()
+        Console.SetError said
+
+        try
+            let code =
+                Program.main [| "--data"; folder; "--report"; report; "--seeds"; "0,1"; yield! arguments |]
+
+            code, string said, [ for file in Directory.GetFiles(folder, "report*") -> File.ReadAllText file ]
+        finally
+            Console.SetError error)
+
+let private runs =
+    testSequenced
+    <| testList
+        "the program"
+        [ testCase "the report has every method and seed"
+          <| fun _ ->
+              let code, said, reports = program [ "--epochs"; "1" ]
+              Expect.equal code 0 said
+              use report = System.Text.Json.JsonDocument.Parse(List.exactlyOne reports)
+              let root = report.RootElement
+
+              let methods =
+                  [ for m in root.GetProperty("methods").EnumerateArray() ->
+                        m.GetProperty("method").GetString(),
+                        m.GetProperty("accuracy").GetArrayLength(),
+                        m.GetProperty("auroc").GetArrayLength() ]
+
+              Expect.equal
+                  methods
+                  [ "noisy", 2, 0
+                    "metaOnly", 2, 0
+                    "reweight", 2, 2
+                    "correct", 2, 2
+                    "thenMeta", 2, 0
+                    "noisyThenMeta", 2, 0 ]
+                  "methods"
+
+              Expect.contains [ "reweight"; "correct" ] (root.GetProperty("chosen").GetString()) "chosen"
+              Expect.equal (root.GetProperty("seeds").GetArrayLength()) 2 "seeds"
+
+          testCase "a loss that is not finite ends it, and nothing is written"
+          <| fun _ ->
+              let code, said, reports = program [ "--rate"; "1e30" ]
+              Expect.equal code 1 "exit code"
+              Expect.stringContains said "is not finite" "reason"
+              Expect.isEmpty reports "files" ]
 
 let tests =
     testList
@@ -204,7 +274,8 @@ let tests =
               let share = float right / float rows.Length
               Expect.isTrue (share > 0.4 && share < 0.6) $"{share}"
 
-          yield! laws ]
+          yield! laws
+          runs ]
 
 [<EntryPoint>]
 let main args = runTestsWithCLIArgs [] args tests
