@@ -39,8 +39,12 @@ let classifier (generator: torch.Generator) words vectors (classes: int) : (stri
       "output", normal [| int64 classes; 2L * hidden |] 0.07
       "outputBias", torch.zeros (int64 classes) ]
 
-/// Windows of three words, pooled by attention and by their maximum. Log probabilities [rows, classes].
-let predict (training: bool) (theta: Params) (ids: Tensor) : Tensor =
+/// What the classifier makes of texts: pooled features [rows, 2 hidden] and log probabilities [rows, classes].
+[<NoComparison; NoEquality>]
+type Reading = { Features: Tensor; Log: Tensor }
+
+/// Windows of three words, pooled by attention and by their maximum.
+let read (training: bool) (theta: Params) (ids: Tensor) : Reading =
     let rows, words = ids.shape[0], ids.shape[1]
 
     let drop (x: Tensor) =
@@ -63,8 +67,13 @@ let predict (training: bool) (theta: Params) (ids: Tensor) : Tensor =
     let scores = (features * theta["attention"]).sum (2L, true) - (1.0 - mask) * 1e4
     let pooled = (features * torch.nn.functional.softmax (scores, 1L)).sum 1L
     let largest = (features * mask).amax [| 1L |]
-    let pooled = drop (torch.cat ([| pooled; largest |], 1L))
-    torch.nn.functional.log_softmax (torch.nn.functional.linear (pooled, theta["output"], theta["outputBias"]), 1L)
+    let pooled = torch.cat ([| pooled; largest |], 1L)
+
+    let logits =
+        torch.nn.functional.linear (drop pooled, theta["output"], theta["outputBias"])
+
+    { Features = pooled
+      Log = torch.nn.functional.log_softmax (logits, 1L) }
 
 /// Cross entropy of targets [rows, classes], a tenth of them spread over all classes, and log probabilities: [rows]
 /// (label smoothing; Szegedy et al., 2016).
@@ -72,8 +81,8 @@ let crossEntropy (target: Tensor) (log: Tensor) : Tensor =
     -(target * log).sum (1L) * 0.9 - log.mean ([| 1L |]) * 0.1
 
 /// Starts with equal weights: reliabilities of rules and labels are a linear path from 0, what depends on the
-/// prediction a small net with output 0. `correct` adds the share of the prediction and what the rules' votes say of
-/// the true class.
+/// prediction a small net with output 0. `correct` adds the share of the prediction, and what the text says of the
+/// true class.
 let metaLearner (generator: torch.Generator) (correct: bool) (classes: int) (rules: int) : (string * Tensor) list =
     let outputs, clues = (if correct then 2 else 1), int64 (classes + rules)
 
@@ -83,7 +92,7 @@ let metaLearner (generator: torch.Generator) (correct: bool) (classes: int) (rul
       "output", torch.zeros (int64 outputs, metaHidden)
       "outputBias", torch.tensor (Array.sub [| 0f; -1f |] 0 outputs)
       if correct then
-          "evidence", torch.zeros (int64 classes, clues) ]
+          "text", torch.zeros (int64 classes, 2L * hidden) ]
 
 let private clamp (low: float) (high: float) (x: Tensor) =
     x.clamp (Scalar.op_Implicit low, Scalar.op_Implicit high)
@@ -106,24 +115,27 @@ let private judge (lambda: Params) (log: Tensor) (rows: Examples) : Tensor =
     torch.nn.functional.linear (hidden, lambda["output"], lambda["outputBias"])
     + torch.nn.functional.linear (torch.cat ([| rows.OneHot; rows.Votes |], 1L), lambda["clues"])
 
-/// Logit of the weak label's weight: [rows]. `log` is a prediction that is not differentiated.
-let weightLogit (lambda: Params) (log: Tensor) (rows: Examples) : Tensor = (judge lambda log rows).select (1L, 0L)
+/// Logit of the weak label's weight: [rows]. `read` is not differentiated.
+let weightLogit (lambda: Params) (read: Reading) (rows: Examples) : Tensor =
+    (judge lambda read.Log rows).select (1L, 0L)
 
 /// w ℓ(weak label), w = σ(z − z̄) with z̄ the batch's mean: Adam takes steps of one size whatever the weights' common
 /// factor, which is therefore not λ's to choose; free, it drifts until every weight is saturated.
-let weighedLoss (lambda: Params) (stopped: Tensor) (log: Tensor) (rows: Examples) : Tensor =
+let weighedLoss (lambda: Params) (stopped: Reading) (log: Tensor) (rows: Examples) : Tensor =
     let z = weightLogit lambda stopped rows
     (torch.sigmoid (z - z.mean ()) * crossEntropy rows.OneHot log).mean ()
 
-/// w ℓ(weak label) + (1 − w) ℓ(correction): weight that a weak label loses goes to the correction, (1 − s) softmax(weak
-/// label + evidence of the votes) + s · prediction.
-let correctedLoss (lambda: Params) (stopped: Tensor) (log: Tensor) (rows: Examples) : Tensor =
-    let out = torch.sigmoid (judge lambda stopped rows)
+/// w ℓ(weak label) + (1 − w) ℓ(correction): weight that a weak label loses goes to the correction, (1 − s) c + s ·
+/// prediction, c = softmax(weak label + A φ/‖φ‖) with the classifier's features φ. As in meta label correction
+/// (Zheng et al., 2021) c is learned and sees label and text; it does not see the prediction, which it would push
+/// ever further.
+let correctedLoss (lambda: Params) (stopped: Reading) (log: Tensor) (rows: Examples) : Tensor =
+    let out = torch.sigmoid (judge lambda stopped.Log rows)
     let weight, share = out.narrow (1L, 0L, 1L), out.narrow (1L, 1L, 1L)
-    let clues = torch.cat ([| rows.OneHot; rows.Votes |], 1L)
+    let text = stopped.Features / (stopped.Features.norm (1, true) + 1e-6)
 
-    let evidence =
-        torch.nn.functional.softmax (rows.OneHot + torch.nn.functional.linear (clues, lambda["evidence"]), 1L)
+    let learned =
+        torch.nn.functional.softmax (rows.OneHot + torch.nn.functional.linear (text, lambda["text"]), 1L)
 
-    let correction = evidence * (1.0 - share) + stopped.exp () * share
+    let correction = learned * (1.0 - share) + stopped.Log.exp () * share
     (crossEntropy (rows.OneHot * weight + correction * (1.0 - weight)) log).mean ()

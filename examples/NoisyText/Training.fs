@@ -41,7 +41,7 @@ let private rightRows (theta: Params) (rows: Examples) : bool[] =
 
     [| for chunk in chunks rows do
            yield!
-               Scope.run (fun _ -> (predict false theta chunk.Ids).argmax(1L).eq(chunk.Labels).data<bool>().ToArray()) |]
+               Scope.run (fun _ -> (read false theta chunk.Ids).Log.argmax(1L).eq(chunk.Labels).data<bool>().ToArray()) |]
 
 /// Which rows the kept classifier gets right.
 let right (trained: Trained) (rows: Examples) : bool[] =
@@ -96,7 +96,7 @@ let private epochs hyper seed (steps: int) heldOut progress problem =
         Curve = List.ofSeq curve }
 
 let private meanLoss training theta (rows: Examples) =
-    (crossEntropy rows.OneHot (predict training theta rows.Ids)).mean ()
+    (crossEntropy rows.OneHot (read training theta rows.Ids).Log).mean ()
 
 /// Steps of an epoch.
 let stepsOf hyper (rows: Examples) : int = max 1 (rows.Count / hyper.Batch)
@@ -113,12 +113,17 @@ let plain hyper rate seed start steps (rows: Examples) heldOut progress : Traine
               lambda["constant"].sum ()) ]
     |> epochs hyper seed steps heldOut progress
 
-/// Training on weak labels by `loss λ prediction (stopped) prediction rows`, whose λ is learned by SAMA from the loss
+/// Training on weak labels by `loss λ reading (stopped) prediction rows`, whose λ is learned by SAMA from the loss
 /// on clean rows.
 let bySama hyper loss seed start learner (weak: Examples) (meta: Examples) heldOut progress : Trained =
     let baseLoss (pass: Pass) theta lambda (rows: Examples) =
-        let log = predict true theta rows.Ids
-        loss lambda (pass.Stop("prediction", log)) log rows
+        let read = read true theta rows.Ids
+
+        let stopped =
+            { Features = pass.Stop("features", read.Features)
+              Log = pass.Stop("prediction", read.Log) }
+
+        loss lambda stopped read.Log rows
 
     let method =
         Hypergradient.samaWith
@@ -140,6 +145,6 @@ let weights (trained: Trained) (weak: Examples) : float[] =
         let theta, lambda = asParams trained.Theta, asParams trained.Lambda
 
         let logits =
-            torch.cat [| for rows in chunks weak -> weightLogit lambda (predict false theta rows.Ids) rows |]
+            torch.cat [| for rows in chunks weak -> weightLogit lambda (read false theta rows.Ids) rows |]
 
         (torch.sigmoid (logits - logits.mean ())).to_type(torch.float64).data<float>().ToArray())

@@ -81,10 +81,14 @@ let private judged (change: string -> Tensor -> Tensor) correct =
     let rows = Text.examples vocabulary 2 [ for row in rows -> row, 0 ]
     let log = torch.tensor([| 0.9f; 0.1f; 0.2f; 0.8f |]).view(2L, 2L).log ()
 
-    let loss =
-        (if correct then Model.correctedLoss else Model.weighedLoss) lambda log log rows
+    let read: Model.Reading =
+        { Features = torch.ones (2L, 192L)
+          Log = log }
 
-    Model.weightLogit lambda log rows, loss.to_type(torch.float64).item<float> ()
+    let loss =
+        (if correct then Model.correctedLoss else Model.weighedLoss) lambda read log rows
+
+    Model.weightLogit lambda read rows, loss.to_type(torch.float64).item<float> ()
 
 let private laws =
     [ testCase "an epoch's batches are disjoint, the same for a draw, and no longer than their longest text"
