@@ -10,5 +10,14 @@ let main args =
     // shared tensors are made here, outside every test's scope
     Problems.A.numel () |> ignore
 
-    testSequenced (testList "Sama" [ RuleTests.tests; SamaTests.tests; RunTests.tests ])
+    testSequenced (
+        testList
+            "Sama"
+            [ NativeTests.tests
+              RuleTests.tests
+              SamaTests.tests
+              RunTests.tests
+              MethodTests.tests
+              EngineTests.tests ]
+    )
     |> runTestsWithCLIArgs [] args
