@@ -71,6 +71,10 @@ module RunState =
                        { Vector = f level.Vector
                          Rule = RuleState.map f level.Rule } |] }
 
+    /// A copy of the state on that device, owned by the caller.
+    let toDevice (device: torch.Device) (state: RunState) : RunState =
+        map (fun tensor -> Scope.detach (tensor.``to`` (device, copy = true))) state
+
     /// Frees every tensor of a state.
     let dispose (state: RunState) : unit = (state :> IDisposable).Dispose()
 
@@ -300,10 +304,13 @@ module Bilevel =
             { state with Step = state.Step + 1L }, report nan null e.Message
 
     let private keepingModules (problem: BilevelProblem) (state: RunState) body =
+        Problem.requireDevice problem (vectorsOf state)
+
         try
             Scope.run body
         finally
             rebind problem (vectorsOf state)
+            Scope.sweep state.Step problem.Levels[0].Layout.Length
 
     /// Base steps up to the next meta step (`Unroll` of them from a window's start), and that one, unless warm-up
     /// lasts. Pure: the state given is untouched, the caller owns both. Modules are left looking at the state given.

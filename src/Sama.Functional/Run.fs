@@ -16,6 +16,8 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
         if problem.Levels.Length <> 2 then
             invalidArg (nameof problem) "runs have two levels; Hypergradient.at takes three, for a loop of your own"
 
+        Problem.requireDevice problem (Bilevel.vectorsOf initial)
+
     let own (tensor: Tensor) = Scope.detach (tensor.clone ())
     let mutable state = RunState.map own initial
     let theta, lambda = state.Theta, state.Lambda
@@ -191,6 +193,7 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
                   Skipped = e.Message }
         finally
             restore ()
+            Scope.sweep state.Step problem.Levels[0].Layout.Length
 
     /// A copy of the state, owned by the caller.
     member _.Snapshot() : RunState = RunState.map own state

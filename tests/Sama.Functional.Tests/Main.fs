@@ -17,6 +17,7 @@ let main args =
               RuleTests.tests
               SamaTests.tests
               RunTests.tests
+              DeviceTests.tests
               MethodTests.tests
               ReferenceTests.tests
               SuiteTests.tests
