@@ -423,8 +423,8 @@ let private laws =
           for method in [ Hypergradient.sama; Hypergradient.samaNa; Hypergradient.samaFisher ] do
               let respond = respond drawn 1 method
               let one = respond v
-              Expect.equal (respond (-v)) (-one) $"{method}: odd, bit for bit"
-              Expect.equal (respond (4.0 * v)) (4.0 * one) $"{method}: a power of two, bit for bit"
+              // to the rounding of a pass over α: products of the same numbers differ with their alignment in memory
+              close 1e-8 $"{method}: odd" (respond (-v)) (-one)
               close 1e-8 $"{method}: homogeneous" (respond (3.0 * v)) (3.0 * one))
 
       property "adjoint identity: ⟨response(v), w⟩ = ⟨v, (dθ*/dλ) w⟩" (fun seed ->
