@@ -19,7 +19,8 @@ type Arguments =
             | Data _ -> "folder of fixtures"
 
 /// The families of fixture files.
-let private readers: Sama.Fixtures.Bench.Reader list = []
+let private readers: Sama.Fixtures.Bench.Reader list =
+    [ Sama.Fixtures.Rules.reader ]
 
 let private fixtures (options: ParseResults<Arguments>) =
     let write rows =

@@ -36,7 +36,8 @@ let rules =
               Epsilon = 1e-3 }
       "adamW", adamW 0.05 0.1
       "clip → adam → schedule",
-      UpdateRule.chain [ clipByGlobalNorm 0.3; adam 0.05; scaleBy (fun t -> 1.0 / float (t + 1L)) ]
+      UpdateRule.chain [ clipByGlobalNorm 0.3; adam 0.05 ]
+      |> UpdateRule.scheduled (fun t -> 1.0 / float (t + 1L))
       "groups",
       UpdateRule.groups
           [ (fun name -> name = "b"), adam 0.05

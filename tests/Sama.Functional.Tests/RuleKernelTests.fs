@@ -1,0 +1,98 @@
+/// The engine's in-place twins = the pure rules, bit for bit.
+module Sama.Tests.RuleKernelTests
+
+open System
+open Expecto
+open FsCheck
+open TorchSharp
+open Sama
+open Sama.Functional
+open Sama.Tests.RuleGenerators
+
+let private config = { FsCheckConfig.defaultConfig with maxTest = 25 }
+
+let private same what (a: Tensor) (b: Tensor) =
+    Expect.equal a.dtype b.dtype $"{what}: type"
+    let a, b = a.reshape -1L, b.reshape -1L
+    let different = (a.ne b).sum().item<int64> ()
+    let apart = (a - b).abs().max().to_type(torch.float64).item<float> ()
+    Expect.equal different 0L $"{what}: coordinates that differ, by up to {apart}"
+
+/// Steps pure and in place from one start; `advance = false` must leave the state alone.
+let private agree (layout: Layout) (rule: UpdateRule) (random: Random) (dtype: torch.ScalarType) =
+    use _ = torch.NewDisposeScope()
+    let bound = UpdateRule.bind layout rule
+    let draw () = gradient random dtype layout.Length
+    let mutable theta = draw ()
+    let mutable pure' = bound.Init theta
+    let mutable live = RuleState.map (fun t -> t.clone ()) pure'
+
+    for t in 1..4 do
+        let g, v = draw (), draw ()
+        let u, next = bound.Step pure' g theta
+
+        match bound.Adapt with
+        | Ok adapt ->
+            let inPlace = v.clone ()
+            bound.InPlace.AdaptInto live g theta inPlace
+            same $"{rule} t = {t}: adaptation" inPlace (adapt pure' g theta v)
+        | Error _ -> ()
+
+        let peek = torch.empty_like g
+        let unmoved = bound.InPlace.Update false live g theta peek
+        same $"{rule} t = {t}: u without advance" peek u
+        Expect.equal unmoved.Count pure'.Count "the state is only read"
+        List.iter2 (same $"{rule} t = {t}: state read") (RuleState.tensors live) (RuleState.tensors pure')
+
+        // u overwrites the gradient
+        let out = g.clone ()
+        live <- bound.InPlace.Update true live out theta out
+        same $"{rule} t = {t}: u" out u
+        Expect.equal live.Count next.Count "count"
+        List.iter2 (same $"{rule} t = {t}: state") (RuleState.tensors live) (RuleState.tensors next)
+        theta <- theta - u
+        pure' <- next
+
+let tests =
+    testList
+        "in-place rules"
+        [ for dtype in [ torch.float32; torch.float64 ] do
+              for name, draw in elementwise @ coupled @ [ "lion", (fun _ -> lion 0.1) ] do
+                  testPropertyWithConfig config $"{name}, {dtype}: in place = pure"
+                  <| fun (PositiveInt seed) ->
+                      let random = Random seed
+                      agree (layout random) (draw random) random dtype
+
+              testPropertyWithConfig config $"three combinators, {dtype}: in place = pure"
+              <| fun (PositiveInt seed) ->
+                  let random = Random seed
+                  let layout = layout random
+                  let names = [ for slice in layout.Slices -> slice.Name ]
+                  agree layout (composition names random) random dtype
+
+          testCase "long vectors, in pieces and on several threads"
+          <| fun _ ->
+              let random = Random 3
+              let layout = Layout.create [ "long", [| 300_001L |] ]
+              let threads = torch.get_num_threads ()
+
+              try
+                  torch.set_num_threads 2
+
+                  for dtype in [ torch.float32; torch.float64 ] do
+                      agree layout (adamW 0.1 0.1) random dtype
+              finally
+                  torch.set_num_threads threads
+
+          testCase "vectors that kernels do not serve fall back on operators"
+          <| fun _ ->
+              use _ = torch.NewDisposeScope()
+              let layout = Layout.create [ "half", [| 5L |] ]
+              agree layout (adam 0.1) (Random 4) torch.bfloat16
+              let bound = UpdateRule.bind layout (adam 0.1)
+              let strided = torch.arange(10.0, dtype = torch.float64).view(5L, 2L).select (1L, 0L)
+              let state = bound.Init strided
+              let u, _ = bound.Step state strided strided
+              let out = torch.empty_like u
+              bound.InPlace.Update true state strided strided out |> ignore
+              same "strided" out u ]
