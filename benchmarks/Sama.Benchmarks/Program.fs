@@ -22,15 +22,16 @@ type Arguments =
 let private readers: Sama.Fixtures.Bench.Reader list =
     [ Sama.Fixtures.Rules.reader ]
 
-let private fixtures (options: ParseResults<Arguments>) =
-    let write rows =
-        options.TryGetResult Json |> Option.iter (fun path -> Rows.write path rows)
+let private write (options: ParseResults<Arguments>) rows =
+    options.TryGetResult Json |> Option.iter (fun path -> Rows.write path rows)
 
-    Sama.Fixtures.Bench.run readers (options.GetResult Data) write
+let private fixtures (options: ParseResults<Arguments>) =
+    Sama.Fixtures.Bench.run readers (options.GetResult Data) (write options)
 
 /// name, what it does, the measurement: options ↦ exit code.
 let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
-    [ "fixtures", "compares the library with recorded numbers under --data", fixtures ]
+    [ "fixtures", "compares the library with recorded numbers under --data", fixtures
+      "rules", "each update rule: deviations, errors of its adaptation, times", (fun options -> RuleBench.run (write options)) ]
 
 [<EntryPoint>]
 let main args =

@@ -8,7 +8,8 @@ open TorchSharp
 open Sama
 
 /// Elementwise arithmetic. A formula written in it once serves tensors, which differentiate it, and the registers of
-/// a fused kernel; the operations and their order are the same, and so are the bits.
+/// a fused kernel; the operations and their order are the same, and so are the bits but for libtorch's square root,
+/// which may be the neighbour of the nearest number.
 type internal IReal<'V when 'V :> IReal<'V>> =
     static abstract Number: float -> 'V
     static abstract Add: 'V * 'V -> 'V

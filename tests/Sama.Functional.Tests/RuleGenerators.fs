@@ -139,23 +139,26 @@ let coupled: (string * (Random -> UpdateRule)) list =
 
 let drawn (random: Random) : UpdateRule = (snd (among random (elementwise @ coupled))) random
 
-/// Each wraps a rule once more; `names` are the layout's.
-let private wrappers (names: string list) : (Random -> UpdateRule -> UpdateRule) list =
+/// Each wraps a rule once more.
+let private wrappers: (Random -> UpdateRule -> UpdateRule) list =
     [ fun r rule -> UpdateRule.chain [ clipByGlobalNorm (between r 0.5 3.0); rule ]
       fun r rule -> UpdateRule.chain [ clipByValue (between r 0.5 2.0); rule ]
       fun _ rule -> UpdateRule.chain [ addDecay 0.1; rule ]
       fun _ rule -> decoupledDecay 0.1 0.2 rule
       fun _ rule -> maximise rule
-      fun _ rule -> freeze [ List.head names ] rule
       fun r rule -> UpdateRule.scheduled (Schedule.warmupCosine 0.1 0.05 2L (4L + int64 (r.Next 5))) rule
       fun r rule -> projectBox -0.9 (between r 0.5 1.5) rule
-      fun _ rule -> projectSimplex rule
+      fun _ rule -> projectSimplex rule ]
+
+/// Each gives some parameters to another rule; they come last, since what is inside sees the others alone.
+let private partitions (names: string list) : (Random -> UpdateRule -> UpdateRule) list =
+    [ fun _ rule -> freeze [ List.head names ] rule
       fun r rule -> UpdateRule.groups [ (fun name -> name = List.last names), drawn r; (fun _ -> true), rule ] ]
 
 /// A drawn rule in three drawn combinators.
 let composition (names: string list) (random: Random) : UpdateRule =
-    (drawn random, [ 1..3 ])
-    ||> List.fold (fun rule _ -> (among random (wrappers names)) random rule)
+    (drawn random, [ wrappers; wrappers; wrappers @ partitions names ])
+    ||> List.fold (fun rule choices -> (among random choices) random rule)
 
 /// Parameters of one to three dimensions, one of a single element; odd lengths.
 let layout (random: Random) : Layout =

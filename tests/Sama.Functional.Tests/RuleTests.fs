@@ -74,6 +74,35 @@ let tests =
 
                       state <- snd (bound.Step state g theta)
 
+          for name, draw in
+              RuleGenerators.elementwise
+              @ RuleGenerators.coupled
+              @ [ "three combinators",
+                  RuleGenerators.composition [ "matrix"; "vector"; "one"; "stack" ] ] do
+              testPropertyWithConfig
+                  { FsCheckConfig.defaultConfig with
+                      maxTest = 25 }
+                  $"drawn {name}: adaptation = vjp of the step"
+              <| fun (PositiveInt seed) ->
+                  use _ = torch.NewDisposeScope()
+                  let random = Random seed
+                  let layout = RuleGenerators.layout random
+                  let bound = UpdateRule.bind layout (draw random)
+                  let draw () = normal (random.NextInt64 1000000L) [| layout.Length |]
+                  let theta = draw ()
+                  let mutable state = bound.Init theta
+
+                  for t in 1..4 do
+                      let g, v = draw (), draw ()
+                      let closed = adapt bound state g theta v
+                      let derivative = Autodiff.vjp (fun g -> fst (bound.Step state g theta)) g v
+                      let scale = max (derivative.abs().max().item<float> ()) 1e-12
+                      // the derivative of a plain step at t = 1 is itself rounding
+                      if t > 1 then
+                          Expect.isLessThan ((closed - derivative).abs().max().item<float> ()) (1e-9 * scale) $"t = {t}"
+
+                      state <- snd (bound.Step state g theta)
+
           testCase "Adam's adaptation at t = 1 = lr ε/(|g| + ε)²"
           <| fun _ ->
               let o =
