@@ -54,7 +54,8 @@ type internal Addresses =
           C = move a.C
           Target = move a.Target }
 
-/// The loops, once for all formulas. The compiler specialises them by formula and number type.
+/// The loops, once for all formulas. The compiler specialises them by formula and number type, at once: a loop that is
+/// called once a step would stay in its unoptimised tier for many steps.
 type internal Loop<'F, 'T when 'F :> IFormula and 'F: struct and 'T: struct and 'T :> INumberBase<'T>> =
 
     [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
@@ -72,6 +73,7 @@ type internal Loop<'F, 'T when 'F :> IFormula and 'F: struct and 'T: struct and 
             Unsafe.WriteUnaligned(NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> (address + offset)), x.V)
 
     /// Whole registers: target ← u and, with `advance`, the state after the step.
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
     static member Step(f: 'F, at: Addresses, advance: bool, bytes: nativeint) : unit =
         let mutable i = 0n
 
@@ -95,6 +97,7 @@ type internal Loop<'F, 'T when 'F :> IFormula and 'F: struct and 'T: struct and 
             i <- i + nativeint sizeof<Vector<'T>>
 
     /// Whole registers: target ← ∂u/∂g · target.
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
     static member Adapt(f: 'F, at: Addresses, bytes: nativeint) : unit =
         let mutable i = 0n
 
