@@ -24,18 +24,21 @@ type internal IReal<'V when 'V :> IReal<'V>> =
 
 /// Many numbers at once in a register of the processor.
 [<Struct; NoComparison; NoEquality>]
-type internal Lanes<'T when 'T: struct and 'T :> INumberBase<'T>>(v: Vector<'T>) =
-    member _.V = v
+type internal Lanes<'T when 'T: struct and 'T :> INumberBase<'T>> =
+    val V: Vector<'T>
+    new(v) = { V = v }
 
-    static member private Tiny: float =
+    // the compiler knows the size and keeps one branch; a conversion through INumberBase is too long to be inlined often
+    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
+    static member private All(single: float32, double: float) : Vector<'T> =
         if sizeof<'T> = 4 then
-            1.1754943508222875e-38
+            Vector.As<float32, 'T>(Vector<float32> single)
         else
-            2.2250738585072014e-308
+            Vector.As<float, 'T>(Vector<float> double)
 
     interface IReal<Lanes<'T>> with
         [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        static member Number(x) = Lanes(Vector<'T>('T.CreateTruncating x))
+        static member Number(x) = Lanes(Lanes<'T>.All(float32 x, x))
 
         [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
         static member Add(a: Lanes<'T>, b: Lanes<'T>) = Lanes(a.V + b.V)
@@ -54,7 +57,7 @@ type internal Lanes<'T when 'T: struct and 'T :> INumberBase<'T>>(v: Vector<'T>)
 
         [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
         static member Root(x: Lanes<'T>) =
-            Lanes(Vector.SquareRoot(Vector.Max(x.V, Vector<'T>('T.CreateTruncating Lanes<'T>.Tiny))))
+            Lanes(Vector.SquareRoot(Vector.Max(x.V, Lanes<'T>.All(1.17549435e-38f, 2.2250738585072014e-308))))
 
         [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
         static member IfPositive(x: Lanes<'T>, a: Lanes<'T>, b: Lanes<'T>) =
