@@ -119,30 +119,22 @@ type internal Graph =
 /// The elementwise operators, dotted as in Julia, and numbers: `k 0.9 .* m .+ g`.
 module internal Real =
 
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    let k<'V when 'V :> IReal<'V>> (x: float) : 'V = 'V.Number x
+    let inline k<'V when 'V :> IReal<'V>> (x: float) : 'V = 'V.Number x
 
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    let (.+) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Add(a, b)
+    let inline (.+) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Add(a, b)
 
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    let (.-) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Subtract(a, b)
+    let inline (.-) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Subtract(a, b)
 
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    let (.*) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Multiply(a, b)
+    let inline (.*) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Multiply(a, b)
 
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    let (./) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Divide(a, b)
+    let inline (./) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Divide(a, b)
 
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    let root<'V when 'V :> IReal<'V>> (x: 'V) : 'V = 'V.Root x
+    let inline root<'V when 'V :> IReal<'V>> (x: 'V) : 'V = 'V.Root x
 
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    let magnitude<'V when 'V :> IReal<'V>> (x: 'V) : 'V = 'V.Abs x
+    let inline magnitude<'V when 'V :> IReal<'V>> (x: 'V) : 'V = 'V.Abs x
 
     /// a where x > 0, else b.
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    let ifPositive<'V when 'V :> IReal<'V>> (x: 'V) (a: 'V) (b: 'V) : 'V = 'V.IfPositive(x, a, b)
+    let inline ifPositive<'V when 'V :> IReal<'V>> (x: 'V) (a: 'V) (b: 'V) : 'V = 'V.IfPositive(x, a, b)
 
     /// The larger one; b at a tie.
     [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
