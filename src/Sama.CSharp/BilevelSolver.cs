@@ -1,42 +1,215 @@
-using F = Sama.Functional;
+using System.Runtime.CompilerServices;
+using TorchSharp;
 
 namespace Sama;
 
-/// <summary>A bilevel problem run in place, one base step at a time.</summary>
-public sealed class BilevelSolver : IDisposable
+/// <summary>A problem run in place, one base step at a time.</summary>
+/// <remarks>Steps may be taken on any thread, one at a time. What a delegate makes dies with the step. The run's
+/// parameters are the solver's own; a module's are the run's, also after the solver is disposed.</remarks>
+public sealed class BilevelSolver : IDisposable, IAsyncDisposable
 {
-    private readonly F.BilevelRun run;
+    private readonly BilevelSolverOptions options;
+    private readonly Patience? patience;
+    private readonly Lock sync = new();
+    private F.BilevelRun run;
+    private bool stepping;
+    private bool disposed;
 
-    /// <summary>Starts a run; modules are trained in place.</summary>
-    /// <param name="baseLevel">What is trained.</param>
-    /// <param name="metaLevel">What its training depends on.</param>
-    /// <param name="method">How the hypergradient is found.</param>
-    /// <param name="options">Base steps per meta step, warm-up, accumulation; null for the defaults.</param>
-    /// <param name="seed">Fixes batches and masks.</param>
-    /// <exception cref="ArgumentException">A method that the levels cannot serve, options out of range, or a
-    /// parameter that influences no loss; the message names it.</exception>
-    public BilevelSolver(Level baseLevel, Level metaLevel, HypergradientMethod method, BilevelOptions? options = null, long seed = 0)
+    /// <summary>Starts a run.</summary>
+    /// <param name="problem">What is solved.</param>
+    /// <param name="options">Seed, validation, callbacks, log; null for the defaults.</param>
+    /// <exception cref="ArgumentException">A parameter that influences no loss, by name; an initial state of another
+    /// problem; validation options out of range.</exception>
+    public BilevelSolver(BilevelProblem problem, BilevelSolverOptions? options = null)
     {
-        ArgumentNullException.ThrowIfNull(baseLevel);
-        ArgumentNullException.ThrowIfNull(metaLevel);
-        ArgumentNullException.ThrowIfNull(method);
-        var levels = Microsoft.FSharp.Collections.ListModule.OfSeq([baseLevel, metaLevel]);
-        var problem = F.Problem.create(options ?? BilevelOptions.Default, method, levels);
-        var start = F.Bilevel.start(seed, problem);
+        ArgumentNullException.ThrowIfNull(problem);
+        this.options = options ?? new();
+        patience = this.options.Validation is { } validation ? new Patience(validation) : null;
+        Problem = problem;
+        if (this.options.Initial is { } initial)
+        {
+            run = new F.BilevelRun(problem, initial);
+            return;
+        }
+
+        using var start = problem.Start(this.options.Seed);
         run = new F.BilevelRun(problem, start);
-        F.RunState.dispose(start);
     }
 
-    /// <summary>One base step, and the meta step if one is due. After an exception the state is the one before it.</summary>
+    /// <summary>What is solved.</summary>
+    public BilevelProblem Problem { get; }
+
+    /// <summary>Base steps taken.</summary>
+    public long StepsTaken => Run.StepsTaken;
+
+    /// <summary>The live base parameters; borrowed, they change with the next step.</summary>
+    public Params Theta => Run.Theta;
+
+    /// <summary>The live meta parameters; borrowed, they change with the next step.</summary>
+    public Params Lambda => Run.Lambda;
+
+    /// <summary>The best validation score so far; null before the first.</summary>
+    public double? BestScore => patience?.Best;
+
+    private F.BilevelRun Run
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(disposed, this);
+            return run;
+        }
+    }
+
+    /// <summary>One base step, the meta step if one is due, and the score if one is due.</summary>
+    /// <returns>What was done. If it throws, the state is the one before the step.</returns>
     /// <exception cref="NonFiniteException">A loss, gradient or update that is not finite.</exception>
-    public StepReport Step() => run.Step();
+    /// <exception cref="InvalidOperationException">A step is in progress on another thread.</exception>
+    /// <exception cref="ObjectDisposedException">The solver is disposed.</exception>
+    public BilevelStep Step()
+    {
+        var step = Exclusively(Advance);
+        if (options.Logger is { } logger) SolverLog.Write(logger, step);
+        options.OnStep?.Invoke(step);
+        if (step.Meta is not null) options.OnMetaStep?.Invoke(step);
+        options.Progress?.Report(step);
+        return step;
+    }
 
-    /// <summary>The live base parameters; borrowed.</summary>
-    public Params Theta => run.Theta;
+    /// <summary>Steps on the caller's thread, until early stopping ends them.</summary>
+    /// <param name="steps">Base steps at most.</param>
+    /// <param name="cancellationToken">Looked at between steps; the state stays usable.</param>
+    /// <returns>The last step; null if none was asked for.</returns>
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
+    public BilevelStep? RunSteps(int steps, CancellationToken cancellationToken = default)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(steps);
+        BilevelStep? last = null;
+        for (var i = 0; i < steps && last is not { Stop: true }; i++)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            last = Step();
+        }
 
-    /// <summary>The live meta parameters; borrowed.</summary>
-    public Params Lambda => run.Lambda;
+        return last;
+    }
 
-    /// <summary>Frees the run's vectors.</summary>
-    public void Dispose() => ((IDisposable)run).Dispose();
+    /// <summary>Steps on the thread pool, one whenever the consumer asks, until early stopping ends them.</summary>
+    /// <param name="steps">Base steps at most.</param>
+    /// <param name="cancellationToken">Looked at between steps; a step is never broken off, the state stays usable.</param>
+    /// <returns>The steps. Between two of them the solver and the modules may be read.</returns>
+    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
+    public IAsyncEnumerable<BilevelStep> RunAsync(int steps, CancellationToken cancellationToken = default)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(steps);
+        ObjectDisposedException.ThrowIf(disposed, this);
+        return Steps(steps, cancellationToken);
+    }
+
+    /// <summary>A copy of the state, with which another run can start.</summary>
+    /// <returns>The state; the caller disposes it.</returns>
+    /// <exception cref="InvalidOperationException">A step is in progress on another thread.</exception>
+    public RunState Snapshot() => Exclusively(() => run.Snapshot());
+
+    /// <summary>Frees the run's vectors, at the end of the step in progress if there is one. Modules keep theirs.</summary>
+    public void Dispose()
+    {
+        lock (sync)
+        {
+            if (disposed) return;
+            disposed = true;
+            if (stepping) return;
+        }
+
+        Free();
+    }
+
+    /// <summary>As <see cref="Dispose"/>; it does not wait.</summary>
+    /// <returns>A completed task.</returns>
+    public ValueTask DisposeAsync()
+    {
+        Dispose();
+        return ValueTask.CompletedTask;
+    }
+
+    private async IAsyncEnumerable<BilevelStep> Steps(int steps, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        for (var i = 0; i < steps; i++)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            var step = await Task.Run(Step, CancellationToken.None).ConfigureAwait(false);
+            yield return step;
+            if (step.Stop) yield break;
+        }
+    }
+
+    private T Exclusively<T>(Func<T> action)
+    {
+        lock (sync)
+        {
+            ObjectDisposedException.ThrowIf(disposed, this);
+            if (stepping) throw new InvalidOperationException("a step is in progress; a solver takes one at a time");
+            stepping = true;
+        }
+
+        try
+        {
+            return action();
+        }
+        finally
+        {
+            bool free;
+            lock (sync)
+            {
+                stepping = false;
+                free = disposed;
+            }
+
+            if (free) Free();
+        }
+    }
+
+    private BilevelStep Advance()
+    {
+        StepReport report;
+        try
+        {
+            report = run.Step();
+        }
+        catch (Exception error) when (options.Logger is not null)
+        {
+            SolverLog.Failed(options.Logger, run.StepsTaken + 1, error);
+            throw;
+        }
+
+        var step = new BilevelStep { Step = report.Step, BaseLoss = report.BaseLoss, Meta = report.Meta };
+        return patience is { } watch && report.Step % watch.Options.Every == 0 ? Validate(watch, step) : step;
+    }
+
+    private BilevelStep Validate(Patience watch, BilevelStep step)
+    {
+        double score;
+        using (torch.NewDisposeScope())
+        using (torch.no_grad())
+            score = watch.Options.Score(run.Theta, run.Lambda);
+
+        var improved = watch.Improves(score, step.Step);
+        if (improved && watch.Options.RestoreBest) watch.Keep(run.Snapshot());
+        if (watch.Exhausted)
+        {
+            if (options.Logger is { } logger) SolverLog.Stopped(logger, step.Step, watch.Best ?? score, watch.BestStep);
+            if (watch.State is { } best)
+            {
+                ((IDisposable)run).Dispose();
+                run = new F.BilevelRun(Problem, best);
+            }
+        }
+
+        return step with { Score = score, Improved = improved, Stop = watch.Exhausted };
+    }
+
+    private void Free()
+    {
+        ((IDisposable)run).Dispose();
+        patience?.Dispose();
+    }
 }

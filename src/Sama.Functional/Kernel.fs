@@ -3,24 +3,21 @@
 namespace Sama.Functional
 
 open System
-open System.Numerics
-open System.Runtime.CompilerServices
 open System.Runtime.InteropServices
 open System.Threading.Tasks
-open Microsoft.FSharp.NativeInterop
 open TorchSharp
 open Sama
 
-/// A step: the update, and the state's registers after it.
+/// A step: the update, and the state after it.
 [<Struct; NoComparison; NoEquality>]
 type internal Moved<'V> = { U: 'V; A: 'V; B: 'V; C: 'V }
 
-/// An elementwise rule at one step. a, b, c are its state before the step; a register it has no use for is anything.
+/// An elementwise rule at one step. a, b, c are its state before the step; one it has no use for is 0.
 type internal IFormula =
-    /// g θ a b c ↦ u, a′, b′, c′
-    abstract Step<'V when 'V :> IReal<'V> and 'V: struct> : 'V * 'V * 'V * 'V * 'V -> Moved<'V>
+    /// g θ a b c ↦ u, a′, b′, c′; u is not a, b or c themselves
+    abstract Step<'V when 'V :> IReal<'V>> : 'V * 'V * 'V * 'V * 'V -> Moved<'V>
     /// g θ a b c ↦ ∂u/∂g, without cancellation
-    abstract Slope<'V when 'V :> IReal<'V> and 'V: struct> : 'V * 'V * 'V * 'V * 'V -> 'V
+    abstract Slope<'V when 'V :> IReal<'V>> : 'V * 'V * 'V * 'V * 'V -> 'V
 
 /// The tensors a kernel reads and writes; null where a formula has no use for one.
 [<NoComparison; NoEquality>]
@@ -33,87 +30,42 @@ type internal Operands =
     member o.All: Tensor[] =
         [| o.G; o.Theta; yield! o.State; o.Target |] |> Array.filter (isNull >> not)
 
-/// Addresses of g, θ, a, b, c and the target; 0 where there is none.
+/// A block of every operand: g, θ, a, b, c and the target, whose addresses `At` holds; 0 where there is none.
 [<Struct; NoComparison; NoEquality>]
-type internal Addresses =
-    { G: nativeint
-      Theta: nativeint
-      A: nativeint
-      B: nativeint
-      C: nativeint
-      Target: nativeint }
+type internal Piece<'T when 'T: struct> =
+    { Scratch: Scratch
+      At: nativeint[]
+      Offset: nativeint
+      Bytes: nativeint }
 
-    member a.Move(bytes: nativeint) : Addresses =
-        let move address =
-            if address = 0n then 0n else address + bytes
-
-        { G = move a.G
-          Theta = move a.Theta
-          A = move a.A
-          B = move a.B
-          C = move a.C
-          Target = move a.Target }
-
-/// The loops, once for all formulas. The compiler specialises them by formula and number type, at once: a loop that is
-/// called once a step would stay in its unoptimised tier for many steps.
-type internal Loop<'F, 'T when 'F :> IFormula and 'F: struct and 'T: struct and 'T :> INumberBase<'T>> =
-
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    static member private Load(address: nativeint, offset: nativeint) : Lanes<'T> =
-        if address = 0n then
-            Lanes Vector<'T>.Zero
+    member p.Read(operand: int) : Block<'T> =
+        if p.At[operand] = 0n then
+            Block(Loops.one 0.0)
         else
-            Lanes(
-                Unsafe.ReadUnaligned<Vector<'T>>(NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> (address + offset)))
-            )
+            Block.Read(p.Scratch, p.At[operand] + p.Offset, p.Bytes)
 
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    static member private Store(address: nativeint, offset: nativeint, x: Lanes<'T>) : unit =
-        if address <> 0n then
-            Unsafe.WriteUnaligned(NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> (address + offset)), x.V)
+    member p.Write(operand: int, x: Block<'T>) : unit =
+        if p.At[operand] <> 0n then
+            x.Write(p.Scratch, p.At[operand] + p.Offset, p.Bytes)
 
-    /// Whole registers: target ← u and, with `advance`, the state after the step.
-    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
-    static member Step(f: 'F, at: Addresses, advance: bool, bytes: nativeint) : unit =
-        let mutable i = 0n
+/// A formula on the storage of tensors.
+type internal Fused =
 
-        while i < bytes do
-            let moved =
-                f.Step<Lanes<'T>>(
-                    Loop<'F, 'T>.Load(at.G, i),
-                    Loop<'F, 'T>.Load(at.Theta, i),
-                    Loop<'F, 'T>.Load(at.A, i),
-                    Loop<'F, 'T>.Load(at.B, i),
-                    Loop<'F, 'T>.Load(at.C, i)
-                )
+    /// target ← u and, with `advance`, the state after the step. The target may be g: it is written last.
+    static member Step(f: #IFormula, p: Piece<'T>, advance: bool) : unit =
+        let moved = f.Step<Block<'T>>(p.Read 0, p.Read 1, p.Read 2, p.Read 3, p.Read 4)
 
-            Loop<'F, 'T>.Store(at.Target, i, moved.U)
+        if advance then
+            p.Write(2, moved.A)
+            p.Write(3, moved.B)
+            p.Write(4, moved.C)
 
-            if advance then
-                Loop<'F, 'T>.Store(at.A, i, moved.A)
-                Loop<'F, 'T>.Store(at.B, i, moved.B)
-                Loop<'F, 'T>.Store(at.C, i, moved.C)
+        p.Write(5, moved.U)
 
-            i <- i + nativeint sizeof<Vector<'T>>
-
-    /// Whole registers: target ← ∂u/∂g · target.
-    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
-    static member Adapt(f: 'F, at: Addresses, bytes: nativeint) : unit =
-        let mutable i = 0n
-
-        while i < bytes do
-            let slope =
-                f.Slope<Lanes<'T>>(
-                    Loop<'F, 'T>.Load(at.G, i),
-                    Loop<'F, 'T>.Load(at.Theta, i),
-                    Loop<'F, 'T>.Load(at.A, i),
-                    Loop<'F, 'T>.Load(at.B, i),
-                    Loop<'F, 'T>.Load(at.C, i)
-                )
-
-            let v = Loop<'F, 'T>.Load(at.Target, i)
-            Loop<'F, 'T>.Store(at.Target, i, Lanes(Vector.Multiply(v.V, slope.V)))
-            i <- i + nativeint sizeof<Vector<'T>>
+    /// target ← ∂u/∂g · target
+    static member Adapt(f: #IFormula, p: Piece<'T>) : unit =
+        let slope = f.Slope<Block<'T>>(p.Read 0, p.Read 1, p.Read 2, p.Read 3, p.Read 4)
+        p.Write(5, Real.(.*) slope (p.Read 5))
 
 /// What a rule does at one step, by operators or by kernels.
 type internal IKernel =
@@ -124,7 +76,7 @@ type internal IKernel =
     /// target ← ∂u/∂g · target
     abstract AdaptInto: Operands -> unit
 
-/// Fused kernels over the storage of tensors.
+/// Kernels: one pass over the storage of tensors, in blocks, on libtorch's number of threads.
 module internal Kernel =
 
     [<DllImport("LibTorchSharp", EntryPoint = "THSTensor_data")>]
@@ -142,110 +94,77 @@ module internal Kernel =
                && x.numel () = target.numel ()
                && x.is_contiguous ())
 
-    let private addresses (operands: Operands) : Addresses =
+    // blocks below which a second thread costs more than it brings
+    let private grain = 64
+
+    let private run<'T when 'T: struct>
+        (at: nativeint[])
+        (bytes: nativeint)
+        (body: Piece<'T> -> unit)
+        (first: nativeint)
+        (last: nativeint)
+        =
+        let scratch = Scratch.Mine
+        let mutable offset = first
+
+        while offset < last do
+            let size = min (nativeint Scratch.Bytes) (min last bytes - offset)
+            scratch.Reset<'T> size
+
+            body
+                { Scratch = scratch
+                  At = at
+                  Offset = offset
+                  Bytes = size }
+
+            offset <- offset + nativeint Scratch.Bytes
+
+    let private over<'T when 'T: struct> (operands: Operands) (body: Piece<'T> -> unit) : unit =
         let address (x: Tensor) =
             if isNull x then 0n else storage x.Handle
 
-        { G = address operands.G
-          Theta = address operands.Theta
-          A = address operands.State[0]
-          B = address operands.State[1]
-          C = address operands.State[2]
-          Target = address operands.Target }
+        let at =
+            [| address operands.G
+               address operands.Theta
+               yield! Array.map address operands.State
+               address operands.Target |]
 
-    // elements below which a second thread costs more than it brings
-    let private grain = 32768L
-
-    /// [0, bytes) in pieces of whole cache lines, on libtorch's number of threads.
-    let private split (bytes: nativeint) (elements: int64) (piece: nativeint -> nativeint -> unit) =
+        let bytes = nativeint (operands.Target.numel ()) * nativeint sizeof<'T>
+        let blocks = int ((bytes + nativeint Scratch.Bytes - 1n) / nativeint Scratch.Bytes)
         let threads = torch.get_num_threads ()
+        // more parts than threads: a thread that another process delays leaves work to the rest
+        let parts = max 1 (min (4 * threads) (blocks / grain))
 
-        if threads = 1 || elements < 2L * grain then
-            piece 0n bytes
+        let bound part =
+            nativeint (int64 blocks * int64 part / int64 parts) * nativeint Scratch.Bytes
+
+        let part i =
+            run at bytes body (bound i) (min bytes (bound (i + 1)))
+
+        if threads = 1 || parts = 1 then
+            for i in 0 .. parts - 1 do
+                part i
         else
-            // more pieces than threads: a thread that another process delays leaves work to the rest
-            let pieces = nativeint (min (int64 threads * 4L) (elements / grain))
-            let size = (bytes / pieces / 64n + 1n) * 64n
-            let options = ParallelOptions(MaxDegreeOfParallelism = threads)
-
-            Parallel.For(
-                0,
-                int pieces,
-                options,
-                fun i ->
-                    let first = nativeint i * size
-
-                    if first < bytes then
-                        piece first (min size (bytes - first))
-            )
+            Parallel.For(0, parts, ParallelOptions(MaxDegreeOfParallelism = threads), part)
             |> ignore
-
-    /// The elements behind the last whole register, moved into one of their own and back.
-    let private tail (at: Addresses) (bytes: nativeint) (width: nativeint) (body: Addresses -> unit) =
-        let block = NativePtr.stackalloc<byte> (6 * int width) |> NativePtr.toNativeInt
-
-        let slot i address =
-            let place = block + nativeint (i: int) * width
-
-            if address = 0n then
-                0n
-            else
-                Buffer.MemoryCopy(
-                    NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> address),
-                    NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> place),
-                    int64 width,
-                    int64 bytes
-                )
-
-                place
-
-        let copies =
-            { G = slot 0 at.G
-              Theta = slot 1 at.Theta
-              A = slot 2 at.A
-              B = slot 3 at.B
-              C = slot 4 at.C
-              Target = slot 5 at.Target }
-
-        body copies
-
-        for own, place in [ at.A, copies.A; at.B, copies.B; at.C, copies.C; at.Target, copies.Target ] do
-            if own <> 0n then
-                Buffer.MemoryCopy(
-                    NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> place),
-                    NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> own),
-                    int64 bytes,
-                    int64 bytes
-                )
-
-    let private over<'T when 'T: struct> (operands: Operands) (body: Addresses -> nativeint -> unit) =
-        let at = addresses operands
-        let elements = operands.Target.numel ()
-        let width = nativeint sizeof<Vector<'T>>
-        let bytes = nativeint elements * nativeint sizeof<'T>
-        let whole = bytes / width * width
-        split whole (elements: int64) (fun first size -> body (at.Move first) size)
-
-        if whole < bytes then
-            tail (at.Move whole) (bytes - whole) width (fun copies -> body copies width)
 
         // the addresses do not keep their tensors alive
         GC.KeepAlive operands
 
     /// The kernel of a formula.
-    let ofFormula<'F when 'F :> IFormula and 'F: struct> (f: 'F) : IKernel =
+    let ofFormula (f: #IFormula) : IKernel =
         { new IKernel with
             member _.Step(g, theta, a, b, c) = f.Step<Graph>(g, theta, a, b, c)
             member _.Slope(g, theta, a, b, c) = f.Slope<Graph>(g, theta, a, b, c)
 
             member _.StepInto advance operands =
                 if operands.Target.dtype = torch.float32 then
-                    over<float32> operands (fun at bytes -> Loop<'F, float32>.Step(f, at, advance, bytes))
+                    over<float32> operands (fun p -> Fused.Step(f, p, advance))
                 else
-                    over<float> operands (fun at bytes -> Loop<'F, float>.Step(f, at, advance, bytes))
+                    over<float> operands (fun p -> Fused.Step(f, p, advance))
 
             member _.AdaptInto operands =
                 if operands.Target.dtype = torch.float32 then
-                    over<float32> operands (fun at bytes -> Loop<'F, float32>.Adapt(f, at, bytes))
+                    over<float32> operands (fun p -> Fused.Adapt(f, p))
                 else
-                    over<float> operands (fun at bytes -> Loop<'F, float>.Adapt(f, at, bytes)) }
+                    over<float> operands (fun p -> Fused.Adapt(f, p)) }

@@ -69,6 +69,12 @@ module Layout =
 
         Layout slices
 
+    let private checkUsable (named: (string * Tensor) seq) =
+        for name, tensor in named do
+            if isNull tensor || tensor.IsInvalid then
+                let state = if isNull tensor then "null" else "disposed"
+                invalidArg (nameof named) $"parameter '{name}' is {state}"
+
     let private checkAlike (named: (string * Tensor) seq) =
         let first, reference = Seq.head named
 
@@ -84,15 +90,17 @@ module Layout =
                     (nameof named)
                     $"parameter '{name}' is {tensor.dtype} on {tensor.device}, '{first}' is {reference.dtype} on {reference.device}; one level has one dtype and device"
 
-    /// The layout of named tensors in their order. ArgumentException unless all are floating-point, of one dtype
+    /// The layout of named tensors in their order. ArgumentException unless all are there, floating-point, of one dtype
     /// and on one device.
     let ofNamed (named: (string * Tensor) seq) : Layout =
+        checkUsable named
         let layout = create (named |> Seq.map (fun (name, tensor) -> name, tensor.shape))
         checkAlike named
         layout
 
     /// Named tensors, copied into one new flat vector in their order.
     let ravel (named: (string * Tensor) seq) : Tensor =
+        checkUsable named
         Scope.tensor (fun () -> torch.cat [| for _, tensor in named -> tensor.detach().reshape -1L |])
 
     /// Views of a flat vector, one a slice; differentiable, and their backward is one `cat`.

@@ -28,7 +28,7 @@ type Level =
             Module: TorchSharp.torch.nn.Module option
             Bind: Params -> unit
             /// the batch is fetched once a draw: a base pass and its perturbed passes see the same
-            Objective: Draw -> PassKind -> Levels -> Tensor
+            Objective: Draw -> Stops -> Levels -> Tensor
         }
 
 namespace Sama.Functional
@@ -44,7 +44,7 @@ module Level =
             let batch = data draw
             let record = System.Collections.Generic.Dictionary()
 
-            fun kind levels -> Draw.masks draw (fun () -> loss (Pass(draw, kind, record)) levels batch)
+            fun stops levels -> Draw.masks draw (fun () -> loss (Pass(draw, stops, record)) levels batch)
 
         { Name = name
           Layout = layout
@@ -75,7 +75,21 @@ module Level =
         : Level =
         general name parameters rule data (fun pass levels batch -> loss pass (levels.At 0) (levels.At 1) batch)
 
-    /// A level over a module's trainable parameters, which are trained in place. Frozen parameters stay outside.
+    /// A level over a module's trainable parameters, which are trained in place, whose loss sees every level by name.
+    /// Frozen parameters stay outside.
+    let ofModuleGeneral
+        (name: string)
+        (m: torch.nn.Module)
+        (rule: UpdateRule)
+        (data: Draw -> 'batch)
+        (loss: Pass -> Levels -> 'batch -> Tensor)
+        : Level =
+        if isNull m then
+            nullArg (nameof m)
+
+        build name (NnModule.layout m) (fun () -> NnModule.ravel m) (Some m) rule data loss
+
+    /// A level over a module's trainable parameters whose loss calls the modules itself: `loss pass batch`.
     let ofModule
         (name: string)
         (m: torch.nn.Module)
@@ -83,8 +97,4 @@ module Level =
         (data: Draw -> 'batch)
         (loss: Pass -> 'batch -> Tensor)
         : Level =
-        if isNull m then
-            nullArg (nameof m)
-
-        let initial () = NnModule.ravel m
-        build name (NnModule.layout m) initial (Some m) rule data (fun pass _ batch -> loss pass batch)
+        ofModuleGeneral name m rule data (fun pass _ batch -> loss pass batch)

@@ -2,13 +2,11 @@
 
 namespace Sama.Functional
 
-open System.Numerics
-open System.Runtime.CompilerServices
 open TorchSharp
 open Sama
 
-/// Elementwise arithmetic. A formula written in it once serves tensors, which differentiate it, and the registers of
-/// a fused kernel; the operations and their order are the same, and so are the bits but for libtorch's square root,
+/// Elementwise arithmetic. A formula written in it once serves tensors, which differentiate it, and the blocks of
+/// a kernel; the operations and their order are the same, and so are the bits but for libtorch's square root,
 /// which may be the neighbour of the nearest number.
 type internal IReal<'V when 'V :> IReal<'V>> =
     static abstract Number: float -> 'V
@@ -21,47 +19,6 @@ type internal IReal<'V when 'V :> IReal<'V>> =
     static abstract Root: 'V -> 'V
     /// x a b ↦ a where x > 0, else b
     static abstract IfPositive: 'V * 'V * 'V -> 'V
-
-/// Many numbers at once in a register of the processor.
-[<Struct; NoComparison; NoEquality>]
-type internal Lanes<'T when 'T: struct and 'T :> INumberBase<'T>> =
-    val V: Vector<'T>
-    new(v) = { V = v }
-
-    // the compiler knows the size and keeps one branch; a conversion through INumberBase is too long to be inlined often
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    static member private All(single: float32, double: float) : Vector<'T> =
-        if sizeof<'T> = 4 then
-            Vector.As<float32, 'T>(Vector<float32> single)
-        else
-            Vector.As<float, 'T>(Vector<float> double)
-
-    interface IReal<Lanes<'T>> with
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        static member Number(x) = Lanes(Lanes<'T>.All(float32 x, x))
-
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        static member Add(a: Lanes<'T>, b: Lanes<'T>) = Lanes(a.V + b.V)
-
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        static member Subtract(a: Lanes<'T>, b: Lanes<'T>) = Lanes(a.V - b.V)
-
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        static member Multiply(a: Lanes<'T>, b: Lanes<'T>) = Lanes(Vector.Multiply(a.V, b.V))
-
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        static member Divide(a: Lanes<'T>, b: Lanes<'T>) = Lanes(Vector.Divide(a.V, b.V))
-
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        static member Abs(x: Lanes<'T>) = Lanes(Vector.Abs x.V)
-
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        static member Root(x: Lanes<'T>) =
-            Lanes(Vector.SquareRoot(Vector.Max(x.V, Lanes<'T>.All(1.17549435e-38f, 2.2250738585072014e-308))))
-
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        static member IfPositive(x: Lanes<'T>, a: Lanes<'T>, b: Lanes<'T>) =
-            Lanes(Vector.ConditionalSelect(Vector.GreaterThan(x.V, Vector<'T>.Zero), a.V, b.V))
 
 /// A tensor, or a number (then the tensor is null) that joins it without becoming one.
 [<Struct; NoComparison; NoEquality>]
@@ -119,39 +76,31 @@ type internal Graph =
 /// The elementwise operators, dotted as in Julia, and numbers: `k 0.9 .* m .+ g`.
 module internal Real =
 
-    let inline k<'V when 'V :> IReal<'V>> (x: float) : 'V = 'V.Number x
+    let k<'V when 'V :> IReal<'V>> (x: float) : 'V = 'V.Number x
 
-    let inline (.+) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Add(a, b)
+    let (.+) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Add(a, b)
 
-    let inline (.-) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Subtract(a, b)
+    let (.-) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Subtract(a, b)
 
-    let inline (.*) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Multiply(a, b)
+    let (.*) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Multiply(a, b)
 
-    let inline (./) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Divide(a, b)
+    let (./) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Divide(a, b)
 
-    let inline root<'V when 'V :> IReal<'V>> (x: 'V) : 'V = 'V.Root x
+    let root (x: 'V when 'V :> IReal<'V>) : 'V = 'V.Root x
 
-    let inline magnitude<'V when 'V :> IReal<'V>> (x: 'V) : 'V = 'V.Abs x
+    let magnitude (x: 'V when 'V :> IReal<'V>) : 'V = 'V.Abs x
 
     /// a where x > 0, else b.
-    let inline ifPositive<'V when 'V :> IReal<'V>> (x: 'V) (a: 'V) (b: 'V) : 'V = 'V.IfPositive(x, a, b)
+    let ifPositive (x: 'V when 'V :> IReal<'V>) (a: 'V) (b: 'V) : 'V = 'V.IfPositive(x, a, b)
 
     /// The larger one; b at a tie.
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    let larger<'V when 'V :> IReal<'V>> (a: 'V) (b: 'V) : 'V = 'V.IfPositive('V.Subtract(a, b), a, b)
+    let larger (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = ifPositive (a .- b) a b
 
     /// −1, 0 or 1.
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    let sign<'V when 'V :> IReal<'V>> (x: 'V) : 'V =
-        let negative = 'V.IfPositive('V.Multiply(x, 'V.Number -1.0), 'V.Number -1.0, 'V.Number 0.0)
-        'V.IfPositive(x, 'V.Number 1.0, negative)
+    let sign (x: 'V when 'V :> IReal<'V>) : 'V =
+        ifPositive x (k 1.0) (ifPositive (x .* k (-1.0)) (k (-1.0)) (k 0.0))
 
     /// What a rule sees of a gradient: negated to maximise, plus coupled decay.
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    let seen<'V when 'V :> IReal<'V>> (maximize: bool) (decay: float) (g: 'V) (theta: 'V) : 'V =
-        let g = if maximize then 'V.Multiply(g, 'V.Number -1.0) else g
-
-        if decay = 0.0 then
-            g
-        else
-            'V.Add(g, 'V.Multiply(theta, 'V.Number decay))
+    let seen (maximize: bool) (decay: float) (g: 'V when 'V :> IReal<'V>) (theta: 'V) : 'V =
+        let g = if maximize then g .* k (-1.0) else g
+        if decay = 0.0 then g else g .+ theta .* k decay

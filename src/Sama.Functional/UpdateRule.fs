@@ -13,6 +13,15 @@ type RuleState =
     member state.Item
         with get (name: string): Tensor = state.Tensors[name]
 
+    /// Every tensor of the state and its parts.
+    member state.All: Tensor seq =
+        seq {
+            yield! state.Tensors.Values
+
+            for part in state.Parts do
+                yield! part.All
+        }
+
 /// The engine's twins of Step and Adapt, on the tensors' own storage. Step and Adapt within the ulps
 /// that libtorch's square root, one beside a processor's, leaves: 4 of u and of the state.
 [<NoComparison; NoEquality>]
@@ -76,10 +85,7 @@ module RuleState =
         create state.Count [ for t in state.Tensors -> t.Key, f t.Value ] [ for part in state.Parts -> map f part ]
 
     /// Every tensor of a state and its parts.
-    let rec tensors (state: RuleState) : Tensor list =
-        [ yield! state.Tensors.Values
-          for part in state.Parts do
-              yield! tensors part ]
+    let tensors (state: RuleState) : Tensor list = List.ofSeq state.All
 
     let internal dispose (state: RuleState) =
         for tensor in tensors state do

@@ -44,7 +44,6 @@ type AdadeltaOptions =
 
 namespace Sama.Functional
 
-open System.Runtime.CompilerServices
 open Sama
 open Sama.Functional.Real
 
@@ -55,8 +54,7 @@ type internal AdagradFormula =
       Rate: float }
 
     interface IFormula with
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Step<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, s: 'V, b: 'V, _: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, b: 'V, _: 'V) : Moved<'V> =
             let o = f.Options
             let g = seen o.Maximize o.WeightDecay g theta
             let s = s .+ g .* g
@@ -72,8 +70,7 @@ type internal AdagradFormula =
               B = b
               C = b }
 
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Slope<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, s: 'V, _: 'V, _: 'V) : 'V =
+        member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, _: 'V, _: 'V) : 'V =
             let o = f.Options
             let rate = if o.Maximize then -f.Rate else f.Rate
             let g = seen o.Maximize o.WeightDecay g theta
@@ -97,8 +94,7 @@ type internal AdadeltaFormula =
       Rate: float }
 
     interface IFormula with
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Step<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, s: 'V, a: 'V, c: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, a: 'V, c: 'V) : Moved<'V> =
             let o = f.Options
             let g = seen o.Maximize o.WeightDecay g theta
             let s = s .* k o.Rho .+ g .* g .* k (1.0 - o.Rho)
@@ -109,8 +105,7 @@ type internal AdadeltaFormula =
               B = a .* k o.Rho .+ d .* d .* k (1.0 - o.Rho)
               C = c }
 
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Slope<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, s: 'V, a: 'V, _: 'V) : 'V =
+        member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, a: 'V, _: 'V) : 'V =
             let o = f.Options
             let rate = if o.Maximize then -f.Rate else f.Rate
             let g = seen o.Maximize o.WeightDecay g theta

@@ -32,7 +32,6 @@ type AdamOptions =
 
 namespace Sama.Functional
 
-open System.Runtime.CompilerServices
 open Sama
 open Sama.Functional.Real
 
@@ -55,20 +54,17 @@ type internal AdamFormula =
       CorrectBeforeMaximum: bool
       Maximize: bool }
 
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    member private f.Second<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, s: 'V) : 'V =
+    member private f.Second<'V when 'V :> IReal<'V>>(g: 'V, s: 'V) : 'V =
         s .* k f.Beta2 .+ g .* g .* k (1.0 - f.Beta2)
 
     /// What joins the maximum, and its factor under the root.
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    member private f.Candidate<'V when 'V :> IReal<'V> and 'V: struct>(s: 'V) : 'V =
+    member private f.Candidate<'V when 'V :> IReal<'V>>(s: 'V) : 'V =
         if f.CorrectBeforeMaximum then s .* k f.A else s
 
     member private f.Outer = if f.CorrectBeforeMaximum then 1.0 else f.A
 
     interface IFormula with
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Step<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, m: 'V, s: 'V, top: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, s: 'V, top: 'V) : Moved<'V> =
             let g = seen f.Maximize f.Coupled g theta
             let m = m .* k f.Beta1 .+ g .* k (1.0 - f.Beta1)
             let s = f.Second(g, s)
@@ -87,8 +83,7 @@ type internal AdamFormula =
               B = s
               C = top }
 
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Slope<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, m: 'V, s: 'V, top: 'V) : 'V =
+        member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, s: 'V, top: 'V) : 'V =
             let sign = if f.Maximize then -1.0 else 1.0
             let w = sign * (f.P + f.Q * (1.0 - f.Beta1))
 

@@ -73,7 +73,6 @@ type RAdamOptions =
 
 namespace Sama.Functional
 
-open System.Runtime.CompilerServices
 open Sama
 open Sama.Functional.Real
 
@@ -84,8 +83,7 @@ type internal AdamaxFormula =
       Q: float }
 
     interface IFormula with
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Step<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, m: 'V, n: 'V, c: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, n: 'V, c: 'V) : Moved<'V> =
             let o = f.Options
             let g = seen o.Maximize o.WeightDecay g theta
             let m = m .* k o.Beta1 .+ g .* k (1.0 - o.Beta1)
@@ -96,8 +94,7 @@ type internal AdamaxFormula =
               B = n
               C = c }
 
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Slope<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, m: 'V, n: 'V, _: 'V) : 'V =
+        member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, n: 'V, _: 'V) : 'V =
             let o = f.Options
             let q = if o.Maximize then -f.Q else f.Q
             let g = seen o.Maximize o.WeightDecay g theta

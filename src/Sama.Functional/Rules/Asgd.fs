@@ -26,7 +26,6 @@ type AsgdOptions =
 
 namespace Sama.Functional
 
-open System.Runtime.CompilerServices
 open Sama
 open Sama.Functional.Real
 
@@ -38,8 +37,7 @@ type internal AsgdFormula =
       Mu: float }
 
     interface IFormula with
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Step<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, average: 'V, b: 'V, _: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, average: 'V, b: 'V, _: 'V) : Moved<'V> =
             let g = seen f.Options.Maximize f.Options.WeightDecay g theta
             let u = g .* k f.Eta .+ theta .* k (f.Eta * f.Options.Lambd)
 
@@ -48,8 +46,7 @@ type internal AsgdFormula =
               B = b
               C = b }
 
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Slope<'V when 'V :> IReal<'V> and 'V: struct>(_: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V =
+        member f.Slope<'V when 'V :> IReal<'V>>(_: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V =
             k (if f.Options.Maximize then -f.Eta else f.Eta)
 
 /// Averaged SGD (Polyak and Juditsky, 1992; torch.optim.ASGD).

@@ -1,7 +1,6 @@
 namespace Sama.Functional
 
 open System
-open System.Runtime.CompilerServices
 open TorchSharp
 open Sama
 open Sama.Functional.Real
@@ -13,8 +12,7 @@ type internal LinearFormula =
       Decay: float }
 
     interface IFormula with
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Step<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, a: 'V, b: 'V, c: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, a: 'V, b: 'V, c: 'V) : Moved<'V> =
             let u = g .* k f.Factor
 
             { U = if f.Decay = 0.0 then u else u .+ theta .* k f.Decay
@@ -22,8 +20,7 @@ type internal LinearFormula =
               B = b
               C = c }
 
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Slope<'V when 'V :> IReal<'V> and 'V: struct>(_: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V = k f.Factor
+        member f.Slope<'V when 'V :> IReal<'V>>(_: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V = k f.Factor
 
 /// u = r·clamp(g, −c, c); its ∂u/∂g is 0 where g is clipped.
 [<Struct; NoComparison; NoEquality>]
@@ -32,8 +29,7 @@ type internal ClampFormula =
       Limit: float }
 
     interface IFormula with
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Step<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, _: 'V, a: 'V, b: 'V, c: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, _: 'V, a: 'V, b: 'V, c: 'V) : Moved<'V> =
             let clipped = ifPositive (magnitude g .- k f.Limit) (sign g .* k f.Limit) g
 
             { U = clipped .* k f.Rate
@@ -41,8 +37,7 @@ type internal ClampFormula =
               B = b
               C = c }
 
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Slope<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V =
+        member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V =
             ifPositive (magnitude g .- k f.Limit) (k 0.0) (k f.Rate)
 
 /// Rules that stand before or behind others in a chain, or around them.

@@ -34,7 +34,6 @@ type LionOptions =
 
 namespace Sama.Functional
 
-open System.Runtime.CompilerServices
 open Sama
 open Sama.Functional.Real
 
@@ -44,13 +43,11 @@ type internal LionFormula =
     { Options: LionOptions
       Rate: float }
 
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    member private f.Argument<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, m: 'V) : 'V =
+    member private f.Argument<'V when 'V :> IReal<'V>>(g: 'V, m: 'V) : 'V =
         m .* k f.Options.Beta1 .+ g .* k (1.0 - f.Options.Beta1)
 
     interface IFormula with
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Step<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, m: 'V, b: 'V, _: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, b: 'V, _: 'V) : Moved<'V> =
             let o = f.Options
             let u = sign (f.Argument(g, m)) .* k f.Rate
 
@@ -63,8 +60,7 @@ type internal LionFormula =
               B = b
               C = b }
 
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Slope<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, _: 'V, m: 'V, _: 'V, _: 'V) : 'V =
+        member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, _: 'V, m: 'V, _: 'V, _: 'V) : 'V =
             let o = f.Options
             let through = f.Rate * (1.0 - o.Beta1)
 

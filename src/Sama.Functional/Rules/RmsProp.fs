@@ -29,7 +29,6 @@ type RmsPropOptions =
 
 namespace Sama.Functional
 
-open System.Runtime.CompilerServices
 open Sama
 open Sama.Functional.Real
 
@@ -40,8 +39,7 @@ type internal RmsPropFormula =
       Rate: float }
 
     /// s, mean and q after the step
-    [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-    member private f.Moments<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, s: 'V, mean: 'V) : Moved<'V> =
+    member private f.Moments<'V when 'V :> IReal<'V>>(g: 'V, s: 'V, mean: 'V) : Moved<'V> =
         let o = f.Options
         let s = s .* k o.Alpha .+ g .* g .* k (1.0 - o.Alpha)
 
@@ -57,8 +55,7 @@ type internal RmsPropFormula =
             { U = s; A = s; B = mean; C = s }
 
     interface IFormula with
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Step<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, s: 'V, mean: 'V, b: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, mean: 'V, b: 'V) : Moved<'V> =
             let o = f.Options
             let g = seen o.Maximize o.WeightDecay g theta
             let next = f.Moments(g, s, mean)
@@ -80,8 +77,7 @@ type internal RmsPropFormula =
               B = next.B
               C = b }
 
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Slope<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, s: 'V, mean: 'V, _: 'V) : 'V =
+        member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, mean: 'V, _: 'V) : 'V =
             let o = f.Options
             let rate = if o.Maximize then -f.Rate else f.Rate
             let g = seen o.Maximize o.WeightDecay g theta

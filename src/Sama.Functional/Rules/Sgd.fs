@@ -24,7 +24,6 @@ type SgdOptions =
 
 namespace Sama.Functional
 
-open System.Runtime.CompilerServices
 open Sama
 open Sama.Functional.Real
 
@@ -36,8 +35,7 @@ type internal SgdFormula =
       Fresh: float }
 
     interface IFormula with
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Step<'V when 'V :> IReal<'V> and 'V: struct>(g: 'V, theta: 'V, b: 'V, _: 'V, c: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, b: 'V, _: 'V, c: 'V) : Moved<'V> =
             let g = seen f.Options.Maximize f.Options.WeightDecay g theta
 
             let b =
@@ -57,8 +55,7 @@ type internal SgdFormula =
               B = c
               C = c }
 
-        [<MethodImpl(MethodImplOptions.AggressiveInlining)>]
-        member f.Slope<'V when 'V :> IReal<'V> and 'V: struct>(_: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V =
+        member f.Slope<'V when 'V :> IReal<'V>>(_: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V =
             let fresh = if f.Options.Momentum = 0.0 then 1.0 else f.Fresh
 
             let factor =

@@ -1,0 +1,73 @@
+using Microsoft.FSharp.Collections;
+
+namespace Sama;
+
+/// <summary>Problems, and runs of them as values.</summary>
+public static class BilevelProblemExtensions
+{
+    extension(BilevelProblem)
+    {
+        /// <summary>A base and a meta level, checked against each other and against the method.</summary>
+        /// <param name="baseLevel">What is trained: θ.</param>
+        /// <param name="metaLevel">What its training depends on: λ.</param>
+        /// <param name="method">How the hypergradient is found.</param>
+        /// <param name="unroll">Base steps per meta step, at least 1.</param>
+        /// <param name="warmUp">Base steps before the first window that ends with a meta step.</param>
+        /// <param name="accumulate">Micro-batches a base step; their draws have steps t·accumulate + i.</param>
+        /// <param name="nonFinite">What a run does when a loss, gradient or update is not finite.</param>
+        /// <param name="precision">The type in which base and meta passes compute.</param>
+        /// <returns>The problem; it owns nothing.</returns>
+        /// <exception cref="ArgumentException">Options out of range, levels of one name, or a method that the levels
+        /// cannot serve; the message has the reason.</exception>
+        public static BilevelProblem Create(
+            Level baseLevel, Level metaLevel, HypergradientMethod method, int unroll = 1, long warmUp = 0, int accumulate = 1,
+            NonFinitePolicy nonFinite = NonFinitePolicy.Stop, Precision precision = Precision.Own)
+        {
+            ArgumentNullException.ThrowIfNull(baseLevel);
+            ArgumentNullException.ThrowIfNull(metaLevel);
+            ArgumentNullException.ThrowIfNull(method);
+            return F.Problem.create(
+                new BilevelOptions(unroll, warmUp, accumulate, nonFinite, precision), method, ListModule.OfSeq([baseLevel, metaLevel]));
+        }
+    }
+
+    extension(BilevelProblem problem)
+    {
+        /// <summary>The levels' initial parameters and rule states.</summary>
+        /// <param name="seed">Fixes batches and masks.</param>
+        /// <returns>The state; the caller disposes it.</returns>
+        /// <exception cref="ArgumentException">A parameter that influences no loss, by name.</exception>
+        public RunState Start(long seed = 0) => F.Bilevel.start(seed, NotNull(problem));
+
+        /// <summary>Base steps up to the next meta step, and that one, as a pure function of the state.</summary>
+        /// <param name="state">Where it starts; untouched.</param>
+        /// <returns>The next state, which the caller disposes, and what each base step did.</returns>
+        /// <exception cref="NonFiniteException">A loss, gradient or update that is not finite.</exception>
+        public (RunState Next, IReadOnlyList<StepReport> Steps) Step(RunState state)
+        {
+            ArgumentNullException.ThrowIfNull(state);
+            var (next, reports) = F.Bilevel.step(NotNull(problem), state);
+            return (next, [.. reports]);
+        }
+
+        /// <summary>Base steps alone until ‖u‖ ≤ <paramref name="tolerance"/>: θ*(λ).</summary>
+        /// <param name="state">Where it starts; untouched.</param>
+        /// <param name="tolerance">Norm of the update at which θ counts as solved.</param>
+        /// <param name="maxSteps">Base steps at most.</param>
+        /// <returns>The state at the end, which the caller disposes, and a report with ‖u‖ as residual; its
+        /// <see cref="Report.EnsureConverged"/> throws if it did not converge.</returns>
+        public (RunState Solved, Report Report) Solve(RunState state, double tolerance = 1e-6, int maxSteps = 1000)
+        {
+            ArgumentNullException.ThrowIfNull(state);
+            ArgumentOutOfRangeException.ThrowIfNegative(tolerance);
+            ArgumentOutOfRangeException.ThrowIfLessThan(maxSteps, 1);
+            return F.Bilevel.solve(NotNull(problem), tolerance, maxSteps, state).ToValueTuple();
+        }
+    }
+
+    private static BilevelProblem NotNull(BilevelProblem problem)
+    {
+        ArgumentNullException.ThrowIfNull(problem);
+        return problem;
+    }
+}

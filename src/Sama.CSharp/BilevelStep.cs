@@ -1,0 +1,23 @@
+namespace Sama;
+
+/// <summary>What one step of a <see cref="BilevelSolver"/> did: numbers alone.</summary>
+public sealed record BilevelStep
+{
+    /// <summary>Base steps taken, this one included.</summary>
+    public required long Step { get; init; }
+
+    /// <summary>The base loss at the parameters before the step.</summary>
+    public required double BaseLoss { get; init; }
+
+    /// <summary>The meta step that followed; null if none was due.</summary>
+    public MetaReport? Meta { get; init; }
+
+    /// <summary>The validation score, if one was due.</summary>
+    public double? Score { get; init; }
+
+    /// <summary>True if the score is the best so far.</summary>
+    public bool Improved { get; init; }
+
+    /// <summary>True if the score has not improved for as long as patience allows: a run ends here.</summary>
+    public bool Stop { get; init; }
+}

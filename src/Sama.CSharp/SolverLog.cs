@@ -1,0 +1,41 @@
+using Microsoft.Extensions.Logging;
+
+namespace Sama;
+
+internal static partial class SolverLog
+{
+    [LoggerMessage(1, LogLevel.Debug, "step {Step}: base loss {BaseLoss}")]
+    public static partial void BaseStep(ILogger logger, long step, double baseLoss);
+
+    [LoggerMessage(2, LogLevel.Debug, "step {Step}: base loss {BaseLoss}, meta loss {MetaLoss}, |h| {Norm}")]
+    public static partial void MetaStep(ILogger logger, long step, double baseLoss, double metaLoss, double norm);
+
+    [LoggerMessage(3, LogLevel.Information, "step {Step}: score {Score}, improved: {Improved}")]
+    public static partial void Scored(ILogger logger, long step, double score, bool improved);
+
+    [LoggerMessage(4, LogLevel.Information, "step {Step}: stopped, no better score than {Best} of step {BestStep}")]
+    public static partial void Stopped(ILogger logger, long step, double best, long bestStep);
+
+    [LoggerMessage(5, LogLevel.Warning, "step {Step}: {Method} did not converge, residual {Residual}")]
+    public static partial void NotConverged(ILogger logger, long step, string method, double? residual);
+
+    [LoggerMessage(6, LogLevel.Error, "step {Step} failed; the state is the one before it")]
+    public static partial void Failed(ILogger logger, long step, Exception error);
+
+    /// <summary>One step, as it is told everywhere else.</summary>
+    public static void Write(ILogger logger, BilevelStep step)
+    {
+        if (step.Meta is { } meta)
+        {
+            MetaStep(logger, step.Step, step.BaseLoss, meta.MetaLoss, meta.HypergradientNorm);
+            if (meta.Response.Converged is false)
+                NotConverged(logger, step.Step, meta.Response.Method, meta.Response.Residual);
+        }
+        else
+        {
+            BaseStep(logger, step.Step, step.BaseLoss);
+        }
+
+        if (step.Score is { } score) Scored(logger, step.Step, score, step.Improved);
+    }
+}
