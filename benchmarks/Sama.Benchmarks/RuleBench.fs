@@ -95,6 +95,7 @@ let private adaptationErrors (rate: float) (rule: UpdateRule) : (float * float) 
         for t in 1L .. 12L do
             let g, v = normal (500L + t) layout.Length, normal (700L + t) layout.Length
             let closed = adapt state g theta v
+
             let over (reference: Tensor) =
                 largest (closed - reference) / max (largest reference) (1e-12 * rate)
 
@@ -138,10 +139,16 @@ let private ratios (rounds: int) (actions: (unit -> unit) list) : float list =
 let private single (rule: UpdateRule) (side: int64) (body: BoundRule -> RuleState -> Tensor -> Tensor -> Tensor -> 'r) =
     use _ = torch.NewDisposeScope()
     let layout = Layout.create [ "matrix", [| side; side |] ]
-    let draw seed = (normal seed layout.Length).to_type torch.float32
+
+    let draw seed =
+        (normal seed layout.Length).to_type torch.float32
+
     let bound = UpdateRule.bind layout rule
     let theta = draw 1L
-    let state = bound.InPlace.Update true (bound.Init theta) (draw 2L) theta (torch.empty_like theta)
+
+    let state =
+        bound.InPlace.Update true (bound.Init theta) (draw 2L) theta (torch.empty_like theta)
+
     body bound state (draw 3L) theta (draw 4L)
 
 /// Step and adaptation on a million parameters in float32, in copies of the vector.
@@ -177,7 +184,12 @@ let private adamAtScale () =
         let adaptation () = bound.InPlace.AdaptInto state g theta v
 
         match
-            ratios 21 [ (fun () -> copy.copy_ g |> ignore); step; adaptation; (fun () -> optimizer.step () |> ignore) ]
+            ratios
+                21
+                [ (fun () -> copy.copy_ g |> ignore)
+                  step
+                  adaptation
+                  (fun () -> optimizer.step () |> ignore) ]
         with
         | [ _; step; adaptation; torchSharp ] ->
             // a copy touches 2 vectors; the step g, m, s, u (read: g m s; written: m s u) and θ ← θ − u 3 more; the

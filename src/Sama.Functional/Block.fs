@@ -141,13 +141,14 @@ module internal Loops =
             let y = b.Address
             fill a.Scratch (fun i -> f (load<'T> x i) (load<'T> y i))
 
-    /// Where the numbers lie; one number is repeated first.
-    let spread<'T when 'T: struct> (scratch: Scratch) (x: Numbers) : nativeint =
+    /// Where the numbers lie, and which bits of an offset move there: none for one number, which fills one register.
+    let spread<'T when 'T: struct> (scratch: Scratch) (x: Numbers) : struct (nativeint * nativeint) =
         if x.IsOne then
-            let value = all<'T> x.Value
-            (fill<'T> scratch (fun _ -> value)).Address
+            let place = scratch.Take()
+            Unsafe.WriteUnaligned(pointer place, all<'T> x.Value)
+            struct (place, 0n)
         else
-            x.Address
+            struct (x.Address, -1n)
 
 /// Numbers of a type with their arithmetic: every operation is one loop over the first-level cache.
 [<Struct; NoComparison; NoEquality>]
@@ -164,7 +165,12 @@ type internal Block<'T when 'T: struct>(numbers: Numbers) =
 
     /// Writes to a tensor.
     member _.Write(scratch: Scratch, address: nativeint, bytes: nativeint) : unit =
-        let from = Loops.spread<'T> scratch numbers
+        let from =
+            if numbers.IsOne then
+                let value = Loops.all<'T> numbers.Value
+                (Loops.fill<'T> scratch (fun _ -> value)).Address
+            else
+                numbers.Address
 
         if from <> address then
             Loops.copy from address bytes
@@ -177,10 +183,6 @@ type internal Block<'T when 'T: struct>(numbers: Numbers) =
         [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
         static member Add(a: Block<'T>, b: Block<'T>) =
             Block(Loops.binary<'T> a.Numbers b.Numbers (fun x y -> x + y) (fun x y -> Vector.Add(x, y)))
-
-        [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
-        static member Subtract(a: Block<'T>, b: Block<'T>) =
-            Block(Loops.binary<'T> a.Numbers b.Numbers (fun x y -> x - y) (fun x y -> Vector.Subtract(x, y)))
 
         [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
         static member Multiply(a: Block<'T>, b: Block<'T>) =
@@ -211,6 +213,16 @@ type internal Block<'T when 'T: struct>(numbers: Numbers) =
             )
 
         [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
+        static member Weigh(x: Block<'T>, a, y: Block<'T>, b) =
+            let left = Loops.all<'T> a
+            let right = Loops.all<'T> b
+
+            Block(
+                Loops.binary<'T> x.Numbers y.Numbers (fun x y -> x * a + y * b) (fun x y ->
+                    Vector.Add(Vector.Multiply(x, left), Vector.Multiply(y, right)))
+            )
+
+        [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
         static member IfPositive(x: Block<'T>, a: Block<'T>, b: Block<'T>) =
             let test = x.Numbers
 
@@ -219,14 +231,14 @@ type internal Block<'T when 'T: struct>(numbers: Numbers) =
             else
                 let scratch = test.Scratch
                 let at = test.Address
-                let yes = Loops.spread<'T> scratch a.Numbers
-                let no = Loops.spread<'T> scratch b.Numbers
+                let struct (yes, moveYes) = Loops.spread<'T> scratch a.Numbers
+                let struct (no, moveNo) = Loops.spread<'T> scratch b.Numbers
 
                 Block(
                     Loops.fill<'T> scratch (fun i ->
                         Vector.ConditionalSelect(
                             Vector.GreaterThan(Loops.load<'T> at i, Vector<'T>.Zero),
-                            Loops.load<'T> yes i,
-                            Loops.load<'T> no i
+                            Loops.load<'T> yes (i &&& moveYes),
+                            Loops.load<'T> no (i &&& moveNo)
                         ))
                 )

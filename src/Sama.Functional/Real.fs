@@ -11,14 +11,12 @@ open Sama
 type internal IReal<'V when 'V :> IReal<'V>> =
     static abstract Number: float -> 'V
     static abstract Add: 'V * 'V -> 'V
-    static abstract Subtract: 'V * 'V -> 'V
     static abstract Multiply: 'V * 'V -> 'V
     static abstract Divide: 'V * 'V -> 'V
     static abstract Abs: 'V -> 'V
-    /// √max(x, the smallest normal number): √ has an infinite derivative at 0
     static abstract Root: 'V -> 'V
-    /// x a b ↦ a where x > 0, else b
     static abstract IfPositive: 'V * 'V * 'V -> 'V
+    static abstract Weigh: 'V * float * 'V * float -> 'V
 
 /// A tensor, or a number (then the tensor is null) that joins it without becoming one.
 [<Struct; NoComparison; NoEquality>]
@@ -46,13 +44,6 @@ type internal Graph =
             | x, null -> Graph.Of(x + b.Value)
             | x, y -> Graph.Of(x + y)
 
-        static member Subtract(a: Graph, b: Graph) =
-            match a.Tensor, b.Tensor with
-            | null, null -> Graph.Just(a.Value - b.Value)
-            | null, y -> Graph.Of(-y + a.Value)
-            | x, null -> Graph.Of(x - b.Value)
-            | x, y -> Graph.Of(x - y)
-
         static member Multiply(a: Graph, b: Graph) =
             match a.Tensor, b.Tensor with
             | null, null -> Graph.Just(a.Value * b.Value)
@@ -67,6 +58,13 @@ type internal Graph =
             | x, null -> Graph.Of(x / b.Value)
             | x, y -> Graph.Of(x / y)
 
+        static member Weigh(x: Graph, a, y: Graph, b) =
+            match x.Tensor, y.Tensor with
+            | null, null -> Graph.Just(x.Value * a + y.Value * b)
+            | null, t -> Graph.Of(t * b + x.Value * a)
+            | t, null -> Graph.Of(t * a + y.Value * b)
+            | s, t -> Graph.Of(s * a + t * b)
+
         static member Abs(x: Graph) = Graph.Of(x.Tensor.abs ())
         static member Root(x: Graph) = Graph.Of((Number.floor x.Tensor).sqrt ())
 
@@ -80,12 +78,16 @@ module internal Real =
 
     let (.+) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Add(a, b)
 
-    let (.-) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Subtract(a, b)
-
     let (.*) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Multiply(a, b)
 
     let (./) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = 'V.Divide(a, b)
 
+    /// a·x + b·y
+    let weigh (x: 'V when 'V :> IReal<'V>) (a: float) (y: 'V) (b: float) : 'V = 'V.Weigh(x, a, y, b)
+
+    let (.-) (a: 'V when 'V :> IReal<'V>) (b: 'V) : 'V = weigh a 1.0 b -1.0
+
+    /// √max(x, the smallest normal number): √ has an infinite derivative at 0
     let root (x: 'V when 'V :> IReal<'V>) : 'V = 'V.Root x
 
     let magnitude (x: 'V when 'V :> IReal<'V>) : 'V = 'V.Abs x

@@ -22,8 +22,13 @@ type RuleState =
                 yield! part.All
         }
 
-/// The engine's twins of Step and Adapt, on the tensors' own storage. Step and Adapt within the ulps
-/// that libtorch's square root, one beside a processor's, leaves: 4 of u and of the state.
+/// A rule's u is not finite; nothing was overwritten.
+exception internal NonFiniteUpdate
+
+/// The engine's twins of Step and Adapt, on the tensors' own storage: the same operations in the same order, so the
+/// same bits, but that libtorch's square root may be the neighbour of the nearest number. Each operation behind the root
+/// adds at most an ulp, products and quotients those of both sides: elementwise rules agree within 5 ulps of u, 11 of
+/// the state and 13 of the adaptation, each of its largest term.
 [<NoComparison; NoEquality>]
 type internal InPlace =
     {
@@ -105,13 +110,17 @@ module UpdateRule =
             Count = next.Count
             Parts = Seq.map2 counted old.Parts next.Parts |> Array.ofSeq }
 
-    /// The twins of any rule, by its own operators.
+    /// The twins of any rule, by its own operators. NonFiniteUpdate comes before the state is overwritten.
     let internal byOperators step adapt : InPlace =
         { Update =
             fun advance state g theta out ->
                 Scope.run (fun _ ->
                     use _ = torch.no_grad ()
                     let (u: Tensor), next = step state g theta
+
+                    if advance && not (Number.isFinite u) then
+                        raise NonFiniteUpdate
+
                     out.copy_ u |> ignore
 
                     if advance then

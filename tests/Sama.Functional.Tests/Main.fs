@@ -17,6 +17,7 @@ let main args =
               RuleTests.tests
               RuleKernelTests.tests
               RuleFixtureTests.tests
+              RuleMisuseTests.tests
               SamaTests.tests
               RunTests.tests
               MethodTests.tests ]

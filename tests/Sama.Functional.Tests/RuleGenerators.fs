@@ -8,7 +8,10 @@ open Sama.Functional
 open Sama.Tests.Problems
 
 let private among (random: Random) (choices: 'a list) = choices[random.Next choices.Length]
-let private between (random: Random) low high = low + (high - low) * random.NextDouble()
+
+let private between (random: Random) low high =
+    low + (high - low) * random.NextDouble()
+
 let private coin (random: Random) = random.Next 2 = 0
 
 /// Rules with closed adaptations whose coordinates do not see each other, each under its name.
@@ -137,7 +140,8 @@ let coupled: (string * (Random -> UpdateRule)) list =
                 WeightDecay = among r [ 0.0; 0.1 ] }
       "clipByGlobalNorm", fun r -> clipByGlobalNorm (between r 0.5 5.0) ]
 
-let drawn (random: Random) : UpdateRule = (snd (among random (elementwise @ coupled))) random
+let drawn (random: Random) : UpdateRule =
+    (snd (among random (elementwise @ coupled))) random
 
 /// Each wraps a rule once more.
 let private wrappers: (Random -> UpdateRule -> UpdateRule) list =

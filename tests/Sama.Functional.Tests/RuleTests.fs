@@ -77,8 +77,7 @@ let tests =
           for name, draw in
               RuleGenerators.elementwise
               @ RuleGenerators.coupled
-              @ [ "three combinators",
-                  RuleGenerators.composition [ "matrix"; "vector"; "one"; "stack" ] ] do
+              @ [ "three combinators", RuleGenerators.composition [ "matrix"; "vector"; "one"; "stack" ] ] do
               testPropertyWithConfig
                   { FsCheckConfig.defaultConfig with
                       maxTest = 25 }
@@ -88,7 +87,10 @@ let tests =
                   let random = Random seed
                   let layout = RuleGenerators.layout random
                   let bound = UpdateRule.bind layout (draw random)
-                  let draw () = normal (random.NextInt64 1000000L) [| layout.Length |]
+
+                  let draw () =
+                      normal (random.NextInt64 1000000L) [| layout.Length |]
+
                   let theta = draw ()
                   let mutable state = bound.Init theta
 

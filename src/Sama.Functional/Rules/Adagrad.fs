@@ -97,19 +97,19 @@ type internal AdadeltaFormula =
         member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, a: 'V, c: 'V) : Moved<'V> =
             let o = f.Options
             let g = seen o.Maximize o.WeightDecay g theta
-            let s = s .* k o.Rho .+ g .* g .* k (1.0 - o.Rho)
+            let s = weigh s o.Rho (g .* g) (1.0 - o.Rho)
             let d = root (a .+ k o.Epsilon) ./ root (s .+ k o.Epsilon) .* g
 
             { U = d .* k f.Rate
               A = s
-              B = a .* k o.Rho .+ d .* d .* k (1.0 - o.Rho)
+              B = weigh a o.Rho (d .* d) (1.0 - o.Rho)
               C = c }
 
         member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, a: 'V, _: 'V) : 'V =
             let o = f.Options
             let rate = if o.Maximize then -f.Rate else f.Rate
             let g = seen o.Maximize o.WeightDecay g theta
-            let inside = s .* k o.Rho .+ g .* g .* k (1.0 - o.Rho) .+ k o.Epsilon
+            let inside = weigh s o.Rho (g .* g) (1.0 - o.Rho) .+ k o.Epsilon
 
             root (a .+ k o.Epsilon) .* (s .* k o.Rho .+ k o.Epsilon)
             ./ inside

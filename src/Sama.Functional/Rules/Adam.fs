@@ -55,7 +55,7 @@ type internal AdamFormula =
       Maximize: bool }
 
     member private f.Second<'V when 'V :> IReal<'V>>(g: 'V, s: 'V) : 'V =
-        s .* k f.Beta2 .+ g .* g .* k (1.0 - f.Beta2)
+        weigh s f.Beta2 (g .* g) (1.0 - f.Beta2)
 
     /// What joins the maximum, and its factor under the root.
     member private f.Candidate<'V when 'V :> IReal<'V>>(s: 'V) : 'V =
@@ -66,11 +66,11 @@ type internal AdamFormula =
     interface IFormula with
         member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, s: 'V, top: 'V) : Moved<'V> =
             let g = seen f.Maximize f.Coupled g theta
-            let m = m .* k f.Beta1 .+ g .* k (1.0 - f.Beta1)
+            let m = weigh m f.Beta1 g (1.0 - f.Beta1)
             let s = f.Second(g, s)
             let now = f.Candidate s
             let top = if f.AmsGrad then larger top now else now
-            let numerator = if f.P = 0.0 then m .* k f.Q else g .* k f.P .+ m .* k f.Q
+            let numerator = if f.P = 0.0 then m .* k f.Q else weigh g f.P m f.Q
 
             let u =
                 if f.Divide then
@@ -96,8 +96,11 @@ type internal AdamFormula =
                 let d = r .+ k f.Epsilon
 
                 let numerator =
-                    (s .* k (f.A * f.Beta2) .+ r .* k f.Epsilon) .* k w
-                    .- m .* g .* k (sign * f.A * f.Q * f.Beta1 * (1.0 - f.Beta2))
+                    weigh
+                        (weigh s (w * f.A * f.Beta2) r (w * f.Epsilon))
+                        1.0
+                        (m .* g)
+                        (-sign * f.A * f.Q * f.Beta1 * (1.0 - f.Beta2))
 
                 let slope = ifPositive next (numerator ./ (r .* d) ./ d) (k 0.0)
 

@@ -86,7 +86,7 @@ type internal AdamaxFormula =
         member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, n: 'V, c: 'V) : Moved<'V> =
             let o = f.Options
             let g = seen o.Maximize o.WeightDecay g theta
-            let m = m .* k o.Beta1 .+ g .* k (1.0 - o.Beta1)
+            let m = weigh m o.Beta1 g (1.0 - o.Beta1)
             let n = larger (magnitude g .+ k o.Epsilon) (n .* k o.Beta2)
 
             { U = m ./ n .* k f.Q

@@ -39,7 +39,7 @@ type internal AsgdFormula =
     interface IFormula with
         member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, average: 'V, b: 'V, _: 'V) : Moved<'V> =
             let g = seen f.Options.Maximize f.Options.WeightDecay g theta
-            let u = g .* k f.Eta .+ theta .* k (f.Eta * f.Options.Lambd)
+            let u = weigh g f.Eta theta (f.Eta * f.Options.Lambd)
 
             { U = u
               A = average .+ (theta .- u .- average) .* k f.Mu

@@ -44,7 +44,7 @@ type internal LionFormula =
       Rate: float }
 
     member private f.Argument<'V when 'V :> IReal<'V>>(g: 'V, m: 'V) : 'V =
-        m .* k f.Options.Beta1 .+ g .* k (1.0 - f.Options.Beta1)
+        weigh m f.Options.Beta1 g (1.0 - f.Options.Beta1)
 
     interface IFormula with
         member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, b: 'V, _: 'V) : Moved<'V> =
@@ -56,7 +56,7 @@ type internal LionFormula =
                     u
                 else
                     u .+ theta .* k (f.Rate * o.WeightDecay)
-              A = m .* k o.Beta2 .+ g .* k (1.0 - o.Beta2)
+              A = weigh m o.Beta2 g (1.0 - o.Beta2)
               B = b
               C = b }
 

@@ -41,10 +41,10 @@ type internal RmsPropFormula =
     /// s, mean and q after the step
     member private f.Moments<'V when 'V :> IReal<'V>>(g: 'V, s: 'V, mean: 'V) : Moved<'V> =
         let o = f.Options
-        let s = s .* k o.Alpha .+ g .* g .* k (1.0 - o.Alpha)
+        let s = weigh s o.Alpha (g .* g) (1.0 - o.Alpha)
 
         if o.Centered then
-            let mean = mean .* k o.Alpha .+ g .* k (1.0 - o.Alpha)
+            let mean = weigh mean o.Alpha g (1.0 - o.Alpha)
             let q = s .- mean .* mean
 
             { U = q

@@ -42,7 +42,7 @@ type internal SgdFormula =
                 if f.Options.Momentum = 0.0 then
                     g
                 else
-                    b .* k f.Options.Momentum .+ g .* k f.Fresh
+                    weigh b f.Options.Momentum g f.Fresh
 
             let direction =
                 if f.Options.Nesterov then
