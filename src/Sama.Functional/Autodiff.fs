@@ -7,54 +7,86 @@ open Sama
 /// Derivatives, all by `torch.autograd.backward`: its errors are managed exceptions, those of `grad` end the process.
 module Autodiff =
 
-    let private checkLoss (value: Tensor) =
+    let private requireNumber (value: Tensor) =
         if value.numel () <> 1L then
             let shape = String.Join("x", value.shape)
             invalidOp $"a loss is one number; this one has shape [{shape}] (take its mean or sum)"
 
+    /// The loss itself. InvalidOperationException if it is not one number, or depends on no parameter.
+    let internal requireLoss (value: Tensor) : Tensor =
+        requireNumber value
+
         if not value.requires_grad then
             invalidOp "the loss depends on no parameter (a detach, an integer tensor or no_grad cuts it off)"
 
-    /// Adds the gradients of a loss into the slots of the leaves it depends on.
-    let internal backward (loss: Tensor) : unit =
-        checkLoss loss
-        torch.autograd.backward ([| loss |], null, Nullable false, false, null)
+        value
 
-    /// Jᵀ seed of outputs by inputs, inside the caller's scope; with `graph` it can be differentiated again.
-    let internal pull (graph: bool) (output: Tensor) (seed: Tensor) (inputs: Tensor[]) : Tensor[] =
+    /// Adds the gradients of a loss into the slots of the leaves it depends on; nothing if there is none.
+    let internal backward (loss: Tensor) : unit =
+        requireNumber loss
+
+        if loss.requires_grad then
+            torch.autograd.backward ([| loss |], null, Nullable false, false, null)
+
+    /// What becomes of the graph of a pull: freed, kept for another pull, or kept and extended by the pull itself.
+    type internal Graph =
+        | Freed
+        | Kept
+        | Extended
+
+    /// Σ Jᵢᵀ seedᵢ of outputs by leaf inputs, inside the caller's scope; 0 where nothing connects them.
+    let internal pullAll (graph: Graph) (outputs: (Tensor * Tensor) list) (inputs: Tensor[]) : Tensor[] =
+        let outputs = outputs |> List.filter (fun (output, _) -> output.requires_grad)
+
         for input in inputs do
             input.grad <- null
 
-        torch.autograd.backward ([| output |], [| seed |], Nullable graph, graph, inputs)
+        if not outputs.IsEmpty then
+            let tensors, seeds = List.unzip outputs
+
+            torch.autograd.backward (
+                Array.ofList tensors,
+                Array.ofList seeds,
+                Nullable(graph <> Freed),
+                (graph = Extended),
+                inputs
+            )
 
         [| for input in inputs ->
                let gradient = input.grad
                input.grad <- null
                if isNull gradient then torch.zeros_like input else gradient |]
 
+    /// Jᵀ seed of one output by one leaf input.
+    let internal pull (graph: Graph) (output: Tensor) (seed: Tensor) (input: Tensor) : Tensor =
+        (pullAll graph [ output, seed ] [| input |])[0]
+
     let internal leaf (x: Tensor) : Tensor = x.detach().requires_grad_ true
 
-    /// ∇f at x, itself a function of what x and f depend on.
-    let internal gradientInGraph (f: Tensor -> Tensor) (x: Tensor) : Tensor =
-        let value = f x
-        checkLoss value
-        (pull true value (torch.ones_like value) [| x |])[0]
+    /// ∂value/∂x of a loss, itself a function of what x and the loss depend on.
+    let internal gradientInGraph (value: Tensor) (x: Tensor) : Tensor =
+        requireNumber value
+        pull Extended value (torch.ones_like value) x
 
     /// v ↦ (∂f/∂x)ᵀ v; zero where f does not depend on x. The caller owns the result.
     let vjp (f: Tensor -> Tensor) (x: Tensor) (v: Tensor) : Tensor =
         Scope.tensor (fun () ->
             let x = leaf x
-            let value = f x
+            pull Freed (f x) v x)
 
-            if value.requires_grad then
-                (pull false value v [| x |])[0]
-            else
-                torch.zeros_like x)
+    /// w ↦ (∂f/∂x) w, as the derivative of the vjp, which is linear in its seed. The caller owns the result.
+    let jvp (f: Tensor -> Tensor) (x: Tensor) (w: Tensor) : Tensor =
+        Scope.tensor (fun () ->
+            let x = leaf x
+            let value = f x
+            let seed = leaf (torch.zeros_like value)
+            let pulled = pull Extended value seed x
+            pull Freed pulled w seed)
 
     /// Value (0-D) and flat gradient of a loss; each parameter is a leaf, so that modules join. Both are the caller's.
     let gradient (loss: Params -> Tensor) (layout: Layout) (vector: Tensor) : Tensor * Tensor =
         Scope.run (fun keep ->
             let total = torch.zeros_like vector
             let value = loss (Params.leaves layout vector total)
-            backward value
+            backward (requireLoss value)
             keep (value.detach ()), keep total)

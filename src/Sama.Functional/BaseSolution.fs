@@ -1,8 +1,45 @@
 namespace Sama
 
-/// The base problem at its last step, as a hypergradient method sees it. Every result is a fresh handle.
+open System
+
+/// Where a method evaluates the derivatives of the base loss: at θₜ₋₁, where its last step began (SAMA's difference then
+/// tends to the one-step-unrolled response), or at θₜ, where that step ended.
+type Centre =
+    | PreUpdate = 0
+    | PostUpdate = 1
+
+/// Reverse through several base steps.
+[<NoComparison>]
+type UnrolledOptions =
+    {
+        /// base steps from the first to θₜ; 0 is the whole window of `Unroll` steps
+        Steps: int
+        /// how many of them, the last, are differentiated; 0 is all
+        Last: int
+        /// keep every √Steps-th state and take the others' steps again, instead of keeping all
+        Recompute: bool
+        /// differentiate through stop-features too, as the trajectory does: they depend on θ from the second step on
+        FollowStops: bool
+    }
+
+    /// The whole window, every state kept, through stop-features.
+    static member Default =
+        { Steps = 0
+          Last = 0
+          Recompute = false
+          FollowStops = true }
+
+/// The base gradient g(θ, λ) with its graph, at one θ: products with its derivatives. Alive in the scope it was made in.
+type ILinearization =
+    /// (∂g/∂θ)ᵀ w; a fresh handle.
+    abstract ThetaVjp: w: Tensor -> Tensor
+    /// (∂g/∂λ)ᵀ w; a fresh handle.
+    abstract LambdaVjp: w: Tensor -> Tensor
+
+/// The base problem at its last step u = rule(state, g(θ, λ), θ), as a hypergradient method sees it: vectors are flat,
+/// λ that of all upper levels, one behind the other. Results are fresh handles unless said otherwise.
 type IBaseSolution =
-    /// θₜ, after the last base step; borrowed.
+    /// θₜ, after the last base step; borrowed, until `Perturbed` is called.
     abstract Theta: Tensor
     /// θₜ₋₁, before it; borrowed.
     abstract ThetaBefore: Tensor
@@ -10,12 +47,32 @@ type IBaseSolution =
     abstract Lambda: Tensor
     /// g = ∂L_base/∂θ at θₜ₋₁ on the last base batch; borrowed.
     abstract Gradient: Tensor
+    /// Mean over the micro-batches of their squared gradients at θₜ₋₁.
+    abstract SquaredGradient: unit -> Tensor
+    /// True if the rule's ∂u/∂g is diagonal.
+    abstract Elementwise: bool
     /// (∂u/∂g)ᵀ v at (stateₜ₋₁, g, θₜ₋₁).
     abstract Adapt: v: Tensor -> Tensor
+    /// v ← (∂u/∂g)ᵀ v.
+    abstract AdaptInPlace: v: Tensor -> unit
+    /// (∂u/∂g) w.
+    abstract AdaptForward: w: Tensor -> Tensor
+    /// (∂u/∂θ)ᵀ v at fixed g: a rule's decay.
+    abstract Decay: v: Tensor -> Tensor
+    /// (∂u/∂θ) w at fixed g.
+    abstract DecayForward: w: Tensor -> Tensor
+    /// c + scale·v, c the centre and scale 0-D; borrowed until the next call.
+    abstract Perturbed: centre: Centre * scale: Tensor * v: Tensor -> Tensor
+    /// ∂L_base/∂θ at (theta, λ) on the last base batch, first order.
+    abstract ThetaGradient: theta: Tensor -> Tensor
     /// ∂L_base/∂λ at (theta, λ) on the last base batch with its masks and stop-features; first order, no graph of theta.
     abstract LambdaGradient: theta: Tensor -> Tensor
-    /// (∂g/∂λ)ᵀ w at θₜ₋₁, by a second derivative; functional models only.
-    abstract MixedVjp: w: Tensor -> Tensor
+    /// ∂L_base/∂λ at θₜ₋₁: the base pass's own, where the method asked for it.
+    abstract LambdaGradientBefore: unit -> Tensor
+    /// Second derivatives at theta, functional models only; with `followStops` also through stop-features.
+    abstract Linearize: theta: Tensor * followStops: bool -> ILinearization
+    /// (dθₜ/dλ)ᵀ v through the base steps that led to θₜ, functional models only.
+    abstract Unrolled: options: UnrolledOptions * v: Tensor -> Tensor
 
 namespace Sama.Functional
 
@@ -25,66 +82,76 @@ open Sama
 /// One base step before it was taken: the passes of its micro-batches, and where they were evaluated.
 [<NoComparison; NoEquality>]
 type internal BaseStep =
-    { Micros: (PassKind -> Params[] -> Tensor) list
-      Theta: Tensor
-      State: RuleState
-      Gradient: Tensor }
+    {
+        Micros: (Stops -> Params[] -> Tensor) list
+        Theta: Tensor
+        State: RuleState
+        Gradient: Tensor
+        /// ∂L_base/∂λ of the base pass itself, or null
+        LambdaGradient: Tensor
+        /// the first of `count` steps that ended here: θ, rule state and each step's passes; null unless asked for
+        History: int -> struct (Tensor * RuleState * (Stops -> Params[] -> Tensor) list list)
+    }
 
-module internal BaseSolution =
+/// Vectors that a solution may use.
+[<NoComparison; NoEquality>]
+type internal Work =
+    {
+        /// θₜ, formed again if its vector was lent
+        After: unit -> Tensor
+        /// a vector to overwrite, until `After` is called
+        Scratch: unit -> Tensor
+        AdaptInPlace: Tensor -> unit
+    }
 
-    /// Mean of the micro-batches' losses, each differentiated by itself.
-    let private accumulate (step: BaseStep) kind parameters =
-        let share = 1.0 / float step.Micros.Length
+/// The base loss and its gradient with their graphs.
+module internal Linearization =
 
-        for micro in step.Micros do
-            let loss: Tensor = micro kind parameters
+    /// The base loss on vectors in a graph: the mean over micro-batches.
+    let loss
+        (levels: Level[])
+        (micros: (Stops -> Params[] -> Tensor) list)
+        stops
+        (theta: Tensor)
+        (lambda: Tensor)
+        : Tensor =
+        let upper =
+            match levels.Length with
+            | 2 -> [| lambda |]
+            | _ -> lambda.split (levels[1..] |> Array.map _.Layout.Length, 0L)
 
-            if loss.requires_grad then
-                Autodiff.backward (if share = 1.0 then loss else loss * share)
+        let seen =
+            Array.map2 (fun (level: Level) v -> Params.traced level.Layout v) levels (Array.append [| theta |] upper)
 
-    /// `vectors` holds every level's vector, the base level's after the step.
-    let ofStep (levels: Level[]) (vectors: Tensor[]) (step: BaseStep) : IBaseSolution =
-        let lower, upper = levels[0], levels[1]
+        let share = 1.0 / float (List.length micros)
+        micros |> List.map (fun micro -> micro stops seen * share) |> List.reduce (+)
 
-        let seen mode0 mode1 =
-            [| for i, level in Array.indexed levels ->
-                   match i with
-                   | 0 -> mode0 ()
-                   | 1 -> mode1 ()
-                   | _ -> Params.frozen level.Layout vectors[i] |]
+    /// λ of all upper levels, one behind the other; the tensor itself if there is one.
+    let joined (upper: Tensor[]) : Tensor =
+        if upper.Length = 1 then upper[0] else torch.cat upper
 
-        { new IBaseSolution with
-            member _.Theta = vectors[0]
-            member _.ThetaBefore = step.Theta
-            member _.Lambda = vectors[1]
-            member _.Gradient = step.Gradient
+    /// g at (θ, λ), and products with its derivatives; through the stop-features too with `Follow`.
+    let at (levels: Level[]) micros (lambda: Tensor) (stops: Stops) (theta: Tensor) : Tensor * ILinearization =
+        let x, l = Autodiff.leaf theta, Autodiff.leaf lambda
+        let g = Autodiff.gradientInGraph (loss levels micros stops x l) x
 
-            member _.Adapt v =
-                match lower.Rule.Adapt with
-                | Ok adapt -> Scope.tensor (fun () -> adapt step.State step.Gradient step.Theta v)
-                | Error reason -> invalidOp reason
+        let product (input: Tensor) (w: Tensor) =
+            Scope.tensor (fun () ->
+                match stops with
+                | Follow features when features.Count > 0 ->
+                    let leaves, through =
+                        List.unzip [ for struct (leaf, feature) in features -> leaf, feature ]
 
-            member _.LambdaGradient theta =
-                Scope.tensor (fun () ->
-                    let total = torch.zeros_like vectors[1]
+                    let pulled =
+                        Autodiff.pullAll Autodiff.Kept [ g, w ] (Array.ofList (input :: leaves))
 
-                    seen (fun () -> Params.frozen lower.Layout theta) (fun () ->
-                        Params.leaves upper.Layout vectors[1] total)
-                    |> accumulate step PassKind.Perturbed
+                    let seeds = List.ofArray pulled[1..]
 
-                    total)
+                    pulled[0]
+                    + (Autodiff.pullAll Autodiff.Kept (List.zip through seeds) [| input |])[0]
+                | _ -> Autodiff.pull Autodiff.Kept g w input)
 
-            member _.MixedVjp w =
-                let share = 1.0 / float step.Micros.Length
-
-                let gradient lambda =
-                    let at (micro: PassKind -> Params[] -> Tensor) theta =
-                        seen (fun () -> Params.traced lower.Layout theta) (fun () -> Params.traced upper.Layout lambda)
-                        |> micro PassKind.Perturbed
-
-                    let total theta =
-                        step.Micros |> List.map (fun micro -> at micro theta * share) |> List.reduce (+)
-
-                    Autodiff.gradientInGraph total (Autodiff.leaf step.Theta)
-
-                Autodiff.vjp gradient vectors[1] w }
+        g.detach (),
+        { new ILinearization with
+            member _.ThetaVjp w = product x w
+            member _.LambdaVjp w = product l w }

@@ -1,18 +1,15 @@
 namespace Sama
 
-open System
-open System.Collections.Generic
-
 /// One level of a run's state: its flat vector and its rule's state.
 [<ReferenceEquality>]
 type LevelState = { Vector: Tensor; Rule: RuleState }
 
-/// The state of a run as a value. Whoever holds it frees its tensors (`RunState.dispose`).
+/// The state of a run as a value. Whoever holds it disposes it, which frees its tensors.
 [<ReferenceEquality>]
 type RunState =
     {
-        /// from the lowest up
-        Levels: IReadOnlyList<LevelState>
+        /// from the base level up
+        Levels: System.Collections.Generic.IReadOnlyList<LevelState>
         /// base steps taken
         Step: int64
         Seed: int64
@@ -22,9 +19,9 @@ type RunState =
     member state.Theta = state.Levels[0].Vector
 
     /// The meta level's flat vector.
-    member state.Lambda = state.Levels[1].Vector
+    member state.Lambda = state.Levels[state.Levels.Count - 1].Vector
 
-    interface IDisposable with
+    interface System.IDisposable with
         /// Frees every tensor of the state.
         member state.Dispose() =
             for level in state.Levels do
@@ -34,25 +31,27 @@ type RunState =
                     tensor.Dispose()
 
 /// What one meta step did.
-[<Sealed; AllowNullLiteral>]
+[<NoComparison; AllowNullLiteral; Sealed>]
 type MetaReport internal (metaLoss: float, hypergradientNorm: float, response: Report) =
-    /// The meta loss at θₜ, before λ moved.
+    /// The meta loss at (θₜ, λ), before λ's step.
     member _.MetaLoss = metaLoss
-
-    /// ‖h‖
+    /// ‖h‖, direct gradient included.
     member _.HypergradientNorm = hypergradientNorm
-
-    /// What the best-response vjp did.
+    /// What the method did.
     member _.Response = response
 
-/// What one base step did, numbers alone; `Meta` is null unless a meta step followed it.
+/// What one base step did, numbers alone.
 [<NoComparison>]
 type StepReport =
     {
         /// base steps taken, this one included
         Step: int64
+        /// NaN if the step was skipped before its loss was known to be finite
         BaseLoss: float
+        /// the meta step that followed, or null
         Meta: MetaReport
+        /// why the step was left out, or null
+        Skipped: string
     }
 
 namespace Sama.Functional
@@ -75,7 +74,7 @@ module RunState =
     /// Frees every tensor of a state.
     let dispose (state: RunState) : unit = (state :> IDisposable).Dispose()
 
-/// Runs of a problem: as pure steps from state to state, and the parts that the in-place run shares with them.
+/// Runs of a problem as pure steps from state to state, and what the in-place run shares with them.
 module Bilevel =
 
     /// The levels' initial parameters and rule states; the caller owns the result. ArgumentException names a parameter
@@ -93,7 +92,7 @@ module Bilevel =
               Seed = seed }
             |> RunState.map keep)
 
-    let private requireFinite step (level: Level) what (vector: Tensor) =
+    let internal requireFinite step (level: Level) what (vector: Tensor) =
         if not (Number.isFinite vector) then
             let culprit =
                 Scope.run (fun _ ->
@@ -111,66 +110,46 @@ module Bilevel =
         if not (Double.IsFinite loss) then
             raise (NonFiniteException(step, level.Name, "the loss"))
 
-    /// Base gradient at `parameters`, summed into `gradient` (zero before); the mean over micro-batches.
-    let internal baseStep
-        (problem: BilevelProblem)
-        seed
-        step
-        (parameters: Params[])
-        (gradient: Tensor)
-        state
-        : BaseStep * float =
+    /// The micro-batches of one base step, each a loss at its own draw.
+    let internal micros (problem: BilevelProblem) seed (step: int64) : (Stops -> Params[] -> Tensor) list =
         let count = problem.Options.Accumulate
 
-        let micros =
-            [ for i in 0 .. count - 1 ->
-                  Problem.objective problem 0 (Problem.draw seed 0 (step * int64 count + int64 i)) ]
+        [ for i in 0 .. count - 1 -> Problem.objective problem 0 (Problem.draw seed 0 (step * int64 count + int64 i)) ]
+
+    /// The gradients at `vectors`, added into `gradients` (null: not asked for), and the loss; means over micro-batches.
+    let internal basePass (problem: BilevelProblem) step (vectors: Tensor[]) (gradients: Tensor[]) micros : float =
+        let share = 1.0 / float (List.length micros)
 
         let loss =
             micros
             |> List.sumBy (fun micro ->
-                let loss = micro PassKind.Base parameters
-                Autodiff.backward (if count = 1 then loss else loss * (1.0 / float count))
-                Number.read loss / float count)
+                Passes.gradient
+                    problem.Levels
+                    (Problem.precision problem)
+                    vectors
+                    gradients
+                    share
+                    (micro Record >> Autodiff.requireLoss)
+                |> Number.read)
 
+        let loss = loss * share
         requireFiniteLoss step problem.Levels[0] loss
-        requireFinite step problem.Levels[0] "the gradient" gradient
-
-        { Micros = micros
-          Theta = parameters[0].Vector
-          State = state
-          Gradient = gradient },
+        requireFinite step problem.Levels[0] "the gradient" gradients[0]
         loss
 
-    /// u and the next state of the base rule.
-    let internal baseUpdate (problem: BilevelProblem) step (taken: BaseStep) : Tensor * RuleState =
-        let u, next = problem.Levels[0].Rule.Step taken.State taken.Gradient taken.Theta
-        requireFinite step problem.Levels[0] "the update" u
-        u, next
+    /// Meta loss at `vectors`, its gradients added into `gradients`.
+    let internal metaPass (problem: BilevelProblem) seed step (vectors: Tensor[]) (gradients: Tensor[]) : float =
+        let top = problem.Levels.Length - 1
+        let draw = Problem.draw seed top (step / int64 problem.Options.Unroll)
+        let objective = Problem.objective problem top draw Detach
 
-    /// Total and direct gradient, response, and meta loss at (θₜ, λ).
-    let private differentiate (problem: BilevelProblem) seed step (vectors: Tensor[]) (taken: BaseStep) =
-        let metaDraw = Problem.draw seed 1 (step / int64 problem.Options.Unroll)
-        let gradients = vectors |> Array.map torch.zeros_like
+        let loss =
+            Passes.gradient problem.Levels (Problem.precision problem) vectors gradients 1.0 objective
+            |> Number.read
 
-        let parameters =
-            Array.map3 (fun (level: Level) v g -> Params.leaves level.Layout v g) problem.Levels vectors gradients
-
-        let loss = Problem.objective problem 1 metaDraw PassKind.Meta parameters
-        Autodiff.backward loss
-        let metaLoss = Number.read loss
-        requireFiniteLoss step problem.Levels[1] metaLoss
+        requireFiniteLoss step problem.Levels[top] loss
         requireFinite step problem.Levels[0] "the meta gradient" gradients[0]
-
-        let response =
-            problem.Method.BestResponse (BaseSolution.ofStep problem.Levels vectors taken) gradients[0]
-
-        let h = gradients[1] + response.Vector
-        requireFinite step problem.Levels[1] "the hypergradient" h
-        h, gradients[1], response, metaLoss
-
-    let internal hypergradient problem seed step vectors taken =
-        Problem.keepingBuffers problem (fun () -> differentiate problem seed step vectors taken)
+        loss
 
     /// True if a meta step follows base step number `step`, counted from 0.
     let internal metaDue (options: BilevelOptions) (step: int64) =
@@ -178,16 +157,7 @@ module Bilevel =
         (step + 1L) % unroll = 0L && step + 1L - unroll >= options.WarmUp
 
     let internal metaReport metaLoss (h: Tensor) (response: Response) : MetaReport =
-        let norm = Scope.run (fun _ -> Number.read (Number.norm h))
-        MetaReport(metaLoss, norm, response.Report)
-
-    let private frozenUpper (problem: BilevelProblem) (vectors: Tensor[]) =
-        [| for i in 1 .. vectors.Length - 1 -> Params.frozen problem.Levels[i].Layout vectors[i] |]
-
-    /// What a base pass sees: leaves of θ, the levels above frozen.
-    let internal basePass (problem: BilevelProblem) (vectors: Tensor[]) (gradient: Tensor) : Params[] =
-        [| Params.leaves problem.Levels[0].Layout vectors[0] gradient
-           yield! frozenUpper problem vectors |]
+        MetaReport(metaLoss, Scope.run (fun _ -> Number.read (Reduce.norm h)), response.Report)
 
     /// Points modules back at live, trainable vectors.
     let internal rebind (problem: BilevelProblem) (vectors: Tensor[]) : unit =
@@ -196,93 +166,179 @@ module Bilevel =
                 if level.Module.IsSome then
                     level.Bind(Params.probe level.Layout vector))
 
-    let private one (problem: BilevelProblem) (state: RunState) =
-        let vectors = [| for level in state.Levels -> level.Vector |]
-        let gradient = torch.zeros_like vectors[0]
-        let seen = basePass problem vectors gradient
+    let internal vectorsOf (state: RunState) : Tensor[] =
+        [| for level in state.Levels -> level.Vector |]
 
-        let taken, loss =
-            baseStep problem state.Seed state.Step seen gradient state.Levels[0].Rule
+    /// True if the base pass is to give ∂L_base/∂λ too.
+    let internal wantsLambdaGradient (problem: BilevelProblem) =
+        List.contains BaseLambdaGradient problem.Method.Needs
 
-        let u, next = baseUpdate problem state.Step taken
-        let theta = vectors[0] - u
-        vectors, taken, loss, theta, next
+    /// One base step from the last of `states` (latest first), not yet taken; the earlier ones are its history.
+    let private baseStep (problem: BilevelProblem) (states: RunState list) : BaseStep * float =
+        let state = states.Head
+        let vectors = vectorsOf state
+        let gradients = vectors |> Array.map torch.zeros_like
+        let micros' = micros problem state.Seed state.Step
 
-    let private advance (problem: BilevelProblem) (state: RunState) : RunState * StepReport =
-        let vectors, taken, loss, theta, next = one problem state
+        let wanted =
+            if wantsLambdaGradient problem then
+                gradients
+            else
+                Array.append [| gradients[0] |] (Array.create (vectors.Length - 1) null)
 
-        let report meta =
+        let loss = basePass problem state.Step vectors wanted micros'
+
+        let history count =
+            let past = states |> List.truncate count |> List.rev
+
+            struct (past.Head.Theta,
+                    past.Head.Levels[0].Rule,
+                    [ for state in past -> micros problem state.Seed state.Step ])
+
+        { Micros = micros'
+          Theta = vectors[0]
+          State = state.Levels[0].Rule
+          Gradient = gradients[0]
+          LambdaGradient =
+            (if isNull wanted[1] then
+                 null
+             else
+                 Linearization.joined wanted[1..])
+          History = fun count -> history (if count = 0 then problem.Options.Unroll else count) },
+        loss
+
+    let private take (problem: BilevelProblem) step (taken: BaseStep) : Tensor * RuleState =
+        let u, next = problem.Levels[0].Rule.Step taken.State taken.Gradient taken.Theta
+        requireFinite step problem.Levels[0] "the update" u
+        taken.Theta - u, next
+
+    let private solution (problem: BilevelProblem) (upper: Tensor[]) (taken: BaseStep) (theta: Tensor) : IBaseSolution =
+        BaseSolution.ofStep
+            problem.Levels
+            upper
+            taken
+            { After = fun () -> theta
+              Scratch = fun () -> torch.empty_like theta
+              AdaptInPlace = fun v -> v.copy_ (BaseSolution.adapt problem.Levels[0].Rule taken v) |> ignore }
+
+    /// Total and direct gradient, response, meta loss behind a base step that leads to `theta`.
+    let private differentiate (problem: BilevelProblem) (state: RunState) (taken: BaseStep) (theta: Tensor) =
+        Problem.keepingBuffers problem (fun () ->
+            let upper = (vectorsOf state)[1..]
+            let vectors = Array.append [| theta |] upper
+            let gradients = vectors |> Array.map torch.zeros_like
+            let metaLoss = metaPass problem state.Seed state.Step vectors gradients
+            let at = solution problem upper taken theta
+
+            let response, direct =
+                if upper.Length = 1 then
+                    problem.Method.BestResponse at gradients[0], gradients[1]
+                else
+                    let draw = Problem.draw state.Seed 1 (state.Step / int64 problem.Options.Unroll)
+                    let middle = Problem.objective problem 1 draw Detach
+                    Chain.respond problem middle taken.Micros state.Levels[1].Rule at vectors gradients, gradients[2]
+
+            let h = direct + response.Vector
+            requireFinite state.Step (Array.last problem.Levels) "the hypergradient" h
+            h, direct, response, metaLoss)
+
+    let private withBase vector rule (state: RunState) =
+        { state with
+            Levels = [| { Vector = vector; Rule = rule }; yield! Seq.tail state.Levels |]
+            Step = state.Step + 1L }
+
+    let private requireTwoLevels (problem: BilevelProblem) =
+        if problem.Levels.Length <> 2 then
+            invalidArg (nameof problem) "runs have two levels; Hypergradient.at takes three, for a loop of your own"
+
+    let private advance (problem: BilevelProblem) (states: RunState list) : RunState * StepReport =
+        let state = states.Head
+
+        let report loss meta skipped =
             { Step = state.Step + 1L
               BaseLoss = loss
-              Meta = meta }
+              Meta = meta
+              Skipped = skipped }
 
-        let moved theta upper =
-            { state with
-                Levels = [| { Vector = theta; Rule = next }; upper |]
-                Step = state.Step + 1L }
+        try
+            let taken, loss = baseStep problem states
+            let theta, next = take problem state.Step taken
 
-        if not (metaDue problem.Options state.Step) then
-            moved theta state.Levels[1], report null
-        else
-            let after = Array.append [| theta |] vectors[1..]
+            if not (metaDue problem.Options state.Step) then
+                withBase theta next state, report loss null null
+            else
+                let h, _, response, metaLoss = differentiate problem state taken theta
+                let lambda = state.Levels[1]
+                let u, metaNext = problem.Levels[1].Rule.Step lambda.Rule h lambda.Vector
+                requireFinite state.Step problem.Levels[1] "the update" u
+                let theta = response.Move |> Option.fold (fun theta move -> theta + move) theta
+                let moved = withBase theta next state
 
-            let h, _, response, metaLoss =
-                hypergradient problem state.Seed state.Step after taken
-
-            let u, metaNext = problem.Levels[1].Rule.Step state.Levels[1].Rule h state.Lambda
-
-            let theta =
-                match response.Move with
-                | Some move -> theta + move
-                | None -> theta
-
-            moved
-                theta
-                { Vector = state.Lambda - u
-                  Rule = metaNext },
-            report (metaReport metaLoss h response)
+                { moved with
+                    Levels =
+                        [| moved.Levels[0]
+                           { Vector = lambda.Vector - u
+                             Rule = metaNext } |] },
+                report loss (metaReport metaLoss h response) null
+        with :? NonFiniteException as e when problem.Options.NonFinite = NonFinitePolicy.Skip ->
+            { state with Step = state.Step + 1L }, report nan null e.Message
 
     let private keepingModules (problem: BilevelProblem) (state: RunState) body =
         try
             Scope.run body
         finally
-            rebind problem [| for level in state.Levels -> level.Vector |]
+            rebind problem (vectorsOf state)
 
     /// Base steps up to the next meta step (`Unroll` of them from a window's start), and that one, unless warm-up
     /// lasts. Pure: the state given is untouched, the caller owns both. Modules are left looking at the state given.
     let step (problem: BilevelProblem) (state: RunState) : RunState * StepReport list =
+        requireTwoLevels problem
+
         keepingModules problem state (fun keep ->
-            let rec window state reports =
-                let next, report = advance problem state
+            let rec window (states: RunState list) reports =
+                let next, report = advance problem states
                 let reports = report :: reports
 
                 if next.Step % int64 problem.Options.Unroll = 0L then
                     RunState.map keep next, List.rev reports
                 else
-                    window next reports
+                    window (next :: states) reports
 
-            window state [])
+            window [ state ] [])
 
-    /// The hypergradient at a point: one base step is tried from the state (its batch, masks and rule state), the meta
-    /// gradient is taken behind it. Total, direct gradient and report; nothing changes, the caller owns both vectors.
-    let compute (problem: BilevelProblem) (state: RunState) : Tensor * Tensor * Report =
+    /// Base steps from the state, as many as the method looks back on; the meta gradient is taken behind them.
+    let internal compute (problem: BilevelProblem) (state: RunState) : Tensor * Tensor * Report =
         keepingModules problem state (fun keep ->
             Problem.keepingBuffers problem (fun () ->
-                let vectors, taken, _, theta, _ = one problem state
-                let after = Array.append [| theta |] vectors[1..]
-                let h, direct, response, _ = hypergradient problem state.Seed state.Step after taken
+                let rec behind (states: RunState list) count =
+                    let taken, _ = baseStep problem states
+                    let theta, next = take problem states.Head.Step taken
+
+                    if count = 1 then
+                        states.Head, taken, theta
+                    else
+                        behind (withBase theta next states.Head :: states) (count - 1)
+
+                let last, taken, theta = behind [ state ] (Problem.history problem)
+                let h, direct, response, _ = differentiate problem last taken theta
                 keep h, keep direct, response.Report))
+
+    /// The meta loss at the state, on the meta batch of its step.
+    let internal metaLossAt (problem: BilevelProblem) (state: RunState) : float =
+        keepingModules problem state (fun _ ->
+            Problem.keepingBuffers problem (fun () ->
+                let vectors = vectorsOf state
+                metaPass problem state.Seed state.Step vectors (vectors |> Array.map torch.zeros_like)))
 
     /// Base steps alone, from the state, until ‖u‖ ≤ tolerance or `maxSteps` are taken. Pure; the report has ‖u‖ as its
     /// residual, and says whether it converged.
     let solve (problem: BilevelProblem) (tolerance: float) (maxSteps: int) (state: RunState) : RunState * Report =
-        let upper = state.Levels[1]
-
         let rec iterate (current: RunState) count =
             let next, size =
                 keepingModules problem current (fun keep ->
-                    let _, taken, _, theta, rule = one problem current
-                    let size = Number.read (Number.norm (taken.Theta - theta))
+                    let taken, _ = baseStep problem [ current ]
+                    let theta, rule = take problem current.Step taken
+                    let size = Method.size (taken.Theta - theta)
 
                     { Vector = keep theta
                       Rule = RuleState.map keep rule },
@@ -292,19 +348,18 @@ module Bilevel =
                 current.Theta.Dispose()
                 RuleState.dispose current.Levels[0].Rule
 
-            let current =
-                { current with
-                    Levels = [| next; upper |]
-                    Step = current.Step + 1L }
+            let current = withBase next.Vector next.Rule current
 
             if size <= tolerance || count + 1 >= maxSteps then
                 let own (tensor: Tensor) = tensor.alias ()
 
+                let upper =
+                    [ for level in Seq.tail current.Levels ->
+                          { Vector = own level.Vector
+                            Rule = RuleState.map own level.Rule } ]
+
                 { current with
-                    Levels =
-                        [| next
-                           { Vector = own upper.Vector
-                             Rule = RuleState.map own upper.Rule } |] },
+                    Levels = [| next; yield! upper |] },
                 { Report.empty "solve" with
                     Residual = Nullable size
                     Converged = Nullable(size <= tolerance)

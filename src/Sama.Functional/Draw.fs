@@ -30,16 +30,32 @@ type PassKind =
     | Meta = 1
     | Perturbed = 2
 
+/// What a pass does with the features that are not differentiated.
+type internal Stops =
+    /// detach, and record what perturbed passes replay: a base pass
+    | Record
+    /// detach: a meta pass
+    | Detach
+    /// replay what the base pass recorded: a perturbed pass
+    | Replay
+    /// a leaf in the feature's place, beside the feature in its graph: the derivative through it is added by hand
+    | Follow of ResizeArray<struct (Tensor * Tensor)>
+
 /// One evaluation of a loss.
 [<Sealed>]
-type Pass internal (draw: Draw, kind: PassKind, record: Dictionary<string, Tensor>) =
+type Pass internal (draw: Draw, stops: Stops, record: Dictionary<string, Tensor>) =
     let seen = HashSet<string>()
 
     /// Batch and masks; equal in a base pass and its perturbed passes.
     member _.Draw = draw
 
     /// Why the loss is evaluated.
-    member _.Kind = kind
+    member _.Kind =
+        match stops with
+        | Record -> PassKind.Base
+        | Detach -> PassKind.Meta
+        | Replay
+        | Follow _ -> PassKind.Perturbed
 
     /// True where dropout and batch statistics are on.
     member _.Training = true
@@ -51,16 +67,20 @@ type Pass internal (draw: Draw, kind: PassKind, record: Dictionary<string, Tenso
         if not (seen.Add name) then
             raise (ArgumentException($"the stop-feature '{name}' is given twice in one pass", nameof name))
 
-        match kind with
-        | PassKind.Perturbed ->
+        match stops with
+        | Replay ->
             match record.TryGetValue name with
-            | true, recorded -> recorded
+            | true, recorded -> recorded.to_type tensor.dtype
             | _ -> raise (InvalidOperationException $"the base pass recorded no stop-feature '{name}'")
-        | PassKind.Base ->
+        | Record ->
             let stopped = tensor.detach ()
             record[name] <- stopped
             stopped
-        | _ -> tensor.detach ()
+        | Detach -> tensor.detach ()
+        | Follow features ->
+            let leaf = tensor.detach().requires_grad_ true
+            features.Add(struct (leaf, tensor))
+            leaf
 
 namespace Sama.Functional
 

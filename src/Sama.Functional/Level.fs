@@ -28,7 +28,7 @@ type Level =
             Module: TorchSharp.torch.nn.Module option
             Bind: Params -> unit
             /// the batch is fetched once a draw: a base pass and its perturbed passes see the same
-            Objective: Draw -> PassKind -> Levels -> Tensor
+            Objective: Draw -> Stops -> Levels -> Tensor
         }
 
 namespace Sama.Functional
@@ -44,7 +44,7 @@ module Level =
             let batch = data draw
             let record = System.Collections.Generic.Dictionary()
 
-            fun kind levels -> Draw.masks draw (fun () -> loss (Pass(draw, kind, record)) levels batch)
+            fun stops levels -> Draw.masks draw (fun () -> loss (Pass(draw, stops, record)) levels batch)
 
         { Name = name
           Layout = layout

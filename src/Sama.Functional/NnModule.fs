@@ -2,6 +2,8 @@ namespace Sama.Functional
 
 open System
 open System.Collections.Generic
+open System.Runtime.CompilerServices
+open System.Runtime.InteropServices
 open TorchSharp
 open Sama
 
@@ -15,6 +17,10 @@ module NnModule =
         [| for struct (name, p) in m.named_parameters () do
                if p.requires_grad && seen.Add p.Handle then
                    name, p |]
+
+    let private sameStorage (a: Tensor) (b: Tensor) =
+        a.device_type <> DeviceType.CPU
+        || Unsafe.AreSame(&MemoryMarshal.GetReference a.bytes, &MemoryMarshal.GetReference b.bytes)
 
     let private named m =
         [ for name, p in trainable m -> name, (p :> Tensor) ]
@@ -53,6 +59,28 @@ module NnModule =
                         p.Gradients[i]
                     else
                         null)
+
+    /// InvalidOperationException naming a parameter whose gradient did not go into its slice of the flat gradient: the
+    /// loss delegate broke the alias (`zero_grad()`, `to(dtype)`, `backward`).
+    let internal checkAliases (m: torch.nn.Module) (p: Params) : unit =
+        if p.Mode = Leaves && not (isNull p.Gradients) then
+            let parameters = trainable m
+
+            if parameters.Length <> p.Gradients.Length then
+                invalidOp
+                    "the module's parameters changed during the pass: freeze or add them before the problem is made"
+
+            for i in 0 .. parameters.Length - 1 do
+                let _, parameter = parameters[i]
+                use gradient = parameter.grad
+
+                if
+                    isNull gradient
+                    || not (sameStorage gradient p.Gradients[i])
+                    || not (sameStorage parameter p.Views[i])
+                then
+                    invalidOp
+                        $"parameter '{p.Layout.Slices[i].Name}' lost its gradient during the pass: the loss delegate must not call zero_grad(), to(), backward() or a module optimizer"
 
     /// Runs `pass` and puts the module's buffers back as they were: only base passes may update them.
     let keepingBuffers (modules: torch.nn.Module list) (pass: unit -> 'result) : 'result =

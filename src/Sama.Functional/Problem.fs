@@ -2,6 +2,19 @@ namespace Sama
 
 open System
 
+/// What a run does when a loss, gradient or update is not finite.
+type NonFinitePolicy =
+    /// NonFiniteException, the state as it was before the step
+    | Stop = 0
+    /// the step is left out, θ, λ and rule states stay as they were, and its report says so
+    | Skip = 1
+
+/// The type in which base and meta passes compute. Vectors, rules and perturbed passes keep the parameters' own type: in
+/// bfloat16 θ ± εv is mostly below one unit in the last place.
+type Precision =
+    | Own = 0
+    | BFloat16 = 1
+
 /// How a problem is run.
 [<NoComparison>]
 type BilevelOptions =
@@ -12,13 +25,17 @@ type BilevelOptions =
         WarmUp: int64
         /// micro-batches a base step; their draws have steps t·Accumulate + i
         Accumulate: int
+        NonFinite: NonFinitePolicy
+        Precision: Precision
     }
 
-    /// One base step per meta step, no warm-up, one batch a step.
+    /// One base step per meta step, no warm-up, one batch a step, stop at what is not finite, the parameters' own type.
     static member Default =
         { Unroll = 1
           WarmUp = 0L
-          Accumulate = 1 }
+          Accumulate = 1
+          NonFinite = NonFinitePolicy.Stop
+          Precision = Precision.Own }
 
 /// Levels from the lowest up, and how the upper one's hypergradient is found.
 [<NoComparison; NoEquality>]
@@ -28,6 +45,9 @@ type BilevelProblem =
           Method: HypergradientMethod
           Options: BilevelOptions }
 
+    /// The levels' names, from the lowest up.
+    member problem.LevelNames = problem.Levels |> Array.map _.Name
+
 namespace Sama.Functional
 
 open TorchSharp
@@ -36,11 +56,40 @@ open Sama
 /// Problems, composed and checked before anything runs.
 module Problem =
 
-    /// Base level first, then the meta level. ArgumentException, with the reason, for options out of range, levels of
-    /// one name, and a method that the levels cannot serve.
+    let private requireServed (options: BilevelOptions) (method: HypergradientMethod) (levels: Level list) =
+        let refuse reason =
+            invalidArg (nameof method) $"{method.Name} cannot be used here: {reason}"
+
+        let below = List.take (levels.Length - 1) levels
+
+        if levels.Length > 2 && method.Adjoint.IsNone then
+            refuse
+                "more than two levels need a method that solves for its adjoint (exact, conjugateGradient, neumann, …)"
+
+        for level in below do
+            for need in method.Needs do
+                match need with
+                | Adaptation ->
+                    match level.Rule.Adapt with
+                    | Error reason -> refuse reason
+                    | Ok _ -> ()
+                | SecondDerivatives when levels |> List.exists _.Module.IsSome ->
+                    refuse "a module cannot be differentiated twice; give the model as a function of Params"
+                | ElementwiseRule when not level.Rule.Elementwise ->
+                    refuse $"the rule of level '{level.Name}' couples coordinates"
+                | History steps when steps > options.Unroll ->
+                    refuse $"it goes through {steps} base steps, more than Unroll ({options.Unroll})"
+                | AtMost size when level.Layout.Length > size ->
+                    refuse
+                        $"level '{level.Name}' has {level.Layout.Length} parameters, its limit is {size}; conjugateGradient and neumann have none"
+                | _ -> ()
+
+    /// Levels from the lowest up, the last one the meta level; runs have two, `Hypergradient.at` takes three.
+    /// ArgumentException, with the reason, for options out of range, levels of one name, and a method that the levels
+    /// cannot serve.
     let create (options: BilevelOptions) (method: HypergradientMethod) (levels: Level list) : BilevelProblem =
-        if levels.Length <> 2 then
-            invalidArg (nameof levels) $"a problem has a base and a meta level, {levels.Length} were given"
+        if levels.Length < 2 || levels.Length > 3 then
+            invalidArg (nameof levels) $"a problem has two or three levels, {levels.Length} were given"
 
         for name, twice in levels |> List.countBy _.Name do
             if twice > 1 then
@@ -51,19 +100,31 @@ module Problem =
                 (nameof options)
                 $"Unroll ({options.Unroll}) and Accumulate ({options.Accumulate}) are at least 1, WarmUp ({options.WarmUp}) at least 0"
 
-        let refuse reason =
-            invalidArg (nameof method) $"{method.Name} cannot be used here: {reason}"
-
-        for need in method.Needs do
-            match need, levels.Head.Rule.Adapt with
-            | Adaptation, Error reason -> refuse reason
-            | SecondDerivatives, _ when levels |> List.exists _.Module.IsSome ->
-                refuse "a module cannot be differentiated twice; give the model as a function of Params"
-            | _ -> ()
+        requireServed options method levels
 
         { Levels = Array.ofList levels
           Method = method
           Options = options }
+
+    /// The same problem with another method; refused as `create` does.
+    let withMethod (method: HypergradientMethod) (problem: BilevelProblem) : BilevelProblem =
+        requireServed problem.Options method (List.ofArray problem.Levels)
+        { problem with Method = method }
+
+    let internal precision (problem: BilevelProblem) : torch.ScalarType option =
+        if problem.Options.Precision = Precision.BFloat16 then
+            Some torch.bfloat16
+        else
+            None
+
+    /// Base steps that the method looks back on, the last one included.
+    let internal history (problem: BilevelProblem) : int =
+        problem.Method.Needs
+        |> List.tryPick (function
+            | History 0 -> Some problem.Options.Unroll
+            | History steps -> Some steps
+            | _ -> None)
+        |> Option.defaultValue 1
 
     /// Runs `body` and puts every module's buffers back: only base passes may update them. It surrounds forward and
     /// backward, since the backward of a normalisation checks that its buffers are as the forward left them.
@@ -71,13 +132,13 @@ module Problem =
         NnModule.keepingBuffers (problem.Levels |> Seq.choose _.Module |> List.ofSeq) body
 
     /// One level's loss at a draw, as a function of every level's parameters.
-    let internal objective (problem: BilevelProblem) (index: int) (draw: Draw) : PassKind -> Params[] -> Tensor =
+    let internal objective (problem: BilevelProblem) (index: int) (draw: Draw) : Stops -> Params[] -> Tensor =
         let names = problem.Levels |> Array.map _.Name
         let loss = problem.Levels[index].Objective draw
 
-        fun kind parameters ->
+        fun stops parameters ->
             Array.iter2 (fun level p -> level.Bind p) problem.Levels parameters
-            loss kind (Levels(names, parameters))
+            loss stops (Levels(names, parameters))
 
     let internal draw (seed: int64) (stream: int) (step: int64) : Draw =
         { Seed = seed
@@ -95,7 +156,8 @@ module Problem =
                         Array.map2 (fun level v -> Params.probe level.Layout v) problem.Levels vectors
 
                     keepingBuffers problem (fun () ->
-                        objective problem index (draw seed index 0L) PassKind.Base parameters
+                        objective problem index (draw seed index 0L) Record parameters
+                        |> Autodiff.requireLoss
                         |> Autodiff.backward)
 
                     let leaves =
@@ -120,7 +182,7 @@ module Problem =
                     $"parameter '{level.Layout.Slices[i].Name}' of level '{level.Name}' does not influence the loss of level {which}"
             | None -> ())
 
-    /// ArgumentException naming a parameter of θ that the base loss does not see, or of λ that no loss sees.
+    /// ArgumentException naming a parameter that neither its own level's loss nor one below it sees.
     let internal checkConnections (problem: BilevelProblem) (vectors: Tensor[]) (seed: int64) : unit =
-        requireConnected problem vectors seed 0 [ 0 ]
-        requireConnected problem vectors seed 1 [ 0; 1 ]
+        for level in 0 .. problem.Levels.Length - 1 do
+            requireConnected problem vectors seed level [ 0..level ]

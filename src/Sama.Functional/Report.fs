@@ -15,6 +15,8 @@ type Report =
         Epsilon: Nullable<float>
         /// relative residual of the adjoint system
         Residual: Nullable<float>
+        /// 2-norm condition number of the adjoint system
+        ConditionNumber: Nullable<float>
         /// null for a method that does not iterate
         Converged: Nullable<bool>
         /// passes over the base loss
@@ -55,6 +57,7 @@ module Report =
           ActiveNorm = Nullable()
           Epsilon = Nullable()
           Residual = Nullable()
+          ConditionNumber = Nullable()
           Converged = Nullable()
           Passes = 0
           Products = 0

@@ -6,68 +6,160 @@ open Sama
 
 /// The in-place run: the same steps as `Bilevel.step`, on vectors that live as long as the run. The initial state is
 /// borrowed and copied. Not thread-safe.
+///
+/// A step that takes a meta step leaves θ, λ and the rules' states alone until everything is known: θₜ lies in `next`,
+/// which is lent as scratch afterwards, the meta gradient is adapted where it lies. So a step that fails has changed
+/// nothing, and SAMA adds two vectors of θ's length to the θ, g and rule state of plain training.
 [<Sealed>]
 type BilevelRun(problem: BilevelProblem, initial: RunState) =
+    do
+        if problem.Levels.Length <> 2 then
+            invalidArg (nameof problem) "runs have two levels; Hypergradient.at takes three, for a loop of your own"
+
     let own (tensor: Tensor) = Scope.detach (tensor.clone ())
     let mutable state = RunState.map own initial
-    let vectors = [| for level in state.Levels -> level.Vector |]
-    let gradient = own vectors[0]
-    let previous = own vectors[0]
-    let restore () = Bilevel.rebind problem vectors
-    do restore ()
+    let theta, lambda = state.Theta, state.Lambda
+    let zeros (like: Tensor) = Scope.detach (torch.zeros_like like)
+    let gradient = zeros theta
+    let h = zeros lambda
+    // made when the first meta step is due
+    let next = lazy (zeros theta)
+    let metaGradient = lazy (zeros theta)
+    let lambdaGradient = lazy (zeros lambda)
+    let rules = problem.Levels |> Array.map _.Rule
+    let live = [| theta; lambda |]
+    let restore () = Bilevel.rebind problem live
 
-    let replace (index: int) (rule: RuleState) =
-        let old = state.Levels[index].Rule
-        let rule = RuleState.map own rule
+    /// Where the differentiated steps of the window begin, if the method looks back on more than one.
+    let mutable snapshot: struct (Tensor * RuleState * int64) voption = ValueNone
+
+    let forget () =
+        match snapshot with
+        | ValueSome(struct (theta, rule, _)) ->
+            theta.Dispose()
+            RuleState.dispose rule
+        | ValueNone -> ()
+
+        snapshot <- ValueNone
+
+    let remember () =
+        let back = Problem.history problem
+
+        if back > 1 && Bilevel.metaDue problem.Options (state.Step + int64 back - 1L) then
+            forget ()
+            snapshot <- ValueSome(struct (own theta, RuleState.map own state.Levels[0].Rule, state.Step))
+
+    let history _ =
+        match snapshot with
+        | ValueSome(struct (theta, rule, first)) ->
+            struct (theta, rule, [ for step in first .. state.Step -> Bilevel.micros problem state.Seed step ])
+        | ValueNone -> struct (theta, state.Levels[0].Rule, [ Bilevel.micros problem state.Seed state.Step ])
+
+    /// θₜ = θₜ₋₁ − u, into `next`.
+    let preview () =
+        rules[0].InPlace.Update false state.Levels[0].Rule gradient theta next.Value
+        |> ignore
+
+        next.Value.neg_().add_ theta |> ignore
+
+    let work =
+        let mutable lent = false
+
+        fun () ->
+            lent <- false
+
+            { After =
+                fun () ->
+                    if lent then
+                        preview ()
+                        lent <- false
+
+                    next.Value
+              Scratch =
+                fun () ->
+                    lent <- true
+                    next.Value
+              AdaptInPlace = fun v -> rules[0].InPlace.AdaptInto state.Levels[0].Rule gradient theta v }
+
+    /// The hypergradient into h; θ, λ and the rules' states are only read.
+    let hypergradient micros =
+        preview ()
+        Bilevel.requireFinite state.Step problem.Levels[0] "the update" next.Value
+        metaGradient.Value.zero_ () |> ignore
+
+        let metaLoss =
+            Bilevel.metaPass problem state.Seed state.Step [| next.Value; lambda |] [| metaGradient.Value; h |]
+
+        let taken =
+            { Micros = micros
+              Theta = theta
+              State = state.Levels[0].Rule
+              Gradient = gradient
+              LambdaGradient =
+                if Bilevel.wantsLambdaGradient problem then
+                    lambdaGradient.Value
+                else
+                    null
+              History = history }
+
+        let at = BaseSolution.ofStep problem.Levels [| lambda |] taken (work ())
+        let response = problem.Method.BestResponse at metaGradient.Value
+        h.add_ response.Vector |> ignore
+        Bilevel.requireFinite state.Step problem.Levels[1] "the hypergradient" h
+        response, Bilevel.metaReport metaLoss h response
+
+    /// The rule's step on a level, its gradient vector overwritten by u.
+    let update index (gradient: Tensor) =
+        let level = state.Levels[index]
+
+        let rule =
+            rules[index].InPlace.Update true level.Rule gradient level.Vector gradient
+
+        level.Vector.sub_ gradient |> ignore
+        rule
+
+    let step () =
+        remember ()
+        let due = Bilevel.metaDue problem.Options state.Step
+        gradient.zero_ () |> ignore
+        h.zero_ () |> ignore
+        let micros = Bilevel.micros problem state.Seed state.Step
+
+        let ofLambda =
+            if due && Bilevel.wantsLambdaGradient problem then
+                lambdaGradient.Value.zero_ ()
+            else
+                null
+
+        let loss = Bilevel.basePass problem state.Step live [| gradient; ofLambda |] micros
+
+        let meta =
+            if due then
+                Some(Problem.keepingBuffers problem (fun () -> hypergradient micros))
+            else
+                None
+
+        // everything is known: from here on nothing fails
+        let baseRule = update 0 gradient
+
+        let metaRule =
+            match meta with
+            | Some(response, _) ->
+                response.Move |> Option.iter (fun move -> theta.add_ move |> ignore)
+                update 1 h
+            | None -> state.Levels[1].Rule
 
         state <-
             { state with
-                Levels =
-                    state.Levels
-                    |> Seq.mapi (fun i level -> if i = index then { level with Rule = rule } else level)
-                    |> Array.ofSeq }
-
-        RuleState.dispose old
-
-    let metaStep taken =
-        let h, _, response, metaLoss =
-            Bilevel.hypergradient problem state.Seed state.Step vectors taken
-
-        let u, next = problem.Levels[1].Rule.Step state.Levels[1].Rule h vectors[1]
-        let report = Bilevel.metaReport metaLoss h response
-        response.Move |> Option.iter (fun move -> vectors[0].add_ move |> ignore)
-        vectors[1].sub_ u |> ignore
-        replace 1 next
-        report
-
-    let step () =
-        let due = Bilevel.metaDue problem.Options state.Step
-        gradient.zero_ () |> ignore
-        let seen = Bilevel.basePass problem vectors gradient
-
-        let taken, loss =
-            Bilevel.baseStep problem state.Seed state.Step seen gradient state.Levels[0].Rule
-
-        let u, next = Bilevel.baseUpdate problem state.Step taken
-        previous.copy_ vectors[0] |> ignore
-        vectors[0].sub_ u |> ignore
-
-        let meta =
-            try
-                if due then
-                    metaStep { taken with Theta = previous }
-                else
-                    null
-            with _ ->
-                vectors[0].copy_ previous |> ignore
-                reraise ()
-
-        replace 0 next
-        state <- { state with Step = state.Step + 1L }
+                Step = state.Step + 1L
+                Levels = [| { Vector = theta; Rule = baseRule }; { Vector = lambda; Rule = metaRule } |] }
 
         { Step = state.Step
           BaseLoss = loss
-          Meta = meta }
+          Meta = meta |> Option.map snd |> Option.toObj
+          Skipped = null }
+
+    do restore ()
 
     /// The problem that is run.
     member _.Problem = problem
@@ -76,16 +168,24 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
     member _.StepsTaken = state.Step
 
     /// The live base parameters; borrowed, they change with the next step.
-    member _.Theta = Params.frozen problem.Levels[0].Layout vectors[0]
+    member _.Theta = Params.frozen problem.Levels[0].Layout theta
 
     /// The live meta parameters; borrowed, they change with the next step.
-    member _.Lambda = Params.frozen problem.Levels[1].Layout vectors[1]
+    member _.Lambda = Params.frozen problem.Levels[1].Layout lambda
 
     /// One base step, and the meta step if one is due. If it throws, the state is the one before it, and modules look
-    /// at it. NonFiniteException names step, level and parameter.
+    /// at it. NonFiniteException names step, level and parameter; with `NonFinitePolicy.Skip` the report does.
     member _.Step() : StepReport =
         try
-            Scope.run (fun _ -> step ())
+            try
+                Scope.run (fun _ -> step ())
+            with :? NonFiniteException as e when problem.Options.NonFinite = NonFinitePolicy.Skip ->
+                state <- { state with Step = state.Step + 1L }
+
+                { Step = state.Step
+                  BaseLoss = nan
+                  Meta = null
+                  Skipped = e.Message }
         finally
             restore ()
 
@@ -95,5 +195,12 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
     interface IDisposable with
         member _.Dispose() =
             RunState.dispose state
-            gradient.Dispose()
-            previous.Dispose()
+            forget ()
+
+            for tensor in
+                [ gradient
+                  h
+                  for made in [ next; metaGradient; lambdaGradient ] do
+                      if made.IsValueCreated then
+                          made.Value ] do
+                tensor.Dispose()

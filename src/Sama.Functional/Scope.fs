@@ -42,14 +42,6 @@ module internal Number =
     /// A floor that keeps 0/0 and √0 out of derivatives.
     let floor (tensor: Tensor) : Tensor = tensor.clamp_min (scalar (tiny tensor))
 
-    /// ‖x‖ as a 0-D float64 tensor, summed in float64 and scaled by max |x|: libtorch's float32 norm errs by 1 %
-    /// at 1e8 elements and underflows below 1e-23.
-    let norm (x: Tensor) : Tensor =
-        Scope.tensor (fun () ->
-            let largest = x.detach().abs().max ()
-            let unit = (x.detach () / floor largest).pow(scalar 2.0).sum torch.float64
-            unit.sqrt () * largest.to_type torch.float64)
-
     /// False if any entry is NaN or infinite: both survive a sum.
     let isFinite (x: Tensor) : bool =
         Scope.run (fun _ -> Double.IsFinite(read (x.detach().sum ())))

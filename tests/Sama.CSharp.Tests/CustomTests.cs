@@ -64,8 +64,8 @@ internal static class CustomTests
                 (at, v) =>
                 {
                     using var adapted = at.Adapt(v);
-                    using var product = at.MixedVjp(adapted);
-                    return (-product, Report.Create("mixed", passes: 1, products: 1));
+                    var linear = at.Linearize(at.ThetaBefore, false);
+                    return (-linear.LambdaVjp(adapted), Report.Create("mixed", passes: 1, products: 1));
                 },
                 Need.Adaptation, Need.SecondDerivatives);
             using var exact = new BilevelSolver(Problems.Ridge(method: mixed));

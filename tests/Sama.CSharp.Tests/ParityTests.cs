@@ -21,7 +21,7 @@ internal static class ParityTests
         Level Make(string name, string parameter, UpdateRule rule, Func<Pass, Params, Params, Tensor, Tensor> loss) =>
             F.Level.create(name, ListModule.OfSeq([Tuple.Create(parameter, zeros(4, dtype: float64))]), rule, data, FuncConvert.FromFunc(loss));
         return F.Problem.create(
-            new BilevelOptions(unroll, 0, 1),
+            new BilevelOptions(unroll, 0, 1, NonFinitePolicy.Stop, Precision.Own),
             method,
             ListModule.OfSeq([
                 Make("ridge", "w", rule, (_, theta, lambda, rows) => Error(theta["w"], rows) + (lambda["log"].exp() * theta["w"].square()).sum()),

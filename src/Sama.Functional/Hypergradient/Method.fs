@@ -1,11 +1,19 @@
 namespace Sama
 
-/// What a method asks of the problem it is used in.
+/// What a method asks of the problem it is used in; checked when the problem is composed.
 type Need =
     /// the base rule's adaptation
     | Adaptation
     /// models that are functions of Params
     | SecondDerivatives
+    /// a base rule that acts on each coordinate by itself
+    | ElementwiseRule
+    /// ∂L_base/∂λ from the base pass itself
+    | BaseLambdaGradient
+    /// the last base steps; 0: all since the last meta step
+    | History of steps: int
+    /// no more base parameters than this
+    | AtMost of parameters: int64
 
 /// (dθ*/dλ)ᵀ v; the move that θ is left with, if any; what was done. Tensors are the caller's.
 [<NoComparison; NoEquality>]
@@ -15,44 +23,82 @@ type Response =
           Move: Tensor option
           Report: Report }
 
+/// A solver of the adjoint system: p with (dθ*/dλ)ᵀ v = −(∂g/∂λ)ᵀ p, from the solution and its linearization.
+[<NoComparison; NoEquality>]
+type internal Adjoint =
+    { Centre: Centre
+      FollowStops: bool
+      Solve: IBaseSolution -> ILinearization -> Tensor -> Tensor * Report }
+
 /// A best-response vjp v ↦ (dθ*/dλ)ᵀ v, and what it needs.
 [<NoComparison; NoEquality>]
 type HypergradientMethod =
     internal
-        { Name: string
-          Needs: Need list
-          BestResponse: IBaseSolution -> Tensor -> Response }
+        {
+            Name: string
+            Needs: Need list
+            /// may overwrite v
+            BestResponse: IBaseSolution -> Tensor -> Response
+            /// for methods that solve for p; more than two levels need it
+            Adjoint: Adjoint option
+        }
 
     override self.ToString() = self.Name
 
-/// Where SAMA's difference is centred: θₜ₋₁, where it tends to the one-step-unrolled response, or θₜ.
-type Centre =
-    | PreUpdate = 0
-    | PostUpdate = 1
+namespace Sama.Functional
 
-/// The coordinates over which ε = α/‖v‖ takes its norm: those whose loss gradient is not zero, or all.
-type PerturbationNorm =
-    | Active = 0
-    | All = 1
+open System
+open TorchSharp
+open Sama
 
-/// Options of SAMA.
-[<NoComparison>]
-type SamaOptions =
-    {
-        /// α of ε = α/‖v‖; null: 1e-2, in float64 1e-5
-        Alpha: System.Nullable<float>
-        Norm: PerturbationNorm
-        Centre: Centre
-        /// one pass at c + εv against the centre's own gradient
-        OneSided: bool
-        /// κ: afterwards θ moves by −κεv; 0 is off
-        Nudge: float
-    }
+/// What the methods share.
+module internal Method =
 
-    /// Central difference at θₜ₋₁, norm over active coordinates, no nudge.
-    static member Default =
-        { Alpha = System.Nullable()
-          Norm = PerturbationNorm.Active
-          Centre = Centre.PreUpdate
-          OneSided = false
-          Nudge = 0.0 }
+    let theta (at: IBaseSolution) centre =
+        if centre = Centre.PreUpdate then
+            at.ThetaBefore
+        else
+            at.Theta
+
+    /// The method whose response is −(∂g/∂λ)ᵀ p.
+    let ofAdjoint name needs (adjoint: Adjoint) : HypergradientMethod =
+        { Name = name
+          Needs = SecondDerivatives :: Adaptation :: needs
+          Adjoint = Some adjoint
+          BestResponse =
+            fun at v ->
+                Scope.run (fun keep ->
+                    let linear = at.Linearize(theta at adjoint.Centre, adjoint.FollowStops)
+                    let p, report = adjoint.Solve at linear v
+
+                    { Vector = keep (linear.LambdaVjp(p).neg_ ())
+                      Move = None
+                      Report = report }) }
+
+    /// (∂u/∂θ)ᵀ w = Hᵀ (∂u/∂g)ᵀ w + (the rule's decay).
+    let transposed (at: IBaseSolution) (linear: ILinearization) (w: Tensor) : Tensor =
+        Scope.tensor (fun () -> linear.ThetaVjp(at.Adapt w) + at.Decay w)
+
+    /// An elementwise rule has ∂u/∂θ = D H + E, D and E diagonal. With p = D q the adjoint system (∂u/∂θ)ᵀ q = v is
+    /// Hᵀ p + (E/D) p = v, symmetric where H is, and without decay (E = 0) free of the rule. Coordinates with D = 0 have
+    /// p = 0 and leave the system. The coordinates that stay (1 or 0), and E/D there.
+    let diagonals (at: IBaseSolution) : Tensor * Tensor =
+        let ones = torch.ones_like at.ThetaBefore
+        let d, e = at.Adapt ones, at.Decay ones
+        let stay = d.ne (Number.scalar 0.0)
+        stay.to_type d.dtype, torch.where (stay, e / torch.where (stay, d, ones), torch.zeros_like d)
+
+    let size (x: Tensor) : float =
+        Scope.run (fun _ -> Number.read (Reduce.norm x))
+
+    let positive name (value: float) =
+        if not (value > 0.0 && Double.IsFinite value) then
+            invalidArg name $"{name} is a positive number, not {value}"
+
+    let nonNegative name (value: float) =
+        if not (value >= 0.0 && Double.IsFinite value) then
+            invalidArg name $"{name} is a finite number of at least 0, not {value}"
+
+    let atLeast (least: int) name (value: int) =
+        if value < least then
+            invalidArg name $"{name} is at least {least}, not {value}"

@@ -1,0 +1,23 @@
+namespace Sama.Functional
+
+open TorchSharp
+open Sama
+
+/// Reverse mode through the base steps themselves (`Unrolling`): exact for the trajectory, and for θ* in the limit.
+module internal Unrolled =
+
+    let method name (o: UnrolledOptions) : HypergradientMethod =
+        Method.atLeast 0 "Steps" o.Steps
+        Method.atLeast 0 "Last" o.Last
+
+        if o.Steps > 0 && o.Last > o.Steps then
+            invalidArg "Last" $"Last ({o.Last}) is at most Steps ({o.Steps})"
+
+        { Name = name
+          Needs = [ SecondDerivatives; History o.Steps ]
+          Adjoint = None
+          BestResponse =
+            fun at v ->
+                { Vector = at.Unrolled(o, v)
+                  Move = None
+                  Report = Report.empty name } }
