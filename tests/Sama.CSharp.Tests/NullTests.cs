@@ -37,6 +37,10 @@ internal static class NullTests
         throw new NotSupportedException($"no sample of {type}: add one");
     }
 
+    private static string Short(Type type) => type.IsGenericType
+        ? $"{type.Name.Split('`')[0]}<{string.Join(", ", type.GenericTypeArguments.Select(Short))}>"
+        : type.Name;
+
     private static MethodBase Close(MethodBase method) =>
         method is MethodInfo { IsGenericMethodDefinition: true } open ? open.MakeGenericMethod(typeof(int)) : method;
 
@@ -51,7 +55,7 @@ internal static class NullTests
         from method in Methods
         from parameter in method.GetParameters()
         where !parameter.ParameterType.IsValueType && new NullabilityInfoContext().Create(parameter).WriteState == NullabilityState.NotNull
-        select Case($"null as {parameter.Name} of {method.DeclaringType!.Name}.{method.Name} with {method.GetParameters().Length} arguments", () =>
+        select Case($"null as {parameter.Name} of {method.DeclaringType!.Name}.{method.Name} ({string.Join(", ", method.GetParameters().Select(p => Short(p.ParameterType)))})", () =>
         {
             var arguments = method.GetParameters().Select(p => p.Position == parameter.Position ? null : Sample(p)).ToArray();
             Refuses<ArgumentNullException>(parameter.Name!, () =>
