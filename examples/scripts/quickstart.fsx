@@ -24,7 +24,8 @@ let error (x: Tensor, y: Tensor) (w: Tensor) = (x.mv w - y).square().mean ()
 
 let problem =
     Problem.create
-        { BilevelOptions.Default with Unroll = 5 }
+        { BilevelOptions.Default with
+            Unroll = 5 }
         Hypergradient.sama
         [ Level.create "base" [ "w", torch.zeros 20L ] (adam 1e-2) ignore (fun _ theta lambda () ->
               error train theta["w"] + (lambda["log"].exp () * theta["w"].square ()).sum ())
@@ -32,7 +33,9 @@ let problem =
               error valid theta["w"]) ]
 
 let run = new BilevelRun(problem, Bilevel.start 0L problem)
-let on data = (error data run.Theta["w"]).item<float32> ()
+
+let on data =
+    (error data run.Theta["w"]).item<float32> ()
 
 for step in 1..2000 do
     run.Step() |> ignore

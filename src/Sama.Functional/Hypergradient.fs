@@ -237,7 +237,13 @@ module Hypergradient =
     /// state), against central differences of the meta loss with the base problem solved again at λ ± δd, along
     /// `directions` random directions d; and central SAMA as ε → 0 against the exact mixed derivative of the same pass. For
     /// base problems that converge: a fixed batch, no masks.
-    let check (problem: BilevelProblem) (tolerance: float) (maxSteps: int) (directions: int) (state: RunState) : CheckReport =
+    let check
+        (problem: BilevelProblem)
+        (tolerance: float)
+        (maxSteps: int)
+        (directions: int)
+        (state: RunState)
+        : CheckReport =
         Method.atLeast 1 (nameof directions) directions
 
         Scope.run (fun _ ->

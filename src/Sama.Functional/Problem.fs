@@ -147,7 +147,13 @@ module Problem =
           Rank = 0 }
 
     /// By one pass over each loss: ArgumentException naming a parameter on which none of `losses` depends.
-    let private requireConnected (problem: BilevelProblem) (vectors: Tensor[]) (seed: int64) (owner: int) (losses: int list) =
+    let private requireConnected
+        (problem: BilevelProblem)
+        (vectors: Tensor[])
+        (seed: int64)
+        (owner: int)
+        (losses: int list)
+        =
         Scope.run (fun _ ->
             let reached =
                 losses

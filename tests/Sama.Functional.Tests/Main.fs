@@ -11,6 +11,12 @@ let main args =
     Problems.A.numel () |> ignore
 
     testSequenced (
-        testList "Sama" [ NativeTests.tests; RuleTests.tests; SamaTests.tests; RunTests.tests; MethodTests.tests ]
+        testList
+            "Sama"
+            [ NativeTests.tests
+              RuleTests.tests
+              SamaTests.tests
+              RunTests.tests
+              MethodTests.tests ]
     )
     |> runTestsWithCLIArgs [] args
