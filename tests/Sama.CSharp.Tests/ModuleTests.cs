@@ -8,6 +8,11 @@ namespace Sama.Tests;
 /// <summary>Modules: trained in place, with their modes, buffers, frozen and tied parameters as they are.</summary>
 internal static class ModuleTests
 {
+    // with it, shared tensors are made at the first use of the class, outside every step
+    static ModuleTests()
+    {
+    }
+
     /// <summary>Two inputs, a batch norm, dropout, a frozen scale, and one weight under two names.</summary>
     private sealed class Net : nn.Module<Tensor, Tensor, Tensor>
     {

@@ -9,6 +9,11 @@ namespace Sama.Tests;
 /// <summary>Facade and core give the same bits.</summary>
 internal static class ParityTests
 {
+    // with it, shared tensors are made at the first use of the class, outside every step
+    static ParityTests()
+    {
+    }
+
     private static readonly Tensor X = Problems.Normal(1, 12, 4);
     private static readonly Tensor Y = Problems.Normal(2, 12);
 

@@ -6,6 +6,11 @@ namespace Sama.Tests;
 /// <summary>Small problems that the suites share, all from fixed seeds.</summary>
 internal static class Problems
 {
+    // with it, shared tensors are made at the first use of the class, outside every step
+    static Problems()
+    {
+    }
+
     public static Tensor Normal(ulong seed, params long[] shape)
     {
         using var generator = new Generator(seed);
