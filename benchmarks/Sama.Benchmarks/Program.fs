@@ -10,6 +10,9 @@ type Arguments =
     | [<MainCommand; ExactlyOnce; First>] Bench of name: string
     | Json of file: string
     | Data of folder: string
+    | Full
+    | Device of name: string
+    | [<Hidden>] Row of words: string
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -17,9 +20,26 @@ type Arguments =
             | Bench _ -> "which measurement"
             | Json _ -> "json file for the rows"
             | Data _ -> "folder of fixtures"
+            | Full -> "cost: more models, algorithms and sizes"
+            | Device _ -> "cpu (the default) or cuda"
+            | Row _ -> "what a child process measures"
+
+let private device (options: ParseResults<Arguments>) : TorchSharp.torch.Device =
+    match options.GetResult(Device, "cpu") with
+    | "cpu" -> TorchSharp.torch.CPU
+    | "cuda" when TorchSharp.torch.cuda.is_available () -> TorchSharp.torch.CUDA
+    | "cuda" -> raise (ArgumentException "--device cuda: this libtorch sees no CUDA device")
+    | other -> raise (ArgumentException $"--device {other}: cpu or cuda is expected")
 
 /// name, what it does, the measurement: options ↦ exit code.
-let private benches: (string * string * (ParseResults<Arguments> -> int)) list = []
+let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
+    [ "cost",
+      "time and memory of a meta step of each algorithm, as multiples of plain training",
+      fun o -> Cost.run (device o) (o.Contains Full) (o.GetResult Json)
+      "epsilon",
+      "the error of SAMA's difference in float32 for each α and norm",
+      fun o -> Epsilon.run (device o) (o.GetResult Json)
+      "memory", "one row of cost, in a process of its own", (fun o -> Cost.memory (device o) (o.GetResult Row)) ]
 
 [<EntryPoint>]
 let main args =

@@ -123,14 +123,24 @@ module Bilevel =
         let loss =
             micros
             |> List.sumBy (fun micro ->
-                Passes.gradient
-                    problem.Levels
-                    (Problem.precision problem)
-                    vectors
-                    gradients
-                    share
-                    (micro Record >> Autodiff.requireLoss)
-                |> Number.read)
+                let features = ResizeArray()
+
+                // the graph dies here, before anything else needs memory
+                Scope.run (fun keep ->
+                    let loss =
+                        Passes.gradient
+                            problem.Levels
+                            (Problem.precision problem)
+                            vectors
+                            gradients
+                            share
+                            (micro (Record features) >> Autodiff.requireLoss)
+                        |> Number.read
+
+                    for feature in features do
+                        keep feature |> ignore
+
+                    loss))
 
         let loss = loss * share
         requireFiniteLoss step problem.Levels[0] loss
@@ -144,8 +154,9 @@ module Bilevel =
         let objective = Problem.objective problem top draw Detach
 
         let loss =
-            Passes.gradient problem.Levels (Problem.precision problem) vectors gradients 1.0 objective
-            |> Number.read
+            Scope.run (fun _ ->
+                Passes.gradient problem.Levels (Problem.precision problem) vectors gradients 1.0 objective
+                |> Number.read)
 
         requireFiniteLoss step problem.Levels[top] loss
         requireFinite step problem.Levels[0] "the meta gradient" gradients[0]

@@ -32,8 +32,8 @@ type PassKind =
 
 /// What a pass does with the features that are not differentiated.
 type internal Stops =
-    /// detach, and record what perturbed passes replay: a base pass
-    | Record
+    /// detach, and record what perturbed passes replay: a base pass, and its features, which outlive its graph
+    | Record of ResizeArray<Tensor>
     /// detach: a meta pass
     | Detach
     /// replay what the base pass recorded: a perturbed pass
@@ -52,7 +52,7 @@ type Pass internal (draw: Draw, stops: Stops, record: Dictionary<string, Tensor>
     /// Why the loss is evaluated.
     member _.Kind =
         match stops with
-        | Record -> PassKind.Base
+        | Record _ -> PassKind.Base
         | Detach -> PassKind.Meta
         | Replay
         | Follow _ -> PassKind.Perturbed
@@ -72,9 +72,10 @@ type Pass internal (draw: Draw, stops: Stops, record: Dictionary<string, Tensor>
             match record.TryGetValue name with
             | true, recorded -> recorded.to_type tensor.dtype
             | _ -> raise (InvalidOperationException $"the base pass recorded no stop-feature '{name}'")
-        | Record ->
+        | Record features ->
             let stopped = tensor.detach ()
             record[name] <- stopped
+            features.Add stopped
             stopped
         | Detach -> tensor.detach ()
         | Follow features ->

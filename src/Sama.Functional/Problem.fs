@@ -162,7 +162,7 @@ module Problem =
                         Array.map2 (fun level v -> Params.probe level.Layout v) problem.Levels vectors
 
                     keepingBuffers problem (fun () ->
-                        objective problem index (draw seed index 0L) Record parameters
+                        objective problem index (draw seed index 0L) Detach parameters
                         |> Autodiff.requireLoss
                         |> Autodiff.backward)
 

@@ -17,7 +17,7 @@ module internal Unrolling =
         Scope.run (fun keep ->
             // a step taken again: its features are those of its own θ
             let x = Autodiff.leaf place.Theta
-            let loss = Linearization.loss levels micros Record x lambda
+            let loss = Linearization.loss levels micros Detach x lambda
             let g = Autodiff.pull Autodiff.Freed loss (torch.ones_like loss) x
             let u, next = levels[0].Rule.Step place.State g place.Theta
 
@@ -32,7 +32,7 @@ module internal Unrolling =
     let private backward (levels: Level[]) lambda followStops (place: Place) micros (a: Tensor) (b: Tensor list) =
         Scope.run (fun keep ->
             let rule = levels[0].Rule
-            let stops = if followStops then Follow(ResizeArray()) else Record
+            let stops = if followStops then Follow(ResizeArray()) else Detach
             let value, at = Linearization.at levels micros lambda stops place.Theta
             let g, theta = Autodiff.leaf value, Autodiff.leaf place.Theta
             let state = RuleState.map Autodiff.leaf place.State
