@@ -31,6 +31,16 @@ let private device (options: ParseResults<Arguments>) : TorchSharp.torch.Device 
     | "cuda" -> raise (ArgumentException "--device cuda: this libtorch sees no CUDA device")
     | other -> raise (ArgumentException $"--device {other}: cpu or cuda is expected")
 
+/// The families of fixture files.
+let private readers: Sama.Fixtures.Bench.Reader list =
+    [ Sama.Fixtures.Rules.reader ]
+
+let private write (options: ParseResults<Arguments>) rows =
+    options.TryGetResult Json |> Option.iter (fun path -> Rows.write path rows)
+
+let private fixtures (options: ParseResults<Arguments>) =
+    Sama.Fixtures.Bench.run readers (options.GetResult Data) (write options)
+
 /// name, what it does, the measurement: options ↦ exit code.
 let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
     [ "cost",
@@ -39,7 +49,9 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "epsilon",
       "the error of SAMA's difference in float32 for each α and norm",
       fun o -> Epsilon.run (device o) (o.GetResult Json)
-      "memory", "one row of cost, in a process of its own", (fun o -> Cost.memory (device o) (o.GetResult Row)) ]
+      "memory", "one row of cost, in a process of its own", (fun o -> Cost.memory (device o) (o.GetResult Row))
+      "fixtures", "compares the library with recorded numbers under --data", fixtures
+      "rules", "each update rule: deviations, errors of its adaptation, times", (fun options -> RuleBench.run (write options)) ]
 
 [<EntryPoint>]
 let main args =

@@ -15,6 +15,8 @@ let main args =
             "Sama"
             [ NativeTests.tests
               RuleTests.tests
+              RuleKernelTests.tests
+              RuleFixtureTests.tests
               SamaTests.tests
               RunTests.tests
               MethodTests.tests ]
