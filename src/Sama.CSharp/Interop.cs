@@ -26,9 +26,10 @@ internal static class Interop
 
     public static FSharpList<T> Values<T>(IEnumerable<T> items) where T : struct => ListModule.OfSeq(items);
 
-    public static FSharpList<Tuple<string, Tensor>> Named(IEnumerable<(string Name, Tensor Value)> parameters)
+    public static FSharpList<Tuple<string, Tensor>> Named(
+        IEnumerable<(string Name, Tensor Value)> parameters, string argument)
     {
-        ArgumentNullException.ThrowIfNull(parameters);
+        ArgumentNullException.ThrowIfNull(parameters, argument);
         return ListModule.OfSeq(parameters.Select(p => p.ToTuple()));
     }
 

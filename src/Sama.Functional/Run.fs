@@ -16,6 +16,8 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
         if problem.Levels.Length <> 2 then
             invalidArg (nameof problem) "runs have two levels; Hypergradient.at takes three, for a loop of your own"
 
+        Bilevel.requireOf problem (nameof initial) initial
+
     let own (tensor: Tensor) = Scope.detach (tensor.clone ())
     let mutable state = RunState.map own initial
     let theta, lambda = state.Theta, state.Lambda

@@ -50,7 +50,7 @@ internal static class ApiTests
     {
         var file = Path.ChangeExtension(assembly.Location, ".xml");
         var documented = XDocument.Load(file).Descendants("member")
-            .Where(m => (m.Element("summary")?.Value ?? "").Trim().Length > 0)
+            .Where(m => (m.Element("summary")?.Value ?? "").Trim().Length > 0 || m.Element("inheritdoc") is not null)
             .Select(m => m.Attribute("name")!.Value.Split('(')[0].Split("``")[0]).ToHashSet();
         foreach (var type in assembly.GetExportedTypes().Where(t => !Generated(t) && !(t.IsNested && Generated(t.DeclaringType!)) && t.Name != "Tags"))
         {
@@ -73,7 +73,13 @@ internal static class ApiTests
     private static Test Baseline(Assembly assembly) => Case($"the public API of {assembly.GetName().Name} is the approved one", () =>
     {
         var name = assembly.GetName().Name;
-        var received = assembly.GeneratePublicApi(new() { IncludeAssemblyAttributes = false }).ReplaceLineEndings("\n").TrimEnd() + "\n";
+        var received = assembly.GeneratePublicApi(new()
+        {
+            IncludeAssemblyAttributes = false,
+            // F#'s metadata, which the generator cannot print and no caller reads
+            ExcludeAttributes = [.. typeof(Microsoft.FSharp.Core.CompilationMappingAttribute).Assembly.GetExportedTypes()
+                .Where(t => t.IsAssignableTo(typeof(Attribute))).Select(t => t.FullName!)],
+        }).ReplaceLineEndings("\n").TrimEnd() + "\n";
         var approved = Path.Combine(Repository.Root, "tests", "Sama.CSharp.Tests", "approved", $"{name}.txt");
         if (File.Exists(approved) && File.ReadAllText(approved) == received) return;
         var file = Path.Combine(AppContext.BaseDirectory, $"{name}.received.txt");

@@ -86,13 +86,27 @@ internal static class MisuseTests
             (pass.Stop("f", theta["w"]) * pass.Stop("f", theta["w"]) * lambda["x"] * theta["w"]).sum())), "'f'")),
         Case("a loss that is not a number names step and level, and the state before it stays", () =>
         {
-            using var solver = new BilevelSolver(Problems.Ridge(
-                UpdateRule.Sgd(1e200), data: Problems.Rows));
-            solver.Step();
+            using var solver = new BilevelSolver(BilevelProblem.Create(
+                Base(loss: (pass, theta, lambda, _) =>
+                    (theta["w"].square() * lambda["x"]).sum() * (pass.Draw.Step == 2 ? double.NaN : 1)),
+                Meta(), Sama));
+            solver.RunSteps(2);
             using var before = solver.Snapshot();
-            var error = Throws<NonFiniteException>(() => solver.RunSteps(10), "'ridge'", "not finite");
-            Equal("ridge", error.Level);
-            Equal(solver.StepsTaken, error.Step, "step");
+            var error = Throws<NonFiniteException>(() => solver.Step(), "step 2", "'base'", "not finite");
+            Equal(("base", 2L, 2L), (error.Level, error.Step, solver.StepsTaken));
+            using var after = solver.Snapshot();
+            Same(before.Theta, after.Theta, "theta");
+            Same(before.Lambda, after.Lambda, "lambda");
+        }),
+
+        Case("a step that is not finite can be skipped, and says why", () =>
+        {
+            using var solver = new BilevelSolver(BilevelProblem.Create(
+                Base(loss: (pass, theta, lambda, _) =>
+                    (theta["w"].square() * lambda["x"]).sum() * (pass.Draw.Step == 1 ? double.NaN : 1)),
+                Meta(), Sama, nonFinite: NonFinitePolicy.Skip));
+            var skipped = Enumerable.Range(0, 3).Select(_ => solver.Step().Skipped).ToList();
+            That(skipped[0] is null && skipped[1]!.Contains("'base'") && skipped[2] is null, string.Join(" | ", skipped));
         }),
 
         Argument("a negative number of steps", "steps", () => new BilevelSolver(Problems.Ridge()).RunSteps(-1)),

@@ -97,7 +97,7 @@ internal static class ModuleTests
         Case("a parameter that does not influence the loss is named", () =>
         {
             var (used, unused) = (nn.Linear(3, 1, dtype: float64), nn.Linear(3, 1, dtype: float64));
-            var both = nn.ModuleDict<nn.Module>(("used", used), ("unused", unused));
+            var both = nn.Sequential(("used", used), ("unused", unused));
             var problem = BilevelProblem.Create(
                 Level.OfModule("both", both, UpdateRule.Sgd(0.1), _ => 0, (_, levels, _) =>
                     used.call(X).square().mean() * levels["factor"]["x"].sum()),

@@ -56,5 +56,9 @@ internal static class ParityTests
         Parity("adam, sama", UpdateRule.Adam(1e-2), F.AdamRule.adam(1e-2), HypergradientMethod.Sama(), F.Hypergradient.sama, 1),
         Parity("adamW, samaNa", UpdateRule.AdamW(1e-2), F.AdamRule.adamW(1e-2, 1e-2), HypergradientMethod.SamaNa(), F.Hypergradient.samaNa, 3),
         Parity("sgd, sama", UpdateRule.Sgd(1e-1), F.SgdRule.sgd(1e-1), HypergradientMethod.Sama(), F.Hypergradient.sama, 2),
+        Parity("nadam, exact", UpdateRule.NAdam(1e-2), F.AdamVariants.nadam(1e-2), HypergradientMethod.Exact(), F.Hypergradient.exact, 1),
+        Parity("lamb, unrolled", UpdateRule.Lamb(1e-2), F.LambRule.lamb(1e-2), HypergradientMethod.Unrolled(), F.Hypergradient.unrolled, 3),
+        Parity("rmsprop, conjugate gradient", UpdateRule.RmsProp(1e-2), F.RmsPropRule.rmsprop(1e-2), HypergradientMethod.ConjugateGradient(5), F.Hypergradient.conjugateGradient(5), 1),
+        Parity("adagrad, neumann", UpdateRule.Adagrad(1e-2), F.AdagradRule.adagrad(1e-2), HypergradientMethod.Neumann(3, 0.1), F.Hypergradient.neumann(3, 0.1), 1),
     ];
 }

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Reflection.PortableExecutable;
 using System.Text.RegularExpressions;
 using static Sama.Tests.Check;
 
@@ -96,7 +97,11 @@ internal static class RepositoryTests
                     That(entries.Contains(entry), $"{entry} is not in {package}: {string.Join(' ', entries)}");
                 using var spec = new StreamReader(zip.GetEntry($"{name}.nuspec")!.Open());
                 That(spec.ReadToEnd().Contains("<license type=\"expression\">Apache-2.0"), "licence");
-                That(File.Exists(Path.ChangeExtension(package, ".snupkg")), "symbols");
+                using var library = new MemoryStream();
+                using (var entry = zip.GetEntry($"lib/net10.0/{name}.dll")!.Open()) entry.CopyTo(library);
+                library.Position = 0;
+                using var reader = new PEReader(library);
+                That(reader.ReadDebugDirectory().Any(d => d.Type == DebugDirectoryEntryType.EmbeddedPortablePdb), "symbols");
             }
         }),
 
