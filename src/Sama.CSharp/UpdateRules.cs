@@ -379,8 +379,11 @@ public static class UpdateRuleExtensions
         /// <summary>The rule, with the parameters of these names left where they are.</summary>
         /// <param name="names">Names that the level has.</param>
         /// <returns>The rule.</returns>
-        public UpdateRule Freezing(params IEnumerable<string> names) =>
-            F.Combinators.freeze(Interop.List(names, nameof(names)), NotNull(rule));
+        public UpdateRule Freezing(params IEnumerable<string> names)
+        {
+            ArgumentNullException.ThrowIfNull(rule);
+            return F.Combinators.freeze(Interop.List(names, nameof(names)), rule);
+        }
 
 
         /// <summary>The rule's step, then a projection of each parameter in its own shape.</summary>

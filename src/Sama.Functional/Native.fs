@@ -49,7 +49,8 @@ module Native =
         else
             $"TorchSharp {NativeSearch.binding} with libtorch {NativeSearch.built} is known to work"
 
-    let private lazily, now = 1, 2
+    let private lazily = 1
+    let private now = 2
 
     /// `now` resolves every symbol: a missing one is an error here, not the end of the process at its first use.
     let private load (mode: int) (path: string) : nativeint =

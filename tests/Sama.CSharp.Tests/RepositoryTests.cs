@@ -125,7 +125,7 @@ internal static class RepositoryTests
 
         Case("the F# script runs on the packages", () =>
         {
-            That(Directory.Exists(Packages.Value), "packages");
+            Environment.SetEnvironmentVariable("RestoreAdditionalProjectSources", Packages.Value);
             var output = Repository.Run(Repository.Root, "dotnet", "fsi", "examples/scripts/quickstart.fsx");
             var penalties = Numbers(output, @"(?:matter|others) ([0-9.E-]+)");
             That(penalties.Length == 2 && penalties[0] < penalties[1], output);
