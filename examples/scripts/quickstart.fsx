@@ -29,7 +29,7 @@ let problem =
         Hypergradient.sama
         [ Level.create "base" [ "w", torch.zeros 20L ] (adam 1e-2) ignore (fun _ theta lambda () ->
               error train theta["w"] + (lambda["log"].exp () * theta["w"].square ()).sum ())
-          Level.create "meta" [ "log", torch.ones 20L * -4.0 ] (adam 1e-1) ignore (fun _ theta _ () ->
+          Level.create "meta" [ ("log", torch.ones 20L * -4.0) ] (adam 1e-1) ignore (fun _ theta _ () ->
               error valid theta["w"]) ]
 
 let run = new BilevelRun(problem, Bilevel.start 0L problem)
