@@ -57,12 +57,15 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
             struct (theta, rule, [ for step in first .. state.Step -> Bilevel.micros problem state.Seed step ])
         | ValueNone -> struct (theta, state.Levels[0].Rule, [ Bilevel.micros problem state.Seed state.Step ])
 
+    let minus =
+        Scope.detach (torch.tensor (-1.0, dtype = theta.dtype, device = theta.device))
+
     /// θₜ = θₜ₋₁ − u, into `next`.
     let preview () =
         rules[0].InPlace.Update false state.Levels[0].Rule gradient theta next.Value
         |> ignore
 
-        next.Value.neg_().add_ theta |> ignore
+        Flat.combine next.Value theta minus next.Value
 
     let work =
         let mutable lent = false
@@ -107,7 +110,7 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
         let at = BaseSolution.ofStep problem.Levels [| lambda |] taken (work ())
         let response = problem.Method.BestResponse at metaGradient.Value
         h.add_ response.Vector |> ignore
-        Bilevel.requireFinite state.Step problem.Levels[1] "the hypergradient" h
+        Bilevel.requireFiniteResponse problem state.Step metaGradient.Value h
         response, Bilevel.metaReport metaLoss h response
 
     /// The rule's step on a level, its gradient vector overwritten by u.
@@ -202,6 +205,7 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
             for tensor in
                 [ gradient
                   h
+                  minus
                   for made in [ next; metaGradient; lambdaGradient ] do
                       if made.IsValueCreated then
                           made.Value ] do

@@ -19,6 +19,7 @@ let main args =
               RuleFixtureTests.tests
               SamaTests.tests
               RunTests.tests
-              MethodTests.tests ]
+              MethodTests.tests
+              EngineTests.tests ]
     )
     |> runTestsWithCLIArgs [] args
