@@ -10,7 +10,7 @@ public static class HypergradientMethodExtensions
     {
         /// <summary>SAMA (Choe et al., NeurIPS 2023): ∂u/∂θ ≈ I, v adapted by the base rule; a hypergradient for three
         /// first-order passes.</summary>
-        /// <param name="alpha">α of ε = α/‖v‖; null: 1e-2, in float64 1e-5.</param>
+        /// <param name="alpha">α of ε = α/‖v‖; null: 1e-3, in float64 1e-5.</param>
         /// <param name="norm">The coordinates over which ‖v‖ is taken.</param>
         /// <param name="centre">Where the difference is centred.</param>
         /// <param name="oneSided">One pass at c + εv, against the centre's own gradient.</param>
@@ -25,7 +25,7 @@ public static class HypergradientMethodExtensions
             F.Hypergradient.samaWith(new(alpha, norm, centre, oneSided, nudge));
 
         /// <summary>SAMA without adaptation: v is the meta gradient itself.</summary>
-        /// <param name="alpha">α of ε = α/‖v‖; null: 1e-2, in float64 1e-5.</param>
+        /// <param name="alpha">α of ε = α/‖v‖; null: 1e-3, in float64 1e-5.</param>
         /// <param name="norm">The coordinates over which ‖v‖ is taken.</param>
         /// <param name="centre">Where the difference is centred.</param>
         /// <param name="oneSided">One pass at c + εv, against the centre's own gradient.</param>
@@ -41,7 +41,7 @@ public static class HypergradientMethodExtensions
 
         /// <summary>SAMA's difference along v divided by a diagonal of the empirical Fisher matrix.</summary>
         /// <param name="damping">ρ, added to the diagonal, relative to its mean.</param>
-        /// <param name="alpha">α of ε = α/‖v‖; null: 1e-2, in float64 1e-5.</param>
+        /// <param name="alpha">α of ε = α/‖v‖; null: 1e-3, in float64 1e-5.</param>
         /// <param name="norm">The coordinates over which ‖v‖ is taken.</param>
         /// <param name="centre">Where the difference is centred.</param>
         /// <param name="oneSided">One pass at c + εv, against the centre's own gradient.</param>
