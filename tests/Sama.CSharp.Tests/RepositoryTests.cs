@@ -127,7 +127,7 @@ internal static class RepositoryTests
         {
             Environment.SetEnvironmentVariable("RestoreAdditionalProjectSources", Packages.Value);
             var output = Repository.Run(Repository.Root, "dotnet", "fsi", "examples/scripts/quickstart.fsx");
-            var penalties = Numbers(output, @"(?:matter|others) ([0-9.E-]+)");
+            var penalties = Numbers(output, @"(?:matter|others) ([0-9.E+-]+)");
             That(penalties.Length == 2 && penalties[0] < penalties[1], output);
         }),
     ];
