@@ -3,7 +3,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
 tests=(tests/Sama.Functional.Tests tests/NoisyText.Tests)
-sources=(src tests examples benchmarks)
+sources=(src tests examples benchmarks tools)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 
 usage() {
@@ -12,6 +12,9 @@ usage() {
 ./build.sh run EXAMPLE ARGS    run an example of examples/
 ./build.sh bench NAME --json FILE   a measurement of benchmarks/Sama.Benchmarks
 ./build.sh test                build and run every test suite
+./build.sh test-libtorch [DIR] the core's suite without native packages, libtorch from DIR (default: the CPU package's)
+./build.sh publish DIR         the folder of the tool 'sama' (check, bench, noisytext): no .NET, libtorch by SAMA_LIBTORCH
+./build.sh test-publish        publish, copy elsewhere, and 'sama check --device cpu' there
 ./build.sh format [--check]    format F# and C#, or check that they are formatted
 ./build.sh pack                write the NuGet packages to artifacts/
 TEXT
@@ -71,6 +74,43 @@ run_tests() {
     [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
 }
 
+cpu_libtorch() { # the folder of the CPU package's natives
+    local folders=("${NUGET_PACKAGES:-$HOME/.nuget/packages}"/libtorch-cpu-linux-x64/2.10*/runtimes/linux-x64/native)
+    echo "${folders[-1]}"
+}
+
+test_libtorch() {
+    prepare
+    local project=tests/Sama.Functional.Tests
+    dotnet build "$root/$project" -c Release -v quiet -nologo -p:SamaNative=none >&2
+    local output="$root/$project/bin/none/Release/net10.0/linux-x64"
+    [ ! -e "$output/libtorch_cpu.so" ] || { echo "$output holds a libtorch: remove $root/$project/bin/none" >&2; exit 1; }
+    SAMA_LIBTORCH=${1:-$(cpu_libtorch)} dotnet "$output/Sama.Functional.Tests.dll" --summary --no-spinner --colours 0
+}
+
+publish() { # folder
+    prepare
+    dotnet publish "$root/tools/Sama.Tool" -c Release -r linux-x64 --self-contained -p:SamaNative=none -o "$1" -v quiet -nologo >&2
+    local size
+    size=$(du -sm "$1" | cut -f 1)
+    echo "$1: $size MB"
+    [ "$size" -le 45 ] || { echo "more than 45 MB" >&2; exit 1; }
+}
+
+test_publish() {
+    local at
+    at=$(mktemp -d)
+    publish "$at/published"
+    mv "$at/published" "$at/elsewhere"
+    # no .NET, no home, nothing of the caller's environment but libtorch's folder
+    local code=0
+    (cd "$at" && env -i OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" SAMA_LIBTORCH="${SAMA_LIBTORCH:-$(cpu_libtorch)}" \
+        "$at/elsewhere/sama" check --device cpu --json "$at/check.json") || code=$?
+    [ -s "$at/check.json" ] || code=1
+    rm -rf "$at"
+    return "$code"
+}
+
 format() {
     tools
     cd "$root"
@@ -96,6 +136,12 @@ case "$verb" in
         ;;
     bench) prepare && run_project benchmarks/Sama.Benchmarks "$@" ;;
     test) run_tests ;;
+    test-libtorch) test_libtorch "$@" ;;
+    publish)
+        [ -n "${1:-}" ] || { echo "./build.sh publish DIR" >&2; exit 1; }
+        publish "$(realpath -m "$1")"
+        ;;
+    test-publish) test_publish ;;
     format) format "$@" ;;
     pack) prepare && dotnet pack "$root/Sama.sln" -c Release -o "$root/artifacts" ;;
     *) usage; [ -z "$verb" ] || exit 1 ;;

@@ -53,7 +53,7 @@ let run (device: torch.Device) (path: string) : int =
                       Norm = $"{e.Norm}".ToLowerInvariant()
                       Alpha = e.Alpha
                       RelativeError = e.RelativeError
-                      Default = e.Norm = PerturbationNorm.Active && abs (e.Alpha - 1e-2) < 1e-12 }
+                      Default = e.Norm = PerturbationNorm.Active && abs (e.Alpha - 1e-3) < 1e-12 }
 
             Rows.write path rows
             let standard = rows |> Seq.findBack _.Default

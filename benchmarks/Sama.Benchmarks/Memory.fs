@@ -5,6 +5,7 @@ open System
 open System.Diagnostics
 open System.IO
 open System.Runtime.InteropServices
+open System.Reflection
 open System.Text.Json
 open System.Threading
 
@@ -67,8 +68,12 @@ let measure (body: unit -> unit) : Peak =
 let inChild (words: string list) : Peak =
     let start =
         ProcessStartInfo(
-            "dotnet",
-            [ Environment.GetCommandLineArgs()[0]
+            Environment.ProcessPath,
+            [ if Path.GetFileNameWithoutExtension Environment.ProcessPath = "dotnet" then
+                  Environment.GetCommandLineArgs()[0]
+              // within the published tool measurements are a command of it
+              if Assembly.GetEntryAssembly() <> Assembly.GetExecutingAssembly() then
+                  "bench"
               "memory"
               "--row"
               String.Join('|', words) ]

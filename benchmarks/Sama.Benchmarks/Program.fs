@@ -10,6 +10,7 @@ type Arguments =
     | [<MainCommand; ExactlyOnce; First>] Bench of name: string
     | Json of file: string
     | Data of folder: string
+    | Picture of file: string
     | Full
     | Device of name: string
     | [<Hidden>] Row of words: string
@@ -20,9 +21,23 @@ type Arguments =
             | Bench _ -> "which measurement"
             | Json _ -> "json file for the rows"
             | Data _ -> "folder of fixtures"
+            | Picture _ -> "png file for the picture"
             | Full -> "cost: more models, algorithms and sizes"
             | Device _ -> "cpu (the default) or cuda"
             | Row _ -> "what a child process measures"
+
+/// The families of fixture files.
+let private readers: Sama.Fixtures.Bench.Reader list =
+    [ Sama.Fixtures.Rules.reader; Sama.Fixtures.Hypergradients.Files.reader ]
+
+let private write (options: ParseResults<Arguments>) rows =
+    options.TryGetResult Json |> Option.iter (fun path -> Rows.write path rows)
+
+let private fixtures (options: ParseResults<Arguments>) =
+    Sama.Fixtures.Bench.run readers (options.GetResult Data) (write options)
+
+let private exactness (options: ParseResults<Arguments>) =
+    Exactness.Bench.run (write options) (options.TryGetResult Picture)
 
 let private device (options: ParseResults<Arguments>) : TorchSharp.torch.Device =
     match options.GetResult(Device, "cpu") with
@@ -31,22 +46,13 @@ let private device (options: ParseResults<Arguments>) : TorchSharp.torch.Device 
     | "cuda" -> raise (ArgumentException "--device cuda: this libtorch sees no CUDA device")
     | other -> raise (ArgumentException $"--device {other}: cpu or cuda is expected")
 
-/// The families of fixture files.
-let private readers: Sama.Fixtures.Bench.Reader list =
-    [ Sama.Fixtures.Rules.reader ]
-
-let private write (options: ParseResults<Arguments>) rows =
-    options.TryGetResult Json |> Option.iter (fun path -> Rows.write path rows)
-
-let private fixtures (options: ParseResults<Arguments>) =
-    Sama.Fixtures.Bench.run readers (options.GetResult Data) (write options)
-
 /// name, what it does, the measurement: options ↦ exit code.
 let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
     [ "fixtures", "compares the library with recorded numbers under --data", fixtures
       "rules",
       "each update rule: deviations, errors of its adaptation, times",
       (fun options -> RuleBench.run (write options))
+      "exactness", "every hypergradient method against the oracle; --picture", exactness
       "cost",
       "time and memory of a meta step of each algorithm, as multiples of plain training",
       fun o -> Cost.run (device o) (o.Contains Full) (o.GetResult Json)

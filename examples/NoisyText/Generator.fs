@@ -4,98 +4,84 @@ module NoisyText.Generator
 open System
 open NoisyText.Dataset
 
-let private words =
-    dict
-        [ "noun",
-          "bridge river engine poem treaty comet violin harbour garden fossil lantern compass turbine glacier anthem"
-          "role", "captain painter king doctor inventor singer explorer judge farmer poet"
-          "verb", "built found painted crossed wrote lost opened discovered repaired sold"
-          "place", "lisbon kyoto peru norway cairo texas quito bergen malta ghana"
-          "region", "country city island state desert valley province"
-          "filler", "please quickly really exactly today once ever then first again" ]
+let private openers =
+    [| [ "who"; "which one"; "name the one" ]
+       [ "where"; "in which place"; "from where" ]
+       [ "how many"; "how long"; "when" ]
+       [ "what"; "how"; "define what" ] |]
 
-let private templates =
-    [| [ "who verb the noun"
-         "which role verb the noun"
-         "name the role that verb the noun"
-         "what is the name of the role of place"
-         "what role verb the noun in place" ]
-       [ "where is the noun of place"
-         "which region has the noun"
-         "what region lies near place"
-         "name the region where the role verb the noun"
-         "what is the region of the noun" ]
-       [ "how many roles verb the noun"
-         "when was the noun of place verb"
-         "what year did place get the noun"
-         "how far is place from the noun"
-         "what is the length of the noun in place" ]
-       [ "what is a noun"
-         "what does the noun of a role mean"
-         "define the noun"
-         "how does the noun of place work"
-         "how is a noun verb" ] |]
+let private fillers =
+    "is was did does the a of in for by near with about after before old new first best last".Split ' '
 
-/// A keyword and the class it votes for.
-let private rules =
-    [| "who", 0
-       "which", 0
-       "name", 0
-       "role", 0
-       "where", 1
-       "region", 1
-       "near", 1
-       "which", 1
-       "in", 1
-       "how", 2
-       "many", 2
-       "when", 2
-       "place", 2
-       "what", 3
-       "define", 3
-       "is", 3
-       "what", 2
-       "the", 0 |]
+let private classes = openers.Length
 
-let private question (random: Random) (label: int) =
-    let pick (items: 'a[]) = items[random.Next items.Length]
-    let template = (pick (Array.ofList templates[label])).Split ' '
+/// Nouns of each class: made-up words of three syllables, none twice.
+let private lexicon (random: Random) : string[][] =
+    let syllables =
+        [| for c in "bdfgklmnprstvz" do
+               for v in "aeiou" -> $"{c}{v}" |]
 
-    let word (slot: string) =
-        let plural = slot = "roles"
-        let slot = if plural then "role" else slot
+    Seq.initInfinite (fun _ -> String.Join("", random.GetItems(syllables, 3)))
+    |> Seq.distinct
+    |> Seq.take (classes * 80)
+    |> Seq.chunkBySize 80
+    |> Array.ofSeq
 
-        match words.TryGetValue slot with
-        | true, choices -> pick (choices.Split ' ') + (if plural then "s" else "")
-        | _ -> slot
+/// A rule votes where one of its nouns occurs. Two of a class vote for it, two for another class.
+type private Rule = { Nouns: Set<string>; Vote: int }
 
-    let filler =
-        if random.NextDouble() < 0.5 then
-            [| pick (words["filler"].Split ' ') |]
-        else
-            [||]
+let private rules (random: Random) (nouns: string[][]) : Rule[] =
+    let some count (nouns: string[]) =
+        let nouns = Array.copy nouns
+        random.Shuffle nouns
+        Set.ofArray nouns[.. count - 1]
 
-    // a rule sees the template: its keyword may be the name of a slot, and it misses one time in four
-    let vote (keyword, label) =
-        if Array.contains keyword template && random.NextDouble() < 0.75 then
-            label
-        else
-            -1
+    [| for c in 0 .. classes - 1 do
+           for vote in [ c; c; (c + 1) % classes; (c + 2) % classes ] ->
+               { Nouns = some 20 nouns[c]
+                 Vote = vote } |]
 
-    { Text = String.Join(' ', Array.append (Array.map word template) filler)
+/// Of three nouns two are of the question's class; the opener is, beyond chance, one time in four.
+let private question (random: Random) (nouns: string[][]) (rules: Rule[]) : Row =
+    let pick (items: 'a seq) =
+        Seq.item (random.Next(Seq.length items)) items
+
+    let label = random.Next classes
+    let other () = random.Next classes
+
+    let opener = pick openers[if random.Next 4 = 0 then label else other ()]
+
+    let content = [| pick nouns[label]; pick nouns[label]; pick nouns[other ()] |]
+    random.Shuffle content
+
+    let words =
+        [| yield opener
+           for noun in content do
+               yield pick fillers
+               yield noun |]
+
+    { Text = String.Join(' ', words)
       Label = label
-      Votes = Array.map vote rules }
+      Votes =
+        rules
+        |> Array.map (fun rule ->
+            if Array.exists rule.Nouns.Contains content then
+                rule.Vote
+            else
+                -1) }
 
-/// 2,000 training, 200 validation and 500 test questions of four kinds.
+/// 5,000 training, 200 validation and 1,000 test questions of four kinds.
 let generate (seed: int) : Dataset =
     let random = Random seed
+    let nouns = lexicon random
+    let rules = rules random nouns
 
     let rows count =
-        [| for _ in 1..count -> question random (random.Next templates.Length) |]
+        Array.init count (fun _ -> question random nouns rules)
 
     { Name = "generated"
-      Classes = templates.Length
+      Classes = classes
       Rules = rules.Length
-      Train = rows 2000
+      Train = rows 5000
       Valid = rows 200
-      Test = rows 500 }
+      Test = rows 1000 }

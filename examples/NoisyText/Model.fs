@@ -1,90 +1,62 @@
 /// The classifier θ, a small text encoder, and the meta learner λ, which weighs and corrects the weak labels.
 module NoisyText.Model
 
+open System
 open System.Collections.Generic
 open TorchSharp
 open Sama
-open NoisyText.Dataset
+open NoisyText.Text
 
-let private width, hidden, metaHidden, maxWords = 64L, 96L, 32L, 32
-let private padding, unknown = 0, 1
-
-type Vocabulary = IReadOnlyDictionary<string, int>
-
-let private wordsOf (text: string) =
-    text.ToLowerInvariant().Split([| ' '; '\t'; '\n' |], System.StringSplitOptions.RemoveEmptyEntries)
-
-let vocabulary (texts: string seq) : Vocabulary =
-    texts
-    |> Seq.collect wordsOf
-    |> Seq.distinct
-    |> Seq.mapi (fun i word -> KeyValuePair(word, i + 2))
-    |> Dictionary
-    :> _
-
-/// Rows as tensors: word ids [rows, words], labels [rows], one-hot weak labels beside the rules that voted [rows, classes + rules].
-type Examples =
-    { Ids: Tensor
-      Labels: Tensor
-      Clues: Tensor }
-
-let examples (vocabulary: Vocabulary) classes (rows: (Row * int) seq) : Examples =
-    let rows = Array.ofSeq rows
-
-    let id word =
-        match vocabulary.TryGetValue word with
-        | true, id -> id
-        | _ -> unknown
-
-    let ids (text: string) =
-        let words = wordsOf text |> Array.truncate maxWords |> Array.map id
-
-        Array.append words (Array.create (maxWords - words.Length) padding)
-        |> Array.map int64
-
-    let clues (row: Row, label) =
-        Array.append
-            (Array.init classes (fun c -> if c = label then 1f else 0f))
-            (row.Votes |> Array.map (fun vote -> if vote >= 0 then 1f else 0f))
-
-    let count = int64 rows.Length
-
-    { Ids = torch.tensor(rows |> Array.collect (fun (row, _) -> ids row.Text)).view (count, int64 maxWords)
-      Labels = torch.tensor (rows |> Array.map (snd >> int64))
-      Clues = torch.tensor(Array.collect clues rows).view (count, -1L) }
-
-let at (rows: Tensor) (all: Examples) : Examples =
-    { Ids = all.Ids.index_select (0L, rows)
-      Labels = all.Labels.index_select (0L, rows)
-      Clues = all.Clues.index_select (0L, rows) }
+let private hidden, metaHidden = 96L, 16L
 
 let private normal (generator: torch.Generator) (shape: int64[]) (scale: float) : Tensor =
     torch.randn (shape, generator = generator) * scale
 
-let classifier (generator: torch.Generator) (words: int) (classes: int) : (string * Tensor) list =
-    let normal = normal generator
+/// Embeddings start at random, or at the given word vectors, whose width they then have, scaled to the same size.
+let private embedding generator (words: int) (vectors: Dictionary<int, float32[]> option) =
+    let scale = 0.1
 
-    [ "embedding", normal [| int64 words + 2L; width |] 0.1
-      "convolution", normal [| hidden; 3L * width |] 0.08
+    match vectors with
+    | None -> normal generator [| int64 words + 2L; 64L |] scale
+    | Some vectors ->
+        let numbers = vectors.Values |> Seq.collect id |> Array.ofSeq
+        let size = numbers |> Array.averageBy (fun x -> float x * float x) |> sqrt
+
+        let table =
+            normal generator [| int64 words + 2L; (Seq.head vectors.Values).LongLength |] scale
+
+        let known = torch.tensor [| for id in vectors.Keys -> int64 id |]
+        table.index_copy_ (0L, known, torch.tensor(numbers).view (known.shape[0], -1L) * (scale / size))
+
+let classifier (generator: torch.Generator) words vectors (classes: int) : (string * Tensor) list =
+    let normal = normal generator
+    let embedding = embedding generator words vectors
+
+    [ "embedding", embedding
+      "convolution", normal [| hidden; 3L * embedding.shape[1] |] 0.08
       "convolutionBias", torch.zeros hidden
       "attention", normal [| hidden |] 0.1
       "output", normal [| int64 classes; 2L * hidden |] 0.07
       "outputBias", torch.zeros (int64 classes) ]
 
-/// Windows of three words, pooled by attention and by their maximum. Logits [rows, classes].
-let logits (training: bool) (theta: Params) (ids: Tensor) : Tensor =
+/// What the classifier makes of texts: pooled features [rows, 2 hidden] and log probabilities [rows, classes].
+[<NoComparison; NoEquality>]
+type Reading = { Features: Tensor; Log: Tensor }
+
+/// Windows of three words, pooled by attention and by their maximum.
+let read (training: bool) (theta: Params) (ids: Tensor) : Reading =
     let rows, words = ids.shape[0], ids.shape[1]
 
     let drop (x: Tensor) =
         torch.nn.functional.dropout (x, 0.3, training)
 
-    let mask = ids.ne(Scalar.op_Implicit padding).to_type(torch.float32).unsqueeze 2L
+    let mask = ids.ne(Scalar.op_Implicit 0).to_type(torch.float32).unsqueeze 2L
 
     let embedded =
-        theta["embedding"].index_select(0L, ids.reshape -1L).view (rows, words, width)
+        theta["embedding"].index_select(0L, ids.reshape -1L).view (rows, words, -1L)
 
     let embedded = drop embedded * mask
-    let edge = torch.zeros (rows, 1L, width)
+    let edge = torch.zeros (rows, 1L, embedded.shape[2])
     let before = torch.cat ([| edge; embedded.narrow (1L, 0L, words - 1L) |], 1L)
     let behind = torch.cat ([| embedded.narrow (1L, 1L, words - 1L); edge |], 1L)
     let windows = torch.cat ([| before; embedded; behind |], 2L)
@@ -95,31 +67,75 @@ let logits (training: bool) (theta: Params) (ids: Tensor) : Tensor =
     let scores = (features * theta["attention"]).sum (2L, true) - (1.0 - mask) * 1e4
     let pooled = (features * torch.nn.functional.softmax (scores, 1L)).sum 1L
     let largest = (features * mask).amax [| 1L |]
-    torch.nn.functional.linear (drop (torch.cat ([| pooled; largest |], 1L)), theta["output"], theta["outputBias"])
+    let pooled = torch.cat ([| pooled; largest |], 1L)
 
-let metaLearner (generator: torch.Generator) (classes: int) (rules: int) : (string * Tensor) list =
-    let inputs = int64 (classes + rules) + 2L
+    let logits =
+        torch.nn.functional.linear (drop pooled, theta["output"], theta["outputBias"])
 
-    [ "hidden", normal generator [| metaHidden; inputs |] 0.2
+    { Features = pooled
+      Log = torch.nn.functional.log_softmax (logits, 1L) }
+
+/// Cross entropy of targets [rows, classes], a tenth of them spread over all classes, and log probabilities: [rows]
+/// (label smoothing; Szegedy et al., 2016).
+let crossEntropy (target: Tensor) (log: Tensor) : Tensor =
+    -(target * log).sum (1L) * 0.9 - log.mean ([| 1L |]) * 0.1
+
+/// Starts with equal weights: reliabilities of rules and labels are a linear path from 0, what depends on the
+/// prediction a small net with output 0. `correct` adds the share of the prediction, and what the text says of the
+/// true class.
+let metaLearner (generator: torch.Generator) (correct: bool) (classes: int) (rules: int) : (string * Tensor) list =
+    let outputs, clues = (if correct then 2 else 1), int64 (classes + rules)
+
+    [ "clues", torch.zeros (int64 outputs, clues)
+      "hidden", normal generator [| metaHidden; int64 classes + 3L |] 0.3
       "hiddenBias", torch.zeros metaHidden
-      "output", normal generator [| 2L; metaHidden |] 0.1
-      // half weight; corrections start small
-      "outputBias", torch.tensor [| 0f; -2f |] ]
+      "output", torch.zeros (int64 outputs, metaHidden)
+      "outputBias", torch.tensor (Array.sub [| 0f; -1f |] 0 outputs)
+      if correct then
+          "text", torch.zeros (int64 classes, 2L * hidden) ]
 
-/// Loss and entropy of the prediction, [rows] each, and log probabilities [rows, classes].
-let lossAndEntropy (logits: Tensor) (labels: Tensor) : Tensor * Tensor * Tensor =
-    let log = torch.nn.functional.log_softmax (logits, 1L)
-    let loss = -(log.gather(1L, labels.unsqueeze 1L).squeeze 1L)
-    loss, -(log.exp () * log).sum 1L, log
+let private clamp (low: float) (high: float) (x: Tensor) =
+    x.clamp (Scalar.op_Implicit low, Scalar.op_Implicit high)
 
-/// From loss and entropy [rows, 2] and clues: weight of each sample and share of the model's own prediction in its target, both in (0, 1): [rows].
-let judge (lambda: Params) (features: Tensor) (clues: Tensor) : Tensor * Tensor =
-    let input = torch.cat ([| features; clues |], 1L)
+/// What the prediction says of each weak label: its log probability, its lead over the best other class, and the
+/// entropy as a share of its maximum: [rows, 3].
+let private opinion (log: Tensor) (rows: Examples) : Tensor =
+    let own = (log * rows.OneHot).sum 1L
+    let other = (log - rows.OneHot * 1e4).amax [| 1L |]
+    let entropy = -(log.exp () * log).sum 1L / Math.Log(float log.shape[1])
+    torch.stack ([| clamp -6.0 0.0 own / 3.0; clamp -6.0 6.0 (own - other) / 3.0; entropy |], 1L)
+
+/// Logits of weight and, with `correct`, of the prediction's share: [rows, 1 or 2].
+let private judge (lambda: Params) (log: Tensor) (rows: Examples) : Tensor =
+    let input = torch.cat ([| opinion log rows; rows.OneHot |], 1L)
 
     let hidden =
         torch.tanh (torch.nn.functional.linear (input, lambda["hidden"], lambda["hiddenBias"]))
 
-    let out =
-        torch.sigmoid (torch.nn.functional.linear (hidden, lambda["output"], lambda["outputBias"]))
+    torch.nn.functional.linear (hidden, lambda["output"], lambda["outputBias"])
+    + torch.nn.functional.linear (torch.cat ([| rows.OneHot; rows.Votes |], 1L), lambda["clues"])
 
-    out.select (1L, 0L), out.select (1L, 1L)
+/// Logit of the weak label's weight: [rows]. `read` is not differentiated.
+let weightLogit (lambda: Params) (read: Reading) (rows: Examples) : Tensor =
+    (judge lambda read.Log rows).select (1L, 0L)
+
+/// w ℓ(weak label), w = σ(z − z̄) with z̄ the batch's mean: Adam takes steps of one size whatever the weights' common
+/// factor, which is therefore not λ's to choose; free, it drifts until every weight is saturated.
+let weighedLoss (lambda: Params) (stopped: Reading) (log: Tensor) (rows: Examples) : Tensor =
+    let z = weightLogit lambda stopped rows
+    (torch.sigmoid (z - z.mean ()) * crossEntropy rows.OneHot log).mean ()
+
+/// w ℓ(weak label) + (1 − w) ℓ(correction): weight that a weak label loses goes to the correction, (1 − s) c + s ·
+/// prediction, c = softmax(weak label + A φ/‖φ‖) with the classifier's features φ. As in meta label correction
+/// (Zheng et al., 2021) c is learned and sees label and text; it does not see the prediction, which it would push
+/// ever further.
+let correctedLoss (lambda: Params) (stopped: Reading) (log: Tensor) (rows: Examples) : Tensor =
+    let out = torch.sigmoid (judge lambda stopped.Log rows)
+    let weight, share = out.narrow (1L, 0L, 1L), out.narrow (1L, 1L, 1L)
+    let text = stopped.Features / (stopped.Features.norm (1, true) + 1e-6)
+
+    let learned =
+        torch.nn.functional.softmax (rows.OneHot + torch.nn.functional.linear (text, lambda["text"]), 1L)
+
+    let correction = learned * (1.0 - share) + stopped.Log.exp () * share
+    (crossEntropy (rows.OneHot * weight + correction * (1.0 - weight)) log).mean ()

@@ -5,6 +5,7 @@ open System
 open System.IO
 open System.Text.Json
 open Spectre.Console
+open NoisyText.Statistics
 
 type MethodResult =
     { Method: string
@@ -39,11 +40,11 @@ let private spread (values: float list) =
 
         $"{mean:F3} ± {sqrt variance:F3}"
 
-let print (title: string) (results: MethodResult list) : unit =
+let print (title: string) (measure: string) (results: MethodResult list) (gain: Interval) : unit =
     let table = Table()
     table.Title <- TableTitle title
 
-    for column in [ "method"; "test accuracy"; "AUROC of weights"; "seconds"; "peak MB" ] do
+    for column in [ "method"; measure; "AUROC of weights"; "seconds"; "peak MB" ] do
         table.AddColumn column |> ignore
 
     for r in results do
@@ -58,8 +59,14 @@ let print (title: string) (results: MethodResult list) : unit =
 
     AnsiConsole.Write table
 
+    let points (share: float) =
+        (100.0 * share).ToString "+0.0;-0.0;0.0"
+
+    printfn
+        $"thenMeta - noisyThenMeta: {points gain.Mean} points, 95 %% interval {points gain.Low} to {points gain.High}"
+
 /// Written beside its place and moved there, so that no half-written report is left.
-let write (path: string) (data: string) (seeds: int list) (chosen: string) (results: MethodResult list) : unit =
+let write (path: string) data (seeds: int list) (chosen: string) (results: MethodResult list) (gain: Interval) : unit =
     let value =
         {| data = data
            seeds = seeds
@@ -70,7 +77,11 @@ let write (path: string) (data: string) (seeds: int list) (chosen: string) (resu
                      accuracy = r.Accuracy
                      auroc = r.Auroc
                      seconds = r.Seconds
-                     peakResidentBytes = r.PeakResidentBytes |} ] |}
+                     peakResidentBytes = r.PeakResidentBytes |} ]
+           gainOfThenMeta =
+            {| mean = gain.Mean
+               low = gain.Low
+               high = gain.High |} |}
 
     let temporary = path + ".part"
     File.WriteAllText(temporary, JsonSerializer.Serialize(value, JsonSerializerOptions(WriteIndented = true)))

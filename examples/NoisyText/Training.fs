@@ -5,21 +5,29 @@ open System
 open TorchSharp
 open Sama
 open Sama.Functional
+open NoisyText.Text
 open NoisyText.Model
 
 type Hyperparameters =
-    { Epochs: int
-      Batch: int64
-      Rate: float
-      TuningRate: float
-      MetaRate: float
-      Alpha: float }
+    {
+        Epochs: int
+        Batch: int
+        Rate: float
+        /// of the fine-tuning on clean rows
+        TuningRate: float
+        MetaRate: float
+        Alpha: float
+    }
 
-/// Named parameters of the kept epoch, and its held-out accuracy.
+/// Base loss and held-out accuracy of one epoch.
+type Epoch = { Loss: float; HeldOut: float }
+
+/// Named parameters of the kept epoch, its held-out accuracy, and every epoch's.
 type Trained =
     { Theta: (string * Tensor) list
       Lambda: (string * Tensor) list
-      HeldOut: float }
+      HeldOut: float
+      Curve: Epoch list }
 
 /// Copies that outlive the scope they are made in.
 let private named (p: Params) =
@@ -28,20 +36,21 @@ let private named (p: Params) =
 let private asParams (named: (string * Tensor) list) =
     Params.frozen (Layout.ofNamed named) (Layout.ravel named)
 
-let accuracy (theta: Params) (rows: Examples) : float =
-    Scope.run (fun _ ->
-        use _ = torch.no_grad ()
-        let right = (logits false theta rows.Ids).argmax(1L).eq rows.Labels
-        right.to_type(torch.float64).mean().item<float> ())
+let private rightRows (theta: Params) (rows: Examples) : bool[] =
+    use _ = torch.no_grad ()
 
-let accuracyOf trained rows =
-    Scope.run (fun _ -> accuracy (asParams trained.Theta) rows)
+    [| for chunk in chunks rows do
+           yield!
+               Scope.run (fun _ -> (read false theta chunk.Ids).Log.argmax(1L).eq(chunk.Labels).data<bool>().ToArray()) |]
 
-/// `Batch` rows, with replacement, fixed by the draw.
-let private batches hyper (rows: Examples) (draw: Draw) =
-    use generator = new torch.Generator(uint64 draw.RandomSeed)
-    at (torch.randint (rows.Labels.shape[0], [| hyper.Batch |], dtype = torch.int64, generator = generator)) rows
+/// Which rows the kept classifier gets right.
+let right (trained: Trained) (rows: Examples) : bool[] =
+    Scope.run (fun _ -> rightRows (asParams trained.Theta) rows)
 
+let share (right: bool[]) : float =
+    right |> Array.averageBy (fun right -> if right then 1.0 else 0.0)
+
+/// Trains, evaluates and keeps the running average of θ over about the last 100 steps (Polyak and Juditsky, 1992).
 let private epochs hyper seed (steps: int) heldOut progress problem =
     use run =
         let start = Bilevel.start seed problem
@@ -49,33 +58,48 @@ let private epochs hyper seed (steps: int) heldOut progress problem =
         RunState.dispose start
         run
 
+    let layout = run.Theta.Layout
+    use average = Scope.detach (run.Theta.Vector.clone ())
+
+    let follow () =
+        let steps = float run.StepsTaken
+        let kept = min 0.99 (steps / (10.0 + steps))
+
+        average.mul_(Scalar.op_Implicit kept).add_ (run.Theta.Vector, Scalar.op_Implicit (1.0 - kept))
+        |> ignore
+
     let mutable kept: Trained option = None
+    let curve = ResizeArray()
 
     for epoch in 1 .. hyper.Epochs do
         let mutable loss = 0.0
 
         for _ in 1..steps do
             loss <- loss + run.Step().BaseLoss / float steps
+            follow ()
 
         Scope.run (fun _ ->
-            let reached = accuracy run.Theta heldOut
+            let theta = Params.frozen layout average
+            let reached = share (rightRows theta heldOut)
             progress $"epoch {epoch}/{hyper.Epochs}  loss {loss:F3}  held-out {reached:F3}"
+            curve.Add { Loss = loss; HeldOut = reached }
 
             if kept.IsNone || reached > kept.Value.HeldOut then
                 kept <-
                     Some
-                        { Theta = named run.Theta
+                        { Theta = named theta
                           Lambda = named run.Lambda
-                          HeldOut = reached })
+                          HeldOut = reached
+                          Curve = [] })
 
-    kept.Value
+    { kept.Value with
+        Curve = List.ofSeq curve }
 
-let private meanLoss theta (batch: Examples) =
-    torch.nn.functional.cross_entropy (logits true theta batch.Ids, batch.Labels)
+let private meanLoss training theta (rows: Examples) =
+    (crossEntropy rows.OneHot (read training theta rows.Ids).Log).mean ()
 
 /// Steps of an epoch.
-let stepsOf hyper (rows: Examples) : int =
-    max 1 (int (rows.Labels.shape[0] / hyper.Batch))
+let stepsOf hyper (rows: Examples) : int = max 1 (rows.Count / hyper.Batch)
 
 /// Plain training, `steps` an epoch: the meta level is a constant that never takes a step.
 let plain hyper rate seed start steps (rows: Examples) heldOut progress : Trained =
@@ -83,30 +107,23 @@ let plain hyper rate seed start steps (rows: Examples) heldOut progress : Traine
         { BilevelOptions.Default with
             WarmUp = Int64.MaxValue }
         Hypergradient.samaNa
-        [ Level.create "classifier" start (adam rate) (batches hyper rows) (fun _ theta _ batch -> meanLoss theta batch)
+        [ Level.create "classifier" start (adam rate) (batch hyper.Batch rows) (fun _ theta _ rows ->
+              meanLoss true theta rows)
           Level.create "unused" [ "constant", torch.zeros 1L ] (sgd 0.0) ignore (fun _ _ lambda () ->
               lambda["constant"].sum ()) ]
     |> epochs hyper seed steps heldOut progress
 
-/// Training on weak labels that the meta learner weighs, and with `correct` mixes with the model's own prediction.
-let bySama hyper correct seed start learner (weak: Examples) (meta: Examples) heldOut progress : Trained =
-    let steps = stepsOf hyper weak
+/// Training on weak labels by `loss λ reading (stopped) prediction rows`, whose λ is learned by SAMA from the loss
+/// on clean rows.
+let bySama hyper loss seed start learner (weak: Examples) (meta: Examples) heldOut progress : Trained =
+    let baseLoss (pass: Pass) theta lambda (rows: Examples) =
+        let read = read true theta rows.Ids
 
-    let baseLoss (pass: Pass) theta lambda (batch: Examples) =
-        let logits = logits true theta batch.Ids
-        let onWeak, entropy, log = lossAndEntropy logits batch.Labels
-        let features = pass.Stop("features", torch.stack ([| onWeak; entropy |], 1L))
-        let weight, mix = judge lambda features batch.Clues
+        let stopped =
+            { Features = pass.Stop("features", read.Features)
+              Log = pass.Stop("prediction", read.Log) }
 
-        let loss =
-            if correct then
-                let prediction = pass.Stop("prediction", log.exp ())
-                let onPrediction = -(prediction * log).sum 1L
-                onWeak + mix * (onPrediction - onWeak)
-            else
-                onWeak
-
-        (weight * loss).mean ()
+        loss lambda stopped read.Log rows
 
     let method =
         Hypergradient.samaWith
@@ -116,37 +133,18 @@ let bySama hyper correct seed start learner (weak: Examples) (meta: Examples) he
     Problem.create
         BilevelOptions.Default
         method
-        [ Level.create "classifier" start (adam hyper.Rate) (batches hyper weak) baseLoss
-          Level.create "metaLearner" learner (adam hyper.MetaRate) (batches hyper meta) (fun _ theta _ batch ->
-              meanLoss theta batch) ]
-    |> epochs hyper seed steps heldOut progress
+        [ Level.create "classifier" start (adam hyper.Rate) (batch hyper.Batch weak) baseLoss
+          Level.create "metaLearner" learner (adam hyper.MetaRate) (batch hyper.Batch meta) (fun _ theta _ rows ->
+              meanLoss false theta rows) ]
+    |> epochs hyper seed (stepsOf hyper weak) heldOut progress
 
-/// The learned weight of every weakly labelled row.
+/// The learned weight of every weakly labelled row, relative to the mean logit.
 let weights (trained: Trained) (weak: Examples) : float[] =
     Scope.run (fun _ ->
         use _ = torch.no_grad ()
+        let theta, lambda = asParams trained.Theta, asParams trained.Lambda
 
-        let loss, entropy, _ =
-            lossAndEntropy (logits false (asParams trained.Theta) weak.Ids) weak.Labels
+        let logits =
+            torch.cat [| for rows in chunks weak -> weightLogit lambda (read false theta rows.Ids) rows |]
 
-        let features = torch.stack ([| loss; entropy |], 1L)
-        let weight, _ = judge (asParams trained.Lambda) features weak.Clues
-        weight.to_type(torch.float64).data<float>().ToArray())
-
-/// Probability that a right label outweighs a wrong one, ties counted half.
-let auroc (weights: float[]) (right: bool[]) : float =
-    let sorted = Array.zip weights right |> Array.sortBy fst
-    let positives = right |> Array.filter id |> Array.length |> float
-    let negatives = float right.Length - positives
-
-    let _, won =
-        sorted
-        |> Array.groupBy fst
-        |> Array.fold
-            (fun (below, won) (_, tied) ->
-                let up = tied |> Array.filter snd |> Array.length |> float
-                let down = float tied.Length - up
-                below + down, won + up * (below + down / 2.0))
-            (0.0, 0.0)
-
-    won / (positives * negatives)
+        (torch.sigmoid (logits - logits.mean ())).to_type(torch.float64).data<float>().ToArray())

@@ -71,6 +71,10 @@ module RunState =
                        { Vector = f level.Vector
                          Rule = RuleState.map f level.Rule } |] }
 
+    /// A copy of the state on that device, owned by the caller.
+    let toDevice (device: torch.Device) (state: RunState) : RunState =
+        map (fun tensor -> Scope.detach (tensor.``to`` (device, copy = true))) state
+
     /// Frees every tensor of a state.
     let dispose (state: RunState) : unit = (state :> IDisposable).Dispose()
 
@@ -159,8 +163,13 @@ module Bilevel =
                 |> Number.read)
 
         requireFiniteLoss step problem.Levels[top] loss
-        requireFinite step problem.Levels[0] "the meta gradient" gradients[0]
         loss
+
+    /// What is not finite in the meta gradient, or was made of it by the adaptation, shows in the hypergradient.
+    let internal requireFiniteResponse (problem: BilevelProblem) step (metaGradient: Tensor) (h: Tensor) =
+        if not (Number.isFinite h) then
+            requireFinite step problem.Levels[0] "the meta gradient" metaGradient
+            requireFinite step (Array.last problem.Levels) "the hypergradient" h
 
     /// True if a meta step follows base step number `step`, counted from 0.
     let internal metaDue (options: BilevelOptions) (step: int64) =
@@ -168,7 +177,7 @@ module Bilevel =
         (step + 1L) % unroll = 0L && step + 1L - unroll >= options.WarmUp
 
     let internal metaReport metaLoss (h: Tensor) (response: Response) : MetaReport =
-        MetaReport(metaLoss, Scope.run (fun _ -> Number.read (Reduce.norm h)), response.Report)
+        MetaReport(metaLoss, Scope.run (fun _ -> Number.read (Flat.norm h)), response.Report)
 
     /// Points modules back at live, trainable vectors.
     let internal rebind (problem: BilevelProblem) (vectors: Tensor[]) : unit =
@@ -250,7 +259,7 @@ module Bilevel =
                     Chain.respond problem middle taken.Micros state.Levels[1].Rule at vectors gradients, gradients[2]
 
             let h = direct + response.Vector
-            requireFinite state.Step (Array.last problem.Levels) "the hypergradient" h
+            requireFiniteResponse problem state.Step gradients[0] h
             h, direct, response, metaLoss)
 
     let private withBase vector rule (state: RunState) =
@@ -295,10 +304,13 @@ module Bilevel =
             { state with Step = state.Step + 1L }, report nan null e.Message
 
     let private keepingModules (problem: BilevelProblem) (state: RunState) body =
+        Problem.requireDevice problem (vectorsOf state)
+
         try
             Scope.run body
         finally
             rebind problem (vectorsOf state)
+            Scope.sweep state.Step problem.Levels[0].Layout.Length
 
     /// Base steps up to the next meta step (`Unroll` of them from a window's start), and that one, unless warm-up
     /// lasts. Pure: the state given is untouched, the caller owns both. Modules are left looking at the state given.

@@ -23,6 +23,8 @@ type Level =
         {
             Name: string
             Layout: Layout
+            /// where its parameters are, and its batches must be
+            Device: TorchSharp.torch.Device
             Initial: unit -> Tensor
             Rule: BoundRule
             Module: TorchSharp.torch.nn.Module option
@@ -33,21 +35,71 @@ type Level =
 
 namespace Sama.Functional
 
+open System
+open System.Runtime.CompilerServices
+open System.Runtime.InteropServices
 open TorchSharp
 open Sama
 
 /// Levels over named tensors or modules.
 module Level =
 
-    let private build name layout initial m rule (data: Draw -> 'batch) (loss: Pass -> Levels -> 'batch -> Tensor) =
+    /// The tensors of a batch that are not on the device, of what can be looked into: tensors, tuples, sequences.
+    let rec private misplaced (device: torch.Device) (path: string) (batch: obj) : string list =
+        match batch with
+        | :? Tensor as tensor when string tensor.device = string device -> []
+        | :? Tensor as tensor ->
+            let shape = String.Join("x", tensor.shape)
+            [ $"{path} ([{shape}]) on {tensor.device}" ]
+        | :? ITuple as parts ->
+            List.concat [ for i in 0 .. parts.Length - 1 -> misplaced device $"{path}, item {i + 1}" parts[i] ]
+        | :? seq<Tensor> as parts ->
+            parts
+            |> Seq.mapi (fun i part -> misplaced device $"{path}, item {i + 1}" part)
+            |> List.concat
+        | _ -> []
+
+    /// The loss; where libtorch finds tensors of two devices, ArgumentException names those of the batch that are off.
+    let private onDevice name (device: torch.Device) (batch: 'batch) (loss: unit -> Tensor) : Tensor =
+        try
+            loss ()
+        with :? ExternalException as e when e.Message.Contains "device" && not (isNull (box batch)) ->
+            match misplaced device "the batch" (box batch) with
+            | [] -> reraise ()
+            | off ->
+                let off = String.Join("; ", off)
+
+                raise (
+                    ArgumentException(
+                        $"level '{name}' is on {device}, {off}: let its data give tensors of that device",
+                        "data",
+                        e
+                    )
+                )
+
+    let private build
+        name
+        layout
+        (device: torch.Device)
+        initial
+        m
+        rule
+        (data: Draw -> 'batch)
+        (loss: Pass -> Levels -> 'batch -> Tensor)
+        =
         let objective draw =
             let batch = data draw
             let record = System.Collections.Generic.Dictionary()
 
-            fun stops levels -> Draw.masks draw (fun () -> loss (Pass(draw, stops, record)) levels batch)
+            fun stops (levels: Levels) ->
+                let device = (levels.At 0).Vector.device
+
+                Draw.masks draw (fun () ->
+                    onDevice name device batch (fun () -> loss (Pass(draw, stops, record)) levels batch))
 
         { Name = name
           Layout = layout
+          Device = device
           Initial = initial
           Rule = UpdateRule.bind layout rule
           Module = m
@@ -62,7 +114,9 @@ module Level =
         (data: Draw -> 'batch)
         (loss: Pass -> Levels -> 'batch -> Tensor)
         : Level =
-        build name (Layout.ofNamed parameters) (fun () -> Layout.ravel parameters) None rule data loss
+        let layout = Layout.ofNamed parameters
+        let device = (snd parameters.Head).device
+        build name layout device (fun () -> Layout.ravel parameters) None rule data loss
 
     /// A level of a two-level problem: `loss pass θ λ batch`, one number. Its batch's tensors die with the step
     /// unless they were made before it.
@@ -87,7 +141,9 @@ module Level =
         if isNull m then
             nullArg (nameof m)
 
-        build name (NnModule.layout m) (fun () -> NnModule.ravel m) (Some m) rule data loss
+        let layout = NnModule.layout m
+        let device = (Array.head (NnModule.parameters m)).device
+        build name layout device (fun () -> NnModule.ravel m) (Some m) rule data loss
 
     /// A level over a module's trainable parameters whose loss calls the modules itself: `loss pass batch`.
     let ofModule
@@ -98,3 +154,14 @@ module Level =
         (loss: Pass -> 'batch -> Tensor)
         : Level =
         ofModuleGeneral name m rule data (fun pass _ batch -> loss pass batch)
+
+    /// The level with its parameters on that device; a module is moved itself, buffers and frozen parameters too.
+    let internal toDevice (device: torch.Device) (level: Level) : Level =
+        // as tensors name it: "cuda" is "cuda:0"
+        let device = Scope.run (fun _ -> (torch.empty (0L, device = device)).device)
+        level.Module |> Option.iter (fun m -> m.``to`` device |> ignore)
+
+        { level with
+            Device = device
+            Initial = fun () -> Scope.tensor (fun () -> level.Initial().``to`` device)
+            Bind = level.Module |> Option.map NnModule.bind |> Option.defaultValue ignore }

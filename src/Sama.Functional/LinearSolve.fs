@@ -20,7 +20,7 @@ module internal LinearSolve =
         Scope.run (fun _ -> Number.read (a.dot b))
 
     let private size (x: Tensor) : float =
-        Scope.run (fun _ -> Number.read (Reduce.norm x))
+        Scope.run (fun _ -> Number.read (Flat.norm x))
 
     let private relative (residual: float) (norm: float) =
         if norm = 0.0 then 0.0 else residual / norm

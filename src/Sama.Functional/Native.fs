@@ -49,10 +49,12 @@ module Native =
         else
             $"TorchSharp {NativeSearch.binding} with libtorch {NativeSearch.built} is known to work"
 
-    let private lazily, now = 1, 2
+    // RTLD_LAZY; RTLD_NOW, to which a missing symbol is an error and not the end of the process at its first use;
+    // RTLD_NOLOAD
+    let private lazily, now, ifLoaded = 1, 2, 4
 
-    /// `now` resolves every symbol: a missing one is an error here, not the end of the process at its first use.
-    let private load (mode: int) (path: string) : nativeint =
+    /// A handle, or what the dynamic loader says.
+    let private tryLoad (mode: int) (path: string) : Result<nativeint, string> =
         // .NET asks the loader itself to bind an import at its first call, which clears the error: both are bound first
         // (the name 0 is the program's own and always loads), and no marshaller stands between them
         dlopen (0n, lazily) |> ignore
@@ -64,17 +66,19 @@ module Native =
             if handle = 0n then
                 Marshal.PtrToStringUTF8(dlerror ())
             else
-                ""
+                null
 
         Marshal.FreeCoTaskMem name
 
         if handle = 0n then
-            let error =
-                error |> Option.ofObj |> Option.defaultValue "the loader gives no reason"
+            error |> Option.ofObj |> Option.defaultValue "no reason given" |> Error
+        else
+            Ok handle
 
-            raise (DllNotFoundException $"{path} does not load: {error}\n{advice error}")
-
-        handle
+    let private load mode path =
+        match tryLoad mode path with
+        | Ok handle -> handle
+        | Error error -> raise (DllNotFoundException $"{path} does not load: {error}\n{advice error}")
 
     // libtorch's libraries in the order in which they need each other
     let private libraries =
@@ -103,26 +107,30 @@ module Native =
             $"{code >>> 56}.{code >>> 48 &&& 255UL}.{code >>> 40 &&& 255UL}"
         | _ -> "unknown"
 
+    let private mismatch (version: string) =
+        if version.StartsWith(NativeSearch.built + ".") then
+            null
+        else
+            $"version mismatch: TorchSharp {NativeSearch.binding} was built for libtorch {NativeSearch.built}, the one that is known to work with it; this one is of version {version}"
+
+    let private warn version =
+        mismatch version
+        |> Option.ofObj
+        |> Option.iter (fun what -> eprintfn $"Sama: {what}")
+
     type private Loaded =
         { Source: string
           Folder: string
           Version: string }
 
-    /// TorchSharp would load by name, and so from the application's folder, what is in memory already from another: its
-    /// calls go to the binding loaded here, and its two flags say that nothing is left to load.
-    let private tellTorchSharp (binding: nativeint) =
-        let flags = Reflection.BindingFlags.Static ||| Reflection.BindingFlags.NonPublic
-        let tensor = typeof<torch.Tensor>
+    /// TorchSharp itself loads by name, first from the application's folder: a second libtorch would end the process.
+    let private requireAlone (places: Places) (folder: string) =
+        for beside in places.Application do
+            let path = Path.Combine(beside, "libtorch_cpu.so")
 
-        for name in [ "nativeBackendLoaded"; "nativeBackendCudaLoaded" ] do
-            tensor.DeclaringType.GetField(name, flags)
-            |> Option.ofObj
-            |> Option.iter (fun flag -> flag.SetValue(null, true))
-
-        NativeLibrary.SetDllImportResolver(
-            tensor.Assembly,
-            fun name _ _ -> if name = "LibTorchSharp" then binding else 0n
-        )
+            if File.Exists path && tryLoad (lazily ||| ifLoaded) path |> Result.isError then
+                invalidOp
+                    $"'{folder}' is to be loaded, but TorchSharp would load {path} as well: build the application without a native package (here: -p:SamaNative=none), or delete libtorch*.so and libc10*.so beside it"
 
     let private loadAll (places: Places) : Loaded =
         let found = NativeSearch.libtorch places
@@ -137,11 +145,14 @@ module Native =
                       if required || File.Exists path then
                           name, load lazily path ]
 
-        tellTorchSharp (load now binding)
+        let version = versionOf handles["libtorch_cpu.so"]
+        warn version
+        load now binding |> ignore
+        requireAlone places folder
 
         { Source = found.Origin
           Folder = folder
-          Version = versionOf handles["libtorch_cpu.so"] }
+          Version = version }
 
     /// A libtorch that was in memory before this module was asked for one.
     let private earlier (places: Places) (path: string) : Loaded =
@@ -153,52 +164,45 @@ module Native =
           Folder = Path.GetDirectoryName path
           Version = versionOf (load lazily path) }
 
-    let private mismatch (version: string) =
-        if version.StartsWith(NativeSearch.built + ".") then
-            null
-        else
-            $"version mismatch: TorchSharp {NativeSearch.binding} was built for libtorch {NativeSearch.built}, the one that is known to work with it; this one is of version {version}"
-
     let private guard = obj ()
-    let mutable private state: (string option * Loaded) option = None
+    let mutable private state: (string option * Lazy<Loaded>) option = None
 
     let private prepare (folder: string option) : Loaded option =
         lock guard (fun () ->
             match state with
-            | Some(earlier, loaded) ->
-                if folder.IsSome && folder <> earlier then
+            | Some(before, loaded) ->
+                if folder.IsSome && folder <> before then
                     invalidOp
-                        $"libtorch was loaded from '{loaded.Folder}' before; '{folder.Value}' cannot replace it in this process"
+                        $"libtorch was loaded from '{loaded.Value.Folder}' before; '{folder.Value}' cannot replace it in this process"
 
-                Some loaded
+                Some loaded.Value
             | None when not (OperatingSystem.IsLinux()) ->
                 if (NativeSearch.places folder).Named.IsSome then
                     raise (PlatformNotSupportedException "a folder of libtorch can be named on Linux alone")
 
                 None
             | None ->
-                settings ()
-                let places = NativeSearch.places folder
+                let first =
+                    lazy
+                        (settings ()
+                         let places = NativeSearch.places folder
 
-                let loaded =
-                    match inMemory () |> List.tryFind _.EndsWith("/libtorch_cpu.so") with
-                    | Some path -> earlier places path
-                    | None -> loadAll places
+                         match inMemory () |> List.tryFind _.EndsWith("/libtorch_cpu.so") with
+                         | Some path -> earlier places path
+                         | None -> loadAll places)
 
-                mismatch loaded.Version
-                |> Option.ofObj
-                |> Option.iter (fun what -> eprintfn $"Sama: {what}")
-
-                state <- Some(folder, loaded)
-                Some loaded)
+                // a failure is kept, and is the answer to every later call
+                state <- Some(folder, first)
+                Some first.Value)
 
     /// Settings that must be made before libtorch loads, then libtorch itself: call it first in a program; a second call
     /// does nothing. libtorch is searched in this order: the folder that SAMA_LIBTORCH names; the CUDA package, then the
     /// CPU package, beside the application; the same two in NuGet's cache; an installed PyTorch (VIRTUAL_ENV,
-    /// CONDA_PREFIX). TorchSharp's binding to it is taken from libtorch's folder, the application's or NuGet's cache.
+    /// CONDA_PREFIX). TorchSharp's binding to it is taken from the application's folder, libtorch's or NuGet's cache.
     /// `SAMA_KEEP_ALLOCATOR=1` leaves glibc's allocator alone. Elsewhere than on Linux TorchSharp's own search stands.
     /// FileNotFoundException if the folder named holds no libtorch; DllNotFoundException if there is none at all, or one
-    /// does not load: it quotes the loader, which names the missing library, symbol or version, and says what to do.
+    /// does not load: it quotes the loader, which names the missing library, symbol or version, and says what to do;
+    /// InvalidOperationException if another libtorch lies beside the application, which TorchSharp would load as well.
     let initialize () : unit = prepare None |> ignore
 
     /// `initialize` with the libtorch of that folder (of an installed PyTorch: torch/lib), whatever SAMA_LIBTORCH says.

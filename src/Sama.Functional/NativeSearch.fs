@@ -39,7 +39,8 @@ module internal NativeSearch =
         |> Option.ofObj
         |> Option.filter ((<>) "")
 
-    let private home = Environment.GetFolderPath Environment.SpecialFolder.UserProfile
+    let private home =
+        Environment.GetFolderPath(Environment.SpecialFolder.UserProfile, Environment.SpecialFolderOption.DoNotVerify)
 
     /// The places of this process.
     let places (folder: string option) : Places =
@@ -132,12 +133,12 @@ module internal NativeSearch =
                     $"no libtorch was found: set SAMA_LIBTORCH to its folder (of an installed PyTorch: torch/lib), or add the package TorchSharp-cpu. Searched: {application}, {places.Cache}, VIRTUAL_ENV, CONDA_PREFIX"
             )
 
-    /// TorchSharp's binding: beside libtorch, beside the application, in TorchSharp's package.
+    /// TorchSharp's binding: beside the application, where TorchSharp finds it too, beside libtorch, in TorchSharp's package.
     /// DllNotFoundException if there is none.
     let torchSharp (places: Places) (libtorch: Found) : string =
         let candidates =
-            libtorch.Folders
-            @ places.Application
+            places.Application
+            @ libtorch.Folders
             @ packages places.Cache "torchsharp" binding
 
         match List.tryFind (holds bound) candidates with
@@ -145,7 +146,7 @@ module internal NativeSearch =
         | None ->
             raise (
                 DllNotFoundException
-                    $"{bound} of TorchSharp {binding} was found neither beside libtorch nor beside the application nor in {places.Cache}"
+                    $"{bound} of TorchSharp {binding} was found neither beside the application nor beside libtorch nor in {places.Cache}"
             )
 
     /// One folder for libraries that look for each other beside themselves ($ORIGIN): their own, or, for a package in
@@ -160,7 +161,7 @@ module internal NativeSearch =
                 |> SHA256.HashData
                 |> Convert.ToHexString
 
-            let data = Environment.GetFolderPath Environment.SpecialFolder.LocalApplicationData
+            let data = Path.Combine(home, ".local", "share")
             let target = Path.Combine(data, "sama", "libtorch-" + name.Substring(0, 16))
             Directory.CreateDirectory target |> ignore
 

@@ -95,6 +95,12 @@ module Problem =
             if twice > 1 then
                 invalidArg (nameof levels) $"{twice} levels are named '{name}'"
 
+        for level in levels.Tail do
+            if string level.Device <> string levels.Head.Device then
+                invalidArg
+                    (nameof levels)
+                    $"level '{level.Name}' is on {level.Device}, '{levels.Head.Name}' on {levels.Head.Device}; a problem has one device (Problem.toDevice)"
+
         if options.Unroll < 1 || options.Accumulate < 1 || options.WarmUp < 0L then
             invalidArg
                 (nameof options)
@@ -110,6 +116,20 @@ module Problem =
     let withMethod (method: HypergradientMethod) (problem: BilevelProblem) : BilevelProblem =
         requireServed problem.Options method (List.ofArray problem.Levels)
         { problem with Method = method }
+
+    /// The same problem on that device: parameters start there, modules are moved themselves. Batches are not: `data`
+    /// gives them on the device. States that exist move by `RunState.toDevice`.
+    let toDevice (device: torch.Device) (problem: BilevelProblem) : BilevelProblem =
+        { problem with
+            Levels = problem.Levels |> Array.map (Level.toDevice device) }
+
+    /// ArgumentException naming a level whose vector is not on the problem's device.
+    let internal requireDevice (problem: BilevelProblem) (vectors: Tensor seq) : unit =
+        for level, vector in Seq.zip problem.Levels vectors do
+            if string vector.device <> string level.Device then
+                invalidArg
+                    "state"
+                    $"level '{level.Name}' of the state is on {vector.device}, of the problem on {level.Device}; move one of them (RunState.toDevice, Problem.toDevice)"
 
     let internal precision (problem: BilevelProblem) : torch.ScalarType option =
         if problem.Options.Precision = Precision.BFloat16 then

@@ -23,8 +23,9 @@ type Report =
         Passes: int
         /// matrix-vector products
         Products: int
-        /// coordinates whose meta gradient the adaptation took to 0
-        AdaptedToZero: int64
+        /// coordinates that the difference leaves where they are: the adaptation is 0 (no gradient was ever seen there), or
+        /// the meta gradient is
+        Zeros: int64
     }
 
     /// InvalidOperationException, with the residual, if the method iterated and did not converge.
@@ -61,4 +62,4 @@ module Report =
           Converged = Nullable()
           Passes = 0
           Products = 0
-          AdaptedToZero = 0L }
+          Zeros = 0L }

@@ -16,6 +16,8 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
         if problem.Levels.Length <> 2 then
             invalidArg (nameof problem) "runs have two levels; Hypergradient.at takes three, for a loop of your own"
 
+        Problem.requireDevice problem (Bilevel.vectorsOf initial)
+
     let own (tensor: Tensor) = Scope.detach (tensor.clone ())
     let mutable state = RunState.map own initial
     let theta, lambda = state.Theta, state.Lambda
@@ -55,12 +57,15 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
             struct (theta, rule, [ for step in first .. state.Step -> Bilevel.micros problem state.Seed step ])
         | ValueNone -> struct (theta, state.Levels[0].Rule, [ Bilevel.micros problem state.Seed state.Step ])
 
+    let minus =
+        Scope.detach (torch.tensor (-1.0, dtype = theta.dtype, device = theta.device))
+
     /// θₜ = θₜ₋₁ − u, into `next`.
     let preview () =
         rules[0].InPlace.Update false state.Levels[0].Rule gradient theta next.Value
         |> ignore
 
-        next.Value.neg_().add_ theta |> ignore
+        Flat.combine next.Value theta minus next.Value
 
     let work =
         let mutable lent = false
@@ -105,7 +110,7 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
         let at = BaseSolution.ofStep problem.Levels [| lambda |] taken (work ())
         let response = problem.Method.BestResponse at metaGradient.Value
         h.add_ response.Vector |> ignore
-        Bilevel.requireFinite state.Step problem.Levels[1] "the hypergradient" h
+        Bilevel.requireFiniteResponse problem state.Step metaGradient.Value h
         response, Bilevel.metaReport metaLoss h response
 
     /// The rule's step on a level, its gradient vector overwritten by u.
@@ -193,6 +198,7 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
                   Skipped = e.Message }
         finally
             restore ()
+            Scope.sweep state.Step problem.Levels[0].Layout.Length
 
     /// A copy of the state, owned by the caller.
     member _.Snapshot() : RunState = RunState.map own state
@@ -205,6 +211,7 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
             for tensor in
                 [ gradient
                   h
+                  minus
                   for made in [ next; metaGradient; lambdaGradient ] do
                       if made.IsValueCreated then
                           made.Value ] do

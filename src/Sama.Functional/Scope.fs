@@ -26,6 +26,14 @@ module Scope =
     /// A tensor that outlives every scope of its caller; whoever asked for it disposes it.
     let detach (tensor: Tensor) : Tensor = tensor.DetachFromDisposeScope()
 
+    /// A collection of the youngest objects, after every step on long vectors, every 16th on short ones. TorchSharp's
+    /// scalars (each `x * 0.5` makes one) have native memory that finalizers alone free, and make too little garbage to
+    /// be collected; left between the blocks of dead tensors they keep glibc from using these again. Measured on chains
+    /// of operators over 1e6 floats: 100 ms and 15 MB more memory a chain without, 3 ms and none with.
+    let internal sweep (step: int64) (length: int64) : unit =
+        if length > 100_000L || step % 16L = 0L then
+            GC.Collect(0, GCCollectionMode.Forced, false)
+
 /// Numbers in and out of tensors of any floating type.
 module internal Number =
 

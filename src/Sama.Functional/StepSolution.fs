@@ -94,11 +94,8 @@ module internal BaseSolution =
                         work.After()
 
                 let scratch = work.Scratch()
-
-                if not (obj.ReferenceEquals(scratch, from)) then
-                    scratch.copy_ from |> ignore
-
-                scratch.addcmul_ (v, scale, Number.scalar 1.0)
+                Flat.combine scratch from scale v
+                scratch
 
             member _.ThetaGradient theta =
                 Scope.tensor (fun () ->

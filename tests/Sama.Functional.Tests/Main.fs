@@ -20,6 +20,13 @@ let main args =
               RuleMisuseTests.tests
               SamaTests.tests
               RunTests.tests
-              MethodTests.tests ]
+              DeviceTests.tests
+              MethodTests.tests
+              ReferenceTests.tests
+              SuiteTests.tests
+              DrawnProblemTests.tests
+              MethodInputTests.tests
+              FixtureTests.tests
+              EngineTests.tests ]
     )
     |> runTestsWithCLIArgs [] args

@@ -91,10 +91,10 @@ let tests =
               within [ old + "/libtorch_cpu.so"; cachedCpu + "/libtorch_cpu.so" ] (fun at ->
                   Expect.equal (NativeSearch.libtorch (placesIn at)).Folders [ at cachedCpu ] "")
 
-          testCase "TorchSharp's binding: beside libtorch, beside the application, in its package"
+          testCase "TorchSharp's binding: beside the application, beside libtorch, in its package"
           <| fun _ ->
               let package = natives $"torchsharp/{NativeSearch.binding}"
-              let folders = [ "named"; "app"; package ]
+              let folders = [ "app"; "named"; package ]
 
               for i in 0..2 do
                   let files = [ for folder in List.skip i folders -> folder + "/libLibTorchSharp.so" ]

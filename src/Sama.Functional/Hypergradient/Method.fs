@@ -89,7 +89,7 @@ module internal Method =
         stay.to_type d.dtype, torch.where (stay, e / torch.where (stay, d, ones), torch.zeros_like d)
 
     let size (x: Tensor) : float =
-        Scope.run (fun _ -> Number.read (Reduce.norm x))
+        Scope.run (fun _ -> Number.read (Flat.norm x))
 
     let positive name (value: float) =
         if not (value > 0.0 && Double.IsFinite value) then

@@ -9,7 +9,7 @@ type PerturbationNorm =
 [<NoComparison>]
 type SamaOptions =
     {
-        /// α of ε = α/‖v‖; null: 1e-2, in float64 1e-5
+        /// α of ε = α/‖v‖; null: 1e-3, in float64 1e-5
         Alpha: System.Nullable<float>
         Norm: PerturbationNorm
         Centre: Centre
@@ -38,7 +38,7 @@ open Sama
 module internal SamaMethod =
 
     let private defaultAlpha (v: Tensor) =
-        if v.dtype = torch.float64 then 1e-5 else 1e-2
+        if v.dtype = torch.float64 then 1e-5 else 1e-3
 
     let check (o: SamaOptions) =
         if o.Alpha.HasValue then
@@ -49,10 +49,10 @@ module internal SamaMethod =
 
     /// The difference along p, which loses no bit where ‖p‖ = 0: p is perturbed by αp/max(‖p‖, tiny), the difference
     /// multiplied by ‖p‖/2α. Nothing waits for the norm before the last pass.
-    let difference (o: SamaOptions) name (at: IBaseSolution) (p: Tensor) : Response * Tensor =
+    let difference (o: SamaOptions) name (at: IBaseSolution) (p: Tensor) : Response =
         Scope.run (fun keep ->
             let alpha = if o.Alpha.HasValue then o.Alpha.Value else defaultAlpha p
-            let all, active, nonZero = Reduce.norms p at.Gradient
+            let all, active, nonZero = Flat.norms p at.Gradient
             let norm = if o.Norm = PerturbationNorm.Active then active else all
             let scale = (alpha / norm.clamp_min (Number.scalar (Number.tiny p))).to_type p.dtype
             let plus = at.LambdaGradient(at.Perturbed(o.Centre, scale, p))
@@ -77,8 +77,8 @@ module internal SamaMethod =
                     Norm = Nullable(Number.read all)
                     ActiveNorm = Nullable(Number.read active)
                     Epsilon = (if size > 0.0 then Nullable(alpha / size) else Nullable())
-                    Passes = (if o.OneSided && o.Centre = Centre.PreUpdate then 1 else 2) } },
-            keep nonZero)
+                    Passes = (if o.OneSided && o.Centre = Centre.PreUpdate then 1 else 2)
+                    Zeros = p.numel () - nonZero.item<int64> () } })
 
     let private needs (o: SamaOptions) =
         [ if o.OneSided && o.Centre = Centre.PreUpdate then
@@ -92,15 +92,8 @@ module internal SamaMethod =
           Adjoint = None
           BestResponse =
             fun at v ->
-                use before = v.count_nonzero ()
                 at.AdaptInPlace v
-                let response, after = difference o "sama" at v
-                use after = after
-
-                { response with
-                    Report =
-                        { response.Report with
-                            AdaptedToZero = before.item<int64> () - after.item<int64> () } } }
+                difference o "sama" at v }
 
     /// Without adaptation: p = v.
     let samaNa (o: SamaOptions) : HypergradientMethod =
@@ -109,8 +102,4 @@ module internal SamaMethod =
         { Name = "samaNa"
           Needs = needs o
           Adjoint = None
-          BestResponse =
-            fun at v ->
-                let response, nonZero = difference o "samaNa" at v
-                nonZero.Dispose()
-                response }
+          BestResponse = difference o "samaNa" }

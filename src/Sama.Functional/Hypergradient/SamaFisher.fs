@@ -37,7 +37,7 @@ module internal SamaFisher =
                     let fisher = at.SquaredGradient()
                     let floor = Number.floor (fisher.mean () * o.Damping)
 
-                    let response, _ =
+                    let response =
                         SamaMethod.difference o.Difference "samaFisher" at (v / (fisher + floor))
 
                     { response with

@@ -37,13 +37,12 @@ module internal T1T2 =
               Solve =
                 fun at _ v ->
                     let p = at.Adapt v
-                    let lost = v.count_nonzero().item<int64> () - p.count_nonzero().item<int64> ()
 
                     p,
                     { Report.empty "t1t2" with
                         Passes = 1
                         Products = 1
-                        AdaptedToZero = lost } }
+                        Zeros = p.numel () - p.count_nonzero().item<int64> () } }
 
     let method (o: T1T2Options) : HypergradientMethod =
         if not o.FiniteDifference then

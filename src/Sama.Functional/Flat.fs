@@ -17,8 +17,9 @@ type internal Sums =
       Active: float
       NonZero: int64 }
 
-/// Sums over vectors in float64. On the CPU chunk by chunk, so that the bits do not depend on the number of threads.
-module internal Reduce =
+/// One-pass kernels over flat vectors. Sums are float64; on the CPU they go chunk by chunk, so that the bits do not depend
+/// on the number of threads.
+module internal Flat =
 
     let private chunk = 1 <<< 16
 
@@ -29,6 +30,9 @@ module internal Reduce =
 
     let private read<'t> (data: nativeint) (i: int) : 't =
         Unsafe.ReadUnaligned<'t>((data + nativeint i * nativeint sizeof<'t>).ToPointer())
+
+    let private write<'t> (data: nativeint) (i: int) (value: 't) : unit =
+        Unsafe.WriteUnaligned<'t>((data + nativeint i * nativeint sizeof<'t>).ToPointer(), value)
 
     /// One chunk; `squares` of a register in float64 lanes, `zero` true where a register's lane is 0.
     let inline private sums<'t when 't: struct and 't: (new: unit -> 't) and 't :> ValueType and 't: equality>
@@ -92,22 +96,37 @@ module internal Reduce =
     let private address (tensor: Tensor) : nativeint =
         IntPtr(Unsafe.AsPointer(&MemoryMarshal.GetReference tensor.bytes))
 
-    let private onHost (x: Tensor) (g: Tensor) : Sums =
-        let count = x.numel ()
-        let size, sums = if x.dtype = torch.float32 then 4L, sums32 else 8L, sums64
-        let x, g = address x, address g
-        let parts = Array.zeroCreate (int ((count + int64 chunk - 1L) / int64 chunk))
+    let private plain (x: Tensor) =
+        x.device_type = DeviceType.CPU
+        && (x.dtype = torch.float32 || x.dtype = torch.float64)
+        && x.is_contiguous ()
+
+    /// `body start count` for every chunk of `total` elements, on libtorch's number of threads.
+    let private chunks (total: int64) (body: int -> int64 -> int -> unit) =
+        let parts = int ((total + int64 chunk - 1L) / int64 chunk)
 
         let part i =
             let start = int64 i * int64 chunk
-            let offset = nativeint (start * size)
-            parts[i] <- sums (x + offset) (g + offset) (int (min (int64 chunk) (count - start)))
+            body i start (int (min (int64 chunk) (total - start)))
 
-        if parts.Length < 4 then
-            for i in 0 .. parts.Length - 1 do
+        let threads = torch.get_num_threads ()
+
+        if parts < 4 || threads = 1 then
+            for i in 0 .. parts - 1 do
                 part i
         else
-            Parallel.For(0, parts.Length, part) |> ignore
+            Parallel.For(0, parts, ParallelOptions(MaxDegreeOfParallelism = threads), part)
+            |> ignore
+
+    let private onHost (x: Tensor) (g: Tensor) : Sums =
+        let size, sums = if x.dtype = torch.float32 then 4L, sums32 else 8L, sums64
+        let total = x.numel ()
+        let parts = Array.zeroCreate (int (total / int64 chunk) + 1)
+        let x, g = address x, address g
+
+        chunks total (fun i start count ->
+            let offset = nativeint (start * size)
+            parts[i] <- sums (x + offset) (g + offset) count)
 
         Array.fold
             add
@@ -115,11 +134,6 @@ module internal Reduce =
               Active = 0.0
               NonZero = 0L }
             parts
-
-    let private plain (x: Tensor) =
-        x.device_type = DeviceType.CPU
-        && (x.dtype = torch.float32 || x.dtype = torch.float64)
-        && x.is_contiguous ()
 
     /// ‖x‖ and ‖x‖_A, A the coordinates with g ≠ 0 (‖x‖ where ‖x‖_A is 0), and the number of x ≠ 0: 0-D, float64 and
     /// int64, on x's device. x and g are flat and of one dtype. libtorch's own float32 norm errs by 1 % at 1e8 elements.
@@ -147,3 +161,38 @@ module internal Reduce =
     let norm (x: Tensor) : Tensor =
         let all, _, _ = norms x x
         all
+
+    let inline private combined<'t when 't: struct and 't: (new: unit -> 't) and 't :> ValueType>
+        ([<InlineIfLambda>] one: 't -> 't -> 't)
+        (s: Vector<'t>)
+        (target: nativeint)
+        (a: nativeint)
+        (b: nativeint)
+        (count: int)
+        =
+        let width = Vector<'t>.Count
+        let vectors = count / width
+
+        for i in 0 .. vectors - 1 do
+            write target i (read<Vector<'t>> a i + Vector.Multiply<'t>(read<Vector<'t>> b i, s))
+
+        for i in vectors * width .. count - 1 do
+            write target i (one (read<'t> a i) (read<'t> b i))
+
+    /// target ← a + s·b, s 0-D; the target may be a or b. All flat and of one type.
+    let combine (target: Tensor) (a: Tensor) (s: Tensor) (b: Tensor) : unit =
+        if plain target && plain a && plain b then
+            let total, scale = target.numel (), Number.read s
+            let size = if target.dtype = torch.float32 then 4L else 8L
+            let t, x, y = address target, address a, address b
+
+            chunks total (fun _ start count ->
+                let o = nativeint (start * size)
+
+                if size = 4L then
+                    let s = float32 scale
+                    combined<float32> (fun a b -> a + s * b) (Vector<float32> s) (t + o) (x + o) (y + o) count
+                else
+                    combined<float> (fun a b -> a + scale * b) (Vector<float> scale) (t + o) (x + o) (y + o) count)
+        else
+            Scope.run (fun _ -> target.copy_ (a.addcmul (b, s, Number.scalar 1.0)) |> ignore)

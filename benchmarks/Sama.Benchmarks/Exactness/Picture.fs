@@ -1,0 +1,83 @@
+/// Error against work, one panel a problem.
+module Sama.Benchmarks.Exactness.Picture
+
+open System
+open System.IO
+open ScottPlot
+open Sama.Benchmarks.Exactness.Subject
+
+let private markers =
+    [ "neumann", MarkerShape.FilledCircle
+      "conjugateGradient", MarkerShape.FilledSquare
+      "unrolled", MarkerShape.OpenCircle
+      "t1t2", MarkerShape.OpenDiamond
+      "sama", MarkerShape.Cross
+      "exact", MarkerShape.FilledTriangleUp ]
+
+let private panel (rows: Row list) (problem: string) : Plot =
+    let plot = new Plot()
+
+    for algorithm, marker in markers do
+        let points =
+            rows
+            |> List.filter (fun r -> r.Problem = problem && r.Algorithm = algorithm && r.Rule = "sgd")
+            |> List.sortBy _.Products
+
+        if not points.IsEmpty then
+            let xs = [| for r in points -> log10 (float r.Products) |]
+            let ys = [| for r in points -> log10 (max r.RelativeError 1e-16) |]
+            let line = plot.Add.Scatter(xs, ys)
+            line.LegendText <- algorithm
+            line.MarkerSize <- 8f
+            line.MarkerShape <- marker
+            line.LineWidth <- (if points.Length > 3 then 1.5f else 0f)
+
+    let logarithmic () =
+        let ticks = TickGenerators.NumericAutomatic()
+        ticks.LabelFormatter <- fun x -> $"1e{x:F0}"
+        ticks.IntegerTicksOnly <- true
+        ticks
+
+    plot.Axes.Bottom.TickGenerator <- logarithmic ()
+    plot.Axes.Left.TickGenerator <- logarithmic ()
+    plot.Title problem
+    plot.XLabel "matrix-vector products"
+    plot.YLabel "relative error of h"
+
+    // the font has no bold face
+    for label in [ plot.Axes.Title.Label; plot.Axes.Bottom.Label; plot.Axes.Left.Label ] do
+        label.Bold <- false
+
+    plot.Axes.SetLimitsY(-16.5, 3.0)
+    plot.ShowLegend Alignment.LowerLeft |> ignore
+    plot
+
+/// The drawing library here looks for no fonts of the system by itself. InvalidDataException if there is none.
+let private useFont () =
+    let folder = "/usr/share/fonts"
+
+    let fonts =
+        if Directory.Exists folder then
+            Directory.GetFiles(folder, "*Sans.ttf", SearchOption.AllDirectories)
+        else
+            [||]
+
+    match fonts with
+    | [||] ->
+        raise (InvalidDataException $"no font *Sans.ttf under {folder}: install fonts-dejavu-core for the picture")
+    | found ->
+        Fonts.AddFontFile("sans", found[0])
+        Fonts.Default <- "sans"
+
+/// Writes P1 to P4 side by side as a PNG.
+let write (path: string) (rows: Row list) : unit =
+    useFont ()
+    let multi = Multiplot()
+    let problems = [ "P1"; "P2"; "P3"; "P4" ]
+    multi.RemovePlot(multi.GetPlot 0)
+
+    for problem in problems do
+        multi.AddPlot(panel rows problem)
+
+    multi.Layout <- MultiplotLayouts.Grid(2, 2)
+    multi.SavePng(path, 1200, 900) |> ignore

@@ -1,0 +1,102 @@
+/// Devices. libtorch's device of shapes without data ("meta") stands for a second one, so that these run anywhere.
+module Sama.Tests.DeviceTests
+
+open System
+open Expecto
+open TorchSharp
+open Sama
+open Sama.Functional
+open Sama.Tests.Problems
+
+let private elsewhere = torch.META
+
+let private on (device: torch.Device) (batch: unit -> 'batch) (first: 'batch -> Tensor) =
+    let ones () =
+        torch.ones (3L, dtype = f64, device = device)
+
+    Problem.create
+        BilevelOptions.Default
+        Hypergradient.sama
+        [ Level.create "base" [ "w", ones () ] (sgd 0.1) (fun _ -> batch ()) (fun _ theta lambda batch ->
+              (square (theta["w"] * first batch) * lambda["x"]).sum ())
+          Level.create "meta" [ "x", ones () ] (sgd 0.1) ignore (fun _ theta _ () -> square(theta["w"]).sum ()) ]
+
+let private scale (device: torch.Device) =
+    torch.full ([| 3L |], scalar 2.0, dtype = f64, device = device)
+
+let private refused (words: string list) action =
+    Expect.throwsC action (function
+        | :? ArgumentException as e ->
+            for word in words do
+                Expect.stringContains e.Message word ""
+        | e -> failtest $"{e}")
+
+let tests =
+    testList
+        "devices"
+        [ testCase "a state moves with its rules' states, and back with the bits it had"
+          <| fun _ ->
+              use _ = torch.NewDisposeScope()
+              let problem = quadratic (adam 0.1) 1 Hypergradient.sama
+              let state = after 3 problem
+              let away = RunState.toDevice elsewhere state
+              let copy = RunState.toDevice torch.CPU state
+
+              for level in away.Levels do
+                  for tensor in level.Vector :: List.ofSeq level.Rule.All do
+                      Expect.equal (string tensor.device) (string elsewhere) "device"
+
+              Expect.equal (away.Step, away.Seed) (state.Step, state.Seed) "step and seed"
+              Expect.isTrue (copy.Theta.Equals state.Theta) "θ"
+              Expect.notEqual copy.Theta.Handle state.Theta.Handle "a copy"
+
+          testCase "a problem moves its parameters and modules"
+          <| fun _ ->
+              use _ = torch.NewDisposeScope()
+              let net = torch.nn.Linear(3L, 1L, dtype = f64)
+
+              let problem =
+                  Problem.create
+                      BilevelOptions.Default
+                      Hypergradient.sama
+                      [ Level.ofModule "net" net (adam 0.1) ignore (fun _ () -> net.call(scale torch.CPU).sum ())
+                        Level.create "meta" [ "x", torch.ones (1L, dtype = f64) ] (sgd 0.1) ignore (fun _ _ lambda () ->
+                            lambda["x"].sum ()) ]
+
+              let moved = Problem.toDevice elsewhere problem
+              Expect.equal (string net.weight.device) (string elsewhere) "module"
+
+              for level in moved.Levels do
+                  Expect.equal (string (level.Initial()).device) (string elsewhere) level.Name
+
+          testCase "levels on two devices are refused by name"
+          <| fun _ ->
+              refused [ "meta"; "cpu"; "'top'" ] (fun () ->
+                  let level name (device: torch.Device) =
+                      Level.create name [ "x", torch.ones (1L, device = device) ] (sgd 0.1) ignore (fun _ theta _ () ->
+                          theta["x"].sum ())
+
+                  Problem.create
+                      BilevelOptions.Default
+                      Hypergradient.sama
+                      [ level "low" torch.CPU; level "top" elsewhere ]
+                  |> ignore)
+
+          testCase "a state on another device than its problem is refused by the level's name"
+          <| fun _ ->
+              use _ = torch.NewDisposeScope()
+              let problem = quadratic (sgd 0.1) 1 Hypergradient.sama
+              let away = RunState.toDevice elsewhere (Bilevel.start 1L problem)
+              refused [ "'base'"; "meta"; "RunState.toDevice" ] (fun () -> Bilevel.step problem away |> ignore)
+              refused [ "'base'" ] (fun () -> new BilevelRun(problem, away) |> ignore)
+
+          testCase "a batch on another device is named: its place, shape and device"
+          <| fun _ ->
+              use _ = torch.NewDisposeScope()
+
+              refused [ "level 'base'"; "the batch ([3]) on meta" ] (fun () ->
+                  Bilevel.start 1L (on torch.CPU (fun () -> scale elsewhere) id) |> ignore)
+
+              refused [ "the batch, item 2 ([3]) on meta" ] (fun () ->
+                  Bilevel.start 1L (on torch.CPU (fun () -> scale torch.CPU, scale elsewhere) snd)
+                  |> ignore) ]

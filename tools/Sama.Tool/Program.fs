@@ -1,0 +1,44 @@
+/// The published tool: the check of a machine, the benchmarks and the NoisyText example behind one name.
+module Sama.Tool.Program
+
+open System
+open System.IO
+open Sama.Functional
+
+let private usage =
+    """sama describe                                 the libtorch that is found, and its devices
+sama check [--device cpu|cuda|cuda:N] [--json FILE]   operations, algorithms and training on a device, with tables
+sama bench NAME [OPTIONS]                      a measurement (bench --help)
+sama noisytext [OPTIONS]                       the NoisyText example (noisytext --help)
+SAMA_LIBTORCH names the folder of libtorch's libraries; of an installed PyTorch: .../site-packages/torch/lib"""
+
+let rec private check device json (args: string list) =
+    match args with
+    | [] -> if Check.run device json then 0 else 1
+    | "--device" :: name :: rest -> check name json rest
+    | "--json" :: file :: rest -> check device (Some file) rest
+    | unknown :: _ -> raise (ArgumentException $"check does not take '{unknown}'\n{usage}")
+
+[<EntryPoint>]
+let main args =
+    try
+        match List.ofArray args with
+        | "describe" :: _ ->
+            printfn $"{Native.describe ()}"
+            0
+        | "check" :: rest -> check "cpu" None rest
+        | "bench" :: rest -> Sama.Benchmarks.Program.main (Array.ofList rest)
+        | "noisytext" :: rest -> NoisyText.Program.main (Array.ofList rest)
+        | [ "--help" ] ->
+            printfn $"{usage}"
+            0
+        | _ ->
+            eprintfn $"{usage}"
+            2
+    with
+    | :? DllNotFoundException
+    | :? IOException
+    | :? ArgumentException
+    | :? InvalidOperationException as e ->
+        eprintfn $"sama: {e.Message}"
+        2
