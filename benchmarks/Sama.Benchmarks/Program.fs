@@ -28,7 +28,7 @@ type Arguments =
 
 /// The families of fixture files.
 let private readers: Sama.Fixtures.Bench.Reader list =
-    [ Sama.Fixtures.Hypergradients.Files.reader ]
+    [ Sama.Fixtures.Rules.reader; Sama.Fixtures.Hypergradients.Files.reader ]
 
 let private write (options: ParseResults<Arguments>) rows =
     options.TryGetResult Json |> Option.iter (fun path -> Rows.write path rows)
@@ -49,6 +49,9 @@ let private device (options: ParseResults<Arguments>) : TorchSharp.torch.Device 
 /// name, what it does, the measurement: options ↦ exit code.
 let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
     [ "fixtures", "compares the library with recorded numbers under --data", fixtures
+      "rules",
+      "each update rule: deviations, errors of its adaptation, times",
+      (fun options -> RuleBench.run (write options))
       "exactness", "every hypergradient method against the oracle; --picture", exactness
       "cost",
       "time and memory of a meta step of each algorithm, as multiples of plain training",

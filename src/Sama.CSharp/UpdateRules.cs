@@ -39,7 +39,7 @@ public static class UpdateRuleExtensions
             double epsilon = 1e-8,
             double weightDecay = 0,
             bool maximize = false) =>
-            F.AdamRule.adamWith(new AdamOptions(learningRate, beta1, beta2, epsilon, weightDecay, false, maximize));
+            F.AdamRule.adamWith(new AdamOptions(learningRate, beta1, beta2, epsilon, weightDecay, false, false, false, maximize));
 
         /// <summary>AdamW (Loshchilov and Hutter, 2019): Adam with the decay lr·weightDecay·θ beside the gradient.</summary>
         /// <param name="learningRate">lr, at least 0.</param>
@@ -57,7 +57,7 @@ public static class UpdateRuleExtensions
             double epsilon = 1e-8,
             double weightDecay = 1e-2,
             bool maximize = false) =>
-            F.AdamRule.adamWith(new AdamOptions(learningRate, beta1, beta2, epsilon, weightDecay, true, maximize));
+            F.AdamRule.adamWith(new AdamOptions(learningRate, beta1, beta2, epsilon, weightDecay, true, false, false, maximize));
 
         /// <summary>g·min(1, limit/(‖g‖ + 1e-6)): stands before other rules in a chain.</summary>
         /// <param name="limit">Largest norm, positive.</param>
@@ -65,13 +65,15 @@ public static class UpdateRuleExtensions
         /// <exception cref="ArgumentException">A limit that is not positive.</exception>
         public static UpdateRule ClipByGlobalNorm(double limit) => F.Combinators.clipByGlobalNorm(limit);
 
-        /// <summary>scale(t)·g, t from 0: stands behind other rules in a chain.</summary>
-        /// <param name="scale">The factor of step t.</param>
+        /// <summary>The rule with its rate multiplied by schedule(t), t from 0, decoupled decay included.</summary>
+        /// <param name="rule">The rule; a chain hands the schedule to its last one.</param>
+        /// <param name="schedule">The factor of step t.</param>
         /// <returns>The rule.</returns>
-        public static UpdateRule ScaleBy(Func<long, double> scale)
+        public static UpdateRule Scheduled(UpdateRule rule, Func<long, double> schedule)
         {
-            ArgumentNullException.ThrowIfNull(scale);
-            return F.Combinators.scaleBy(Interop.Function(scale));
+            ArgumentNullException.ThrowIfNull(rule);
+            ArgumentNullException.ThrowIfNull(schedule);
+            return F.UpdateRule.scheduled(Interop.Function(schedule), rule);
         }
 
         /// <summary>u = (rₖ ∘ … ∘ r₁) g.</summary>

@@ -118,7 +118,10 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
         let level = state.Levels[index]
 
         let rule =
-            rules[index].InPlace.Update true level.Rule gradient level.Vector gradient
+            try
+                rules[index].InPlace.Update true level.Rule gradient level.Vector gradient
+            with NonFiniteUpdate ->
+                raise (NonFiniteException(state.Step, problem.Levels[index].Name, "the update"))
 
         level.Vector.sub_ gradient |> ignore
         rule
@@ -144,15 +147,17 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
             else
                 None
 
-        // everything is known: from here on nothing fails
-        let baseRule = update 0 gradient
-
+        // a rule of λ that fails has changed nothing; θ's update is known to be finite then
         let metaRule =
             match meta with
-            | Some(response, _) ->
-                response.Move |> Option.iter (fun move -> theta.add_ move |> ignore)
-                update 1 h
+            | Some _ -> update 1 h
             | None -> state.Levels[1].Rule
+
+        let baseRule = update 0 gradient
+
+        match meta with
+        | Some(response, _) -> response.Move |> Option.iter (fun move -> theta.add_ move |> ignore)
+        | None -> ()
 
         state <-
             { state with

@@ -15,6 +15,9 @@ let main args =
             "Sama"
             [ NativeTests.tests
               RuleTests.tests
+              RuleKernelTests.tests
+              RuleFixtureTests.tests
+              RuleMisuseTests.tests
               SamaTests.tests
               RunTests.tests
               DeviceTests.tests

@@ -1,6 +1,6 @@
 namespace Sama
 
-/// Options of Adam and AdamW, with PyTorch's names and defaults.
+/// Options of Adam, AdamW and AMSGrad, with PyTorch's names and defaults.
 [<NoComparison>]
 type AdamOptions =
     {
@@ -11,6 +11,10 @@ type AdamOptions =
         WeightDecay: float
         /// AdamW: the decay is lr·weightDecay·θ, beside the gradient
         DecoupledDecay: bool
+        /// divide by the largest second moment so far
+        AmsGrad: bool
+        /// AMSGrad as in Optax: the maximum is taken over bias-corrected moments; PyTorch corrects the maximum
+        CorrectBeforeMaximum: bool
         Maximize: bool
     }
 
@@ -22,81 +26,142 @@ type AdamOptions =
           Epsilon = 1e-8
           WeightDecay = 0.0
           DecoupledDecay = false
+          AmsGrad = false
+          CorrectBeforeMaximum = false
           Maximize = false }
 
 namespace Sama.Functional
 
-open TorchSharp
 open Sama
+open Sama.Functional.Real
 
-/// Adam (Kingma and Ba, 2015) and AdamW (Loshchilov and Hutter, 2019), bias correction included.
+/// u = (p g + q m)/d + decay·θ, d = √(a s) + ε, with m ← β₁m + (1−β₁)g, s ← β₂s + (1−β₂)g²: the rules of Adam's family
+/// differ in p, q and a, which hold the rate and the bias corrections. Without `Divide` d = 1.
+/// ∂u/∂g = [w(aβ₂s₋ + ε√(as)) − a q β₁(1−β₂) m₋ g] / (d² √(as)), w = p + q(1−β₁): the terms in g² have cancelled (at t = 1
+/// they are all there is and rounding would be the result). 0 where s = 0: the limit w/ε would drown every coordinate.
+[<Struct; NoComparison; NoEquality>]
+type internal AdamFormula =
+    { P: float
+      Q: float
+      A: float
+      Beta1: float
+      Beta2: float
+      Epsilon: float
+      Coupled: float
+      Decoupled: float
+      Divide: bool
+      AmsGrad: bool
+      CorrectBeforeMaximum: bool
+      Maximize: bool }
+
+    member private f.Second<'V when 'V :> IReal<'V>>(g: 'V, s: 'V) : 'V =
+        weigh s f.Beta2 (g .* g) (1.0 - f.Beta2)
+
+    /// What joins the maximum, and its factor under the root.
+    member private f.Candidate<'V when 'V :> IReal<'V>>(s: 'V) : 'V =
+        if f.CorrectBeforeMaximum then s .* k f.A else s
+
+    member private f.Outer = if f.CorrectBeforeMaximum then 1.0 else f.A
+
+    interface IFormula with
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, s: 'V, top: 'V) : Moved<'V> =
+            let g = seen f.Maximize f.Coupled g theta
+            let m = weigh m f.Beta1 g (1.0 - f.Beta1)
+            let s = f.Second(g, s)
+            let now = f.Candidate s
+            let top = if f.AmsGrad then larger top now else now
+            let numerator = if f.P = 0.0 then m .* k f.Q else weigh g f.P m f.Q
+
+            let u =
+                if f.Divide then
+                    numerator ./ (root (top .* k f.Outer) .+ k f.Epsilon)
+                else
+                    numerator
+
+            { U = if f.Decoupled = 0.0 then u else u .+ theta .* k f.Decoupled
+              A = m
+              B = s
+              C = top }
+
+        member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, s: 'V, top: 'V) : 'V =
+            let sign = if f.Maximize then -1.0 else 1.0
+            let w = sign * (f.P + f.Q * (1.0 - f.Beta1))
+
+            if not f.Divide then
+                k w
+            else
+                let g = seen f.Maximize f.Coupled g theta
+                let next = f.Second(g, s)
+                let r = root (next .* k f.A)
+                let d = r .+ k f.Epsilon
+
+                let numerator =
+                    weigh
+                        (weigh s (w * f.A * f.Beta2) r (w * f.Epsilon))
+                        1.0
+                        (m .* g)
+                        (-sign * f.A * f.Q * f.Beta1 * (1.0 - f.Beta2))
+
+                let slope = ifPositive next (numerator ./ (r .* d) ./ d) (k 0.0)
+
+                if f.AmsGrad then
+                    let held = root (top .* k f.Outer) .+ k f.Epsilon
+                    ifPositive (top .- f.Candidate next) (k w ./ held) slope
+                else
+                    slope
+
+/// Adam (Kingma and Ba, 2015), AdamW (Loshchilov and Hutter, 2019) and AMSGrad (Reddi et al., 2018), bias correction
+/// included.
 [<AutoOpen>]
 module AdamRule =
 
+    /// 1 − βᵗ
+    let internal correction (beta: float) (t: int64) = 1.0 - beta ** float t
+
+    let internal requireMoments rate beta1 beta2 epsilon decay =
+        Options.requireNonNegative "LearningRate" rate
+        Options.requireFraction "Beta1" beta1
+        Options.requireFraction "Beta2" beta2
+        Options.requireNonNegative "Epsilon" epsilon
+        Options.requireNonNegative "WeightDecay" decay
+
+    let internal moments = [ "exp_avg", 0.0; "exp_avg_sq", 0.0 ]
+
     /// m ← β₁m + (1−β₁)g, s ← β₂s + (1−β₂)g², d = √(s/c₂) + ε, c = 1−βᵗ: u = lr m/(c₁ d).
-    /// ∂u/∂g = lr [(1−β₁)(β₂s₋ + ε√(c₂s)) − β₁(1−β₂) m₋ g] / (c₁ d² √(c₂s)), m₋ and s₋ before the step, the g² terms
-    /// cancelled (at t = 1 they are all there is and rounding would be the result); 0 where s = 0: the limit lr/ε
-    /// there would drown every other coordinate. ArgumentException names an option out of range.
+    /// ∂u/∂g = lr [(1−β₁)(β₂s₋ + ε√(c₂s)) − β₁(1−β₂) m₋ g] / (c₁ d² √(c₂s)), m₋ and s₋ before the step; 0 where s = 0.
+    /// AMSGrad: s is the maximum so far; where it is an older one ∂u/∂g = lr(1−β₁)/(c₁d). State: exp_avg, exp_avg_sq,
+    /// max_exp_avg_sq. ArgumentException names an option out of range.
     let adamWith (o: AdamOptions) : UpdateRule =
-        Options.requireNonNegative "LearningRate" o.LearningRate
-        Options.requireFraction "Beta1" o.Beta1
-        Options.requireFraction "Beta2" o.Beta2
-        Options.requireNonNegative "Epsilon" o.Epsilon
-        Options.requireNonNegative "WeightDecay" o.WeightDecay
-        let sign = if o.Maximize then -1.0 else 1.0
+        requireMoments o.LearningRate o.Beta1 o.Beta2 o.Epsilon o.WeightDecay
 
-        let seen (g: Tensor) (theta: Tensor) =
-            let g = if o.Maximize then -g else g
+        if o.CorrectBeforeMaximum && not o.AmsGrad then
+            invalidArg "CorrectBeforeMaximum" "CorrectBeforeMaximum is about AmsGrad's maximum; set AmsGrad too"
 
-            if o.WeightDecay = 0.0 || o.DecoupledDecay then
-                g
-            else
-                g + theta * o.WeightDecay
+        let at rate t _ =
+            let rate = rate * o.LearningRate
 
-        let corrections (t: int64) =
-            1.0 - o.Beta1 ** float t, 1.0 - o.Beta2 ** float t
+            Kernel.ofFormula
+                { P = 0.0
+                  Q = rate / correction o.Beta1 t
+                  A = 1.0 / correction o.Beta2 t
+                  Beta1 = o.Beta1
+                  Beta2 = o.Beta2
+                  Epsilon = o.Epsilon
+                  Coupled = if o.DecoupledDecay then 0.0 else o.WeightDecay
+                  Decoupled = if o.DecoupledDecay then rate * o.WeightDecay else 0.0
+                  Divide = true
+                  AmsGrad = o.AmsGrad
+                  CorrectBeforeMaximum = o.CorrectBeforeMaximum
+                  Maximize = o.Maximize }
 
-        // √ at 0 has an infinite derivative: the floor keeps the step differentiable and changes no bit of d
-        let denominator (s: Tensor) (c2: float) =
-            (Number.floor (s / c2)).sqrt () + o.Epsilon
-
-        let moments (state: RuleState) (g: Tensor) =
-            state["exp_avg"] * o.Beta1 + g * (1.0 - o.Beta1), state["exp_avg_sq"] * o.Beta2 + g * g * (1.0 - o.Beta2)
-
-        let init (theta: Tensor) =
-            RuleState.create 0L [ "exp_avg", torch.zeros_like theta; "exp_avg_sq", torch.zeros_like theta ] []
-
-        let step (state: RuleState) g (theta: Tensor) =
-            let t = state.Count + 1L
-            let c1, c2 = corrections t
-            let m, s = moments state (seen g theta)
-            let u = m / denominator s c2 * (o.LearningRate / c1)
-
-            let u =
-                if o.DecoupledDecay && o.WeightDecay <> 0.0 then
-                    u + theta * (o.LearningRate * o.WeightDecay)
-                else
-                    u
-
-            u, RuleState.create t [ "exp_avg", m; "exp_avg_sq", s ] []
-
-        let adapt (state: RuleState) g theta (v: Tensor) =
-            let c1, c2 = corrections (state.Count + 1L)
-            let g = seen g theta
-            let _, s = moments state g
-            let d = denominator s c2
-            let root = (Number.floor (s * c2)).sqrt ()
-
-            let top =
-                (state["exp_avg_sq"] * o.Beta2 + root * o.Epsilon) * (1.0 - o.Beta1)
-                - state["exp_avg"] * g * (o.Beta1 * (1.0 - o.Beta2))
-
-            let adapted = top / root / d / d * (sign * o.LearningRate / c1) * v
-            torch.where (s.gt (Number.scalar 0.0), adapted, torch.zeros_like v)
-
-        UpdateRule.create (if o.DecoupledDecay then "adamW" else "adam") init step
-        |> UpdateRule.withAdaptation adapt
-        |> UpdateRule.elementwise
+        Elementwise.rule
+            { Elementwise.stateless (if o.DecoupledDecay then "adamW" else "adam") at with
+                Vectors =
+                    if o.AmsGrad then
+                        moments @ [ "max_exp_avg_sq", 0.0 ]
+                    else
+                        moments
+                ReadsTheta = o.WeightDecay <> 0.0 }
 
     /// Adam with that rate.
     let adam (learningRate: float) : UpdateRule =
@@ -111,3 +176,10 @@ module AdamRule =
                 LearningRate = learningRate
                 WeightDecay = weightDecay
                 DecoupledDecay = true }
+
+    /// AMSGrad with that rate.
+    let amsgrad (learningRate: float) : UpdateRule =
+        adamWith
+            { AdamOptions.Default with
+                LearningRate = learningRate
+                AmsGrad = true }

@@ -1,43 +1,143 @@
 namespace Sama.Functional
 
+open System
 open TorchSharp
 open Sama
+open Sama.Functional.Real
 
-/// Rules that stand before or behind others in a chain.
+/// u = a·g + w·θ, its ∂u/∂g = a.
+[<Struct; NoComparison; NoEquality>]
+type internal LinearFormula =
+    { Factor: float
+      Decay: float }
+
+    interface IFormula with
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, a: 'V, b: 'V, c: 'V) : Moved<'V> =
+            let u = g .* k f.Factor
+
+            { U = if f.Decay = 0.0 then u else u .+ theta .* k f.Decay
+              A = a
+              B = b
+              C = c }
+
+        member f.Slope<'V when 'V :> IReal<'V>>(_: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V = k f.Factor
+
+/// u = r·clamp(g, −c, c); its ∂u/∂g is 0 where g is clipped.
+[<Struct; NoComparison; NoEquality>]
+type internal ClampFormula =
+    { Rate: float
+      Limit: float }
+
+    interface IFormula with
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, _: 'V, a: 'V, b: 'V, c: 'V) : Moved<'V> =
+            let clipped = ifPositive (magnitude g .- k f.Limit) (sign g .* k f.Limit) g
+
+            { U = clipped .* k f.Rate
+              A = a
+              B = b
+              C = c }
+
+        member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V =
+            ifPositive (magnitude g .- k f.Limit) (k 0.0) (k f.Rate)
+
+/// Rules that stand before or behind others in a chain, or around them.
 [<AutoOpen>]
 module Combinators =
 
-    let private counted (state: RuleState) =
-        RuleState.create (state.Count + 1L) [] []
+    let private linear name factor decay =
+        let at rate _ _ =
+            Kernel.ofFormula
+                { Factor = rate * factor
+                  Decay = rate * decay }
 
-    let private stateless (_: Tensor) = RuleState.create 0L [] []
+        Elementwise.rule
+            { Elementwise.stateless name at with
+                ReadsTheta = decay <> 0.0 }
 
-    /// u = scale(t)·g, t from 0: a learning-rate schedule at the end of a chain.
-    let scaleBy (scale: int64 -> float) : UpdateRule =
-        UpdateRule.create "scale" stateless (fun state g _ -> g * scale state.Count, counted state)
-        |> UpdateRule.withAdaptation (fun state _ _ v -> v * scale state.Count)
-        |> UpdateRule.elementwise
+    /// u = g + wθ before a rule: coupled (L2) decay, which the rule's moments see.
+    /// ArgumentException if the decay is negative or not finite.
+    let addDecay (weightDecay: float) : UpdateRule =
+        Options.requireNonNegative (nameof weightDecay) weightDecay
+        linear "addDecay" 1.0 weightDecay
 
-    /// u = g·min(1, c/(‖g‖ + 1e-6)), as torch.nn.utils.clip_grad_norm_. With N = ‖g‖, N + e > c:
-    /// (∂u/∂g)ᵀ w = c/(N+e)·[w − g (g·w)/(N(N+e))]. ArgumentException unless the limit is positive.
-    let clipByGlobalNorm (limit: float) : UpdateRule =
-        if not (limit > 0.0) then
-            invalidArg (nameof limit) $"the norm is clipped to a positive number, not to {limit}"
+    /// u = rule + rate·w·θ: decay beside a rule, in which its moments have no part (AdamW is Adam with it). A schedule
+    /// on the result multiplies both. ArgumentException for a negative or not finite number.
+    let decoupledDecay (rate: float) (weightDecay: float) (rule: UpdateRule) : UpdateRule =
+        Options.requireNonNegative (nameof rate) rate
+        Options.requireNonNegative (nameof weightDecay) weightDecay
+        UpdateRule.chain [ rule; linear "decoupledDecay" 1.0 (rate * weightDecay) ]
 
-        let slack = 1e-6
+    /// The rule that climbs: it sees −g.
+    let maximise (rule: UpdateRule) : UpdateRule =
+        UpdateRule.chain [ linear "maximise" -1.0 0.0; rule ]
+
+    /// u = g, each coordinate clipped to [−c, c]; ∂u/∂g is 0 where it is clipped. ArgumentException unless c is positive.
+    let clipByValue (limit: float) : UpdateRule =
+        Options.requirePositive (nameof limit) limit
+
+        let at rate _ _ =
+            Kernel.ofFormula { Rate = rate; Limit = limit }
+
+        Elementwise.rule (Elementwise.stateless "clipByValue" at)
+
+    /// u = g·min(1, c/(‖g‖ + e)), the norm over all coordinates and in float64. With N = ‖g‖, N + e > c:
+    /// (∂u/∂g)ᵀ w = c/(N+e)·[w − g (g·w)/(N(N+e))]. PyTorch's e is 1e-6, Optax has none. ArgumentException unless the
+    /// limit is positive and the slack at least 0.
+    let clipByGlobalNormWith (slack: float) (limit: float) : UpdateRule =
+        Options.requirePositive (nameof limit) limit
+        Options.requireNonNegative (nameof slack) slack
         let total (x: Tensor) = x.sum torch.float64
 
-        let step state (g: Tensor) _ =
+        let measure (g: Tensor) =
             let n = (Number.floor (total (g * g))).sqrt ()
             let factor: Tensor = limit / (n + slack)
-            g * factor.clamp_max(Number.scalar 1.0).to_type g.dtype, counted state
+            n, factor
+
+        let step state (g: Tensor) _ =
+            let _, factor = measure g
+            g * factor.clamp_max(Number.scalar 1.0).to_type g.dtype, RuleState.counted state
 
         let adapt (_: RuleState) (g: Tensor) (_: Tensor) (w: Tensor) =
-            let n = (Number.floor (total (g * g))).sqrt ()
-            let clipped: Tensor = limit / (n + slack)
+            let n, factor = measure g
             let along = total (g * w) / (n * (n + slack))
-            let inside = (w - g * along.to_type g.dtype) * clipped.to_type g.dtype
-            torch.where (clipped.lt (Number.scalar 1.0), inside, w)
+            let inside = (w - g * along.to_type g.dtype) * factor.to_type g.dtype
+            torch.where (factor.lt (Number.scalar 1.0), inside, w)
 
-        UpdateRule.create "clipByGlobalNorm" stateless step
+        UpdateRule.create "clipByGlobalNorm" (fun _ -> RuleState.empty) step
         |> UpdateRule.withAdaptation adapt
+
+    /// `clipByGlobalNormWith 1e-6`, as torch.nn.utils.clip_grad_norm_.
+    let clipByGlobalNorm (limit: float) : UpdateRule = clipByGlobalNormWith 1e-6 limit
+
+    /// The rule, with the parameters of these names left where they are. ArgumentException, when a level is made, for a
+    /// name that it does not have.
+    let freeze (names: string list) (rule: UpdateRule) : UpdateRule =
+        let still =
+            UpdateRule.create "frozen" (fun _ -> RuleState.empty) (fun state g _ ->
+                torch.zeros_like g, RuleState.counted state)
+            |> UpdateRule.elementwise
+
+        let parted =
+            UpdateRule.groups [ (fun name -> List.contains name names), still; (fun _ -> true), rule ]
+
+        { parted with
+            Bind =
+                fun layout ->
+                    for name in names do
+                        layout.IndexOf name |> ignore
+
+                    parted.Bind layout }
+
+    /// Parameter groups by names: each parameter follows the rule of the first list that holds its name.
+    /// ArgumentException, when a level is made, for a name that it does not have and a parameter in no group.
+    let groupsByName (groups: (string list * UpdateRule) list) : UpdateRule =
+        let parted =
+            UpdateRule.groups [ for names, rule in groups -> (fun name -> List.contains name names), rule ]
+
+        { parted with
+            Bind =
+                fun layout ->
+                    for name in List.collect fst groups do
+                        layout.IndexOf name |> ignore
+
+                    parted.Bind layout }

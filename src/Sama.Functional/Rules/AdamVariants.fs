@@ -1,0 +1,223 @@
+namespace Sama
+
+/// Options of Adamax, with PyTorch's names and defaults.
+[<NoComparison>]
+type AdamaxOptions =
+    { LearningRate: float
+      Beta1: float
+      Beta2: float
+      Epsilon: float
+      WeightDecay: float
+      Maximize: bool }
+
+    /// Rate 2e-3, β 0.9 and 0.999, ε 1e-8, no decay.
+    static member Default =
+        { LearningRate = 2e-3
+          Beta1 = 0.9
+          Beta2 = 0.999
+          Epsilon = 1e-8
+          WeightDecay = 0.0
+          Maximize = false }
+
+/// Options of NAdam, with PyTorch's names and defaults.
+[<NoComparison>]
+type NAdamOptions =
+    {
+        LearningRate: float
+        Beta1: float
+        Beta2: float
+        Epsilon: float
+        WeightDecay: float
+        DecoupledDecay: bool
+        /// ψ of μₜ = β₁(1 − ½·0.96^(tψ)); infinity: μₜ = β₁, which is Optax's NAdam
+        MomentumDecay: float
+        Maximize: bool
+    }
+
+    /// Rate 2e-3, β 0.9 and 0.999, ε 1e-8, ψ 4e-3, no decay.
+    static member Default =
+        { LearningRate = 2e-3
+          Beta1 = 0.9
+          Beta2 = 0.999
+          Epsilon = 1e-8
+          WeightDecay = 0.0
+          DecoupledDecay = false
+          MomentumDecay = 4e-3
+          Maximize = false }
+
+/// Options of RAdam, with PyTorch's names and defaults.
+[<NoComparison>]
+type RAdamOptions =
+    {
+        LearningRate: float
+        Beta1: float
+        Beta2: float
+        Epsilon: float
+        WeightDecay: float
+        DecoupledDecay: bool
+        /// ε is added after the bias correction of the root, as in Optax; PyTorch adds it before
+        EpsilonAfterCorrection: bool
+        Maximize: bool
+    }
+
+    /// Rate 1e-3, β 0.9 and 0.999, ε 1e-8, no decay.
+    static member Default =
+        { LearningRate = 1e-3
+          Beta1 = 0.9
+          Beta2 = 0.999
+          Epsilon = 1e-8
+          WeightDecay = 0.0
+          DecoupledDecay = false
+          EpsilonAfterCorrection = false
+          Maximize = false }
+
+namespace Sama.Functional
+
+open Sama
+open Sama.Functional.Real
+
+/// m ← β₁m + (1−β₁)g, n ← max(β₂n, |g| + ε), u = q m/n.
+[<Struct; NoComparison; NoEquality>]
+type internal AdamaxFormula =
+    { Options: AdamaxOptions
+      Q: float }
+
+    interface IFormula with
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, n: 'V, c: 'V) : Moved<'V> =
+            let o = f.Options
+            let g = seen o.Maximize o.WeightDecay g theta
+            let m = weigh m o.Beta1 g (1.0 - o.Beta1)
+            let n = larger (magnitude g .+ k o.Epsilon) (n .* k o.Beta2)
+
+            { U = m ./ n .* k f.Q
+              A = m
+              B = n
+              C = c }
+
+        member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, n: 'V, _: 'V) : 'V =
+            let o = f.Options
+            let q = if o.Maximize then -f.Q else f.Q
+            let g = seen o.Maximize o.WeightDecay g theta
+            let now = magnitude g .+ k o.Epsilon
+            let old = n .* k o.Beta2
+
+            let fresh =
+                (k ((1.0 - o.Beta1) * o.Epsilon) .- m .* sign g .* k o.Beta1) ./ now ./ now
+                .* k q
+            // n is still ε where no gradient was ever seen
+            let seenNow = ifPositive (now .- k o.Epsilon) fresh (k 0.0)
+            ifPositive (now .- old) seenNow (k (q * (1.0 - o.Beta1)) ./ old)
+
+/// Relatives of Adam: Adamax (Kingma and Ba, 2015), NAdam (Dozat, 2016), RAdam (Liu et al., 2020).
+[<AutoOpen>]
+module AdamVariants =
+
+    /// m ← β₁m + (1−β₁)g, n ← max(β₂n, |g| + ε), u = lr m/(c₁n), c₁ = 1−β₁ᵗ. ∂u/∂g = lr/c₁·[(1−β₁)ε − β₁m₋ sign g]/n² where
+    /// n = |g| + ε > β₂n₋, else lr(1−β₁)/(c₁n); 0 where no gradient was ever seen. State: exp_avg, exp_inf.
+    /// ArgumentException names an option out of range.
+    let adamaxWith (o: AdamaxOptions) : UpdateRule =
+        requireMoments o.LearningRate o.Beta1 o.Beta2 o.Epsilon o.WeightDecay
+
+        let at rate t _ =
+            Kernel.ofFormula
+                { Options = o
+                  Q = rate * o.LearningRate / correction o.Beta1 t }
+
+        Elementwise.rule
+            { Elementwise.stateless "adamax" at with
+                Vectors = [ "exp_avg", 0.0; "exp_inf", 0.0 ]
+                ReadsTheta = o.WeightDecay <> 0.0 }
+
+    /// Adamax with that rate.
+    let adamax (learningRate: float) : UpdateRule =
+        adamaxWith
+            { AdamaxOptions.Default with
+                LearningRate = learningRate }
+
+    /// Adam's moments; μₜ = β₁(1 − ½·0.96^(tψ)), Π = μ₁…μₜ, d as Adam's: u = lr(p g + q m)/d, p = (1−μₜ)/(1−Π),
+    /// q = μₜ₊₁/(1−Πμₜ₊₁). ∂u/∂g = lr[P(β₂s₋ + ε√(c₂s)) − β₁(1−β₂) q m₋g]/(d²√(c₂s)), P = p + q(1−β₁); 0 where s = 0.
+    /// State: exp_avg, exp_avg_sq, mu_product. ArgumentException names an option out of range.
+    let nadamWith (o: NAdamOptions) : UpdateRule =
+        requireMoments o.LearningRate o.Beta1 o.Beta2 o.Epsilon o.WeightDecay
+
+        if not (o.MomentumDecay >= 0.0) then
+            invalidArg "MomentumDecay" $"MomentumDecay is at least 0, infinity included, not {o.MomentumDecay}"
+
+        let mu (t: int64) =
+            o.Beta1 * (1.0 - 0.5 * 0.96 ** (float t * o.MomentumDecay))
+
+        let at rate t product =
+            let rate, ahead = rate * o.LearningRate, mu (t + 1L)
+
+            Kernel.ofFormula
+                { P = rate * (1.0 - mu t) / (1.0 - product)
+                  Q = rate * ahead / (1.0 - product * ahead)
+                  A = 1.0 / correction o.Beta2 t
+                  Beta1 = o.Beta1
+                  Beta2 = o.Beta2
+                  Epsilon = o.Epsilon
+                  Coupled = if o.DecoupledDecay then 0.0 else o.WeightDecay
+                  Decoupled = if o.DecoupledDecay then rate * o.WeightDecay else 0.0
+                  Divide = true
+                  AmsGrad = false
+                  CorrectBeforeMaximum = false
+                  Maximize = o.Maximize }
+
+        Elementwise.rule
+            { Elementwise.stateless "nadam" at with
+                Vectors = moments
+                Number = Some("mu_product", 1.0, fun t product -> product * mu t)
+                ReadsTheta = o.WeightDecay <> 0.0 }
+
+    /// NAdam with that rate.
+    let nadam (learningRate: float) : UpdateRule =
+        nadamWith
+            { NAdamOptions.Default with
+                LearningRate = learningRate }
+
+    /// Adam's moments; ρ∞ = 2/(1−β₂) − 1, ρ = ρ∞ − 2tβ₂ᵗ/c₂. Where ρ > 5: u = lr r√c₂ m/(c₁(√s + ε)),
+    /// r² = (ρ−4)(ρ−2)ρ∞/((ρ∞−4)(ρ∞−2)ρ); else lr m/c₁, whose ∂u/∂g = lr(1−β₁)/c₁ holds where s = 0 too.
+    /// State: exp_avg, exp_avg_sq. ArgumentException names an option out of range.
+    let radamWith (o: RAdamOptions) : UpdateRule =
+        requireMoments o.LearningRate o.Beta1 o.Beta2 o.Epsilon o.WeightDecay
+
+        let at rate t _ =
+            let rate, c1, c2 = rate * o.LearningRate, correction o.Beta1 t, correction o.Beta2 t
+
+            let top = 2.0 / (1.0 - o.Beta2) - 1.0
+            let rho = top - 2.0 * float t * o.Beta2 ** float t / c2
+
+            let rectified = rho > 5.0
+
+            let r =
+                if rectified then
+                    sqrt ((rho - 4.0) * (rho - 2.0) * top / ((top - 4.0) * (top - 2.0) * rho))
+                else
+                    1.0
+
+            let late = o.EpsilonAfterCorrection || not rectified
+
+            Kernel.ofFormula
+                { P = 0.0
+                  Q = rate * r / c1 * (if late then 1.0 else sqrt c2)
+                  A = if late then 1.0 / c2 else 1.0
+                  Beta1 = o.Beta1
+                  Beta2 = o.Beta2
+                  Epsilon = o.Epsilon
+                  Coupled = if o.DecoupledDecay then 0.0 else o.WeightDecay
+                  Decoupled = if o.DecoupledDecay then rate * o.WeightDecay else 0.0
+                  Divide = rectified
+                  AmsGrad = false
+                  CorrectBeforeMaximum = false
+                  Maximize = o.Maximize }
+
+        Elementwise.rule
+            { Elementwise.stateless "radam" at with
+                Vectors = moments
+                ReadsTheta = o.WeightDecay <> 0.0 }
+
+    /// RAdam with that rate.
+    let radam (learningRate: float) : UpdateRule =
+        radamWith
+            { RAdamOptions.Default with
+                LearningRate = learningRate }

@@ -1,0 +1,139 @@
+namespace Sama.Functional
+
+open TorchSharp
+open Sama
+
+/// A rule whose coordinates do not see each other: its state, and its formula at each step.
+[<NoComparison; NoEquality>]
+type internal Elementwise =
+    {
+        Name: string
+        /// names and start values of the state's vectors in registers a, b, c; no name: the register is not used
+        Vectors: (string * float) list
+        /// a number that the state carries: its name, its start, and its value at step t from the one before
+        Number: (string * float * (int64 -> float -> float)) option
+        /// whether the formula reads θ
+        ReadsTheta: bool
+        /// factor of the base rate, t from 1, the number at t ↦ the step's formula
+        At: float -> int64 -> float -> IKernel
+        /// why there is no adaptation
+        Refused: string option
+    }
+
+module internal Elementwise =
+
+    /// A rule without state, number or θ.
+    let stateless (name: string) (at: float -> int64 -> float -> IKernel) : Elementwise =
+        { Name = name
+          Vectors = []
+          Number = None
+          ReadsTheta = false
+          At = at
+          Refused = None }
+
+    let private registers (rule: Elementwise) (get: string -> 'x) (absent: 'x) : 'x[] =
+        Array.init 3 (fun i ->
+            match List.tryItem i rule.Vectors with
+            | Some(name, _) when name <> "" -> get name
+            | _ -> absent)
+
+    let private number (rule: Elementwise) (state: RuleState) : float =
+        match rule.Number with
+        | Some(name, _, next) -> next (state.Count + 1L) (Number.read state[name])
+        | None -> 0.0
+
+    let private bind (rate: int64 -> float) (rule: Elementwise) : BoundRule =
+        let kernel (state: RuleState) =
+            rule.At (rate state.Count) (state.Count + 1L) (number rule state)
+
+        let vector (theta: Tensor) (start: float) =
+            torch.full_like (theta, Number.scalar start)
+
+        let scalar (x: float) = torch.tensor (x, dtype = torch.float64)
+
+        let init (theta: Tensor) =
+            RuleState.create
+                0L
+                [ for name, start in rule.Vectors do
+                      if name <> "" then
+                          name, vector theta start
+                  match rule.Number with
+                  | Some(name, start, _) -> name, scalar start
+                  | None -> () ]
+                []
+
+        let graphs (state: RuleState) =
+            registers rule (fun name -> Graph.Of state[name]) (Real.k 0.0)
+
+        let step (state: RuleState) (g: Tensor) (theta: Tensor) =
+            let s = graphs state
+            let moved = (kernel state).Step(Graph.Of g, Graph.Of theta, s[0], s[1], s[2])
+
+            let tensors =
+                [ for (name, _), x in
+                      List.zip rule.Vectors (List.take rule.Vectors.Length [ moved.A; moved.B; moved.C ]) do
+                      if name <> "" then
+                          name, x.Like g
+                  match rule.Number with
+                  | Some(name, _, _) -> name, scalar (number rule state)
+                  | None -> () ]
+
+            moved.U.Like g, RuleState.create (state.Count + 1L) tensors []
+
+        let adapt (state: RuleState) (g: Tensor) (theta: Tensor) (v: Tensor) =
+            let s = graphs state
+            let slope = (kernel state).Slope(Graph.Of g, Graph.Of theta, s[0], s[1], s[2])
+            let adapted = Real.(.*) slope (Graph.Of v)
+            adapted.Tensor
+
+        let adapt =
+            match rule.Refused with
+            | Some reason -> Error reason
+            | None -> Ok adapt
+
+        let slow = UpdateRule.byOperators step adapt
+
+        let operands (state: RuleState) g theta target : Operands =
+            { G = g
+              Theta = if rule.ReadsTheta then theta else null
+              State = registers rule (fun name -> state[name]) null
+              Target = target }
+
+        let update advance (state: RuleState) g theta out =
+            let operands = operands state g theta out
+
+            if not (Kernel.serves operands) then
+                slow.Update advance state g theta out
+            else
+                (kernel state).StepInto advance operands
+
+                if advance then
+                    match rule.Number with
+                    | Some(name, _, _) -> state[name].fill_ (Number.scalar (number rule state)) |> ignore
+                    | None -> ()
+
+                    RuleState.counted state
+                else
+                    state
+
+        let adaptInto (state: RuleState) g theta v =
+            let operands = operands state g theta v
+
+            if rule.Refused.IsSome || not (Kernel.serves operands) then
+                slow.AdaptInto state g theta v
+            else
+                (kernel state).AdaptInto operands
+
+        { UpdateRule.bound init step adapt true with
+            InPlace =
+                { Update = update
+                  AdaptInto = adaptInto } }
+
+    /// The rule with operators and kernels from one formula.
+    let rule (description: Elementwise) : UpdateRule =
+        let rec at (rate: int64 -> float) : UpdateRule =
+            { Name = description.Name
+              Bind = fun _ -> bind rate description
+              Rescale = Some(fun schedule -> at (fun t -> rate t * schedule t)) }
+
+        at (fun _ -> 1.0)

@@ -1,0 +1,109 @@
+namespace Sama
+
+/// What stands in for the derivative of a sign, which is 0 almost everywhere.
+type SignSurrogate =
+    /// nothing: methods that need an adaptation refuse the rule
+    | None = 0
+    /// the derivative of the sign's argument itself (Bengio et al., 2013)
+    | StraightThrough = 1
+    /// the derivative of x/√(x² + τ²), which tends to the sign as τ → 0
+    | Smooth = 2
+
+/// Options of Lion, with the paper's names and Optax's defaults.
+[<NoComparison>]
+type LionOptions =
+    {
+        LearningRate: float
+        Beta1: float
+        Beta2: float
+        /// decoupled: lr·weightDecay·θ
+        WeightDecay: float
+        Surrogate: SignSurrogate
+        /// τ of the smooth surrogate, in units of the gradient
+        Temperature: float
+    }
+
+    /// Rate 1e-4, β 0.9 and 0.99, decay 1e-3, no surrogate.
+    static member Default =
+        { LearningRate = 1e-4
+          Beta1 = 0.9
+          Beta2 = 0.99
+          WeightDecay = 1e-3
+          Surrogate = SignSurrogate.None
+          Temperature = 1e-3 }
+
+namespace Sama.Functional
+
+open Sama
+open Sama.Functional.Real
+
+/// u = rate(sign(β₁m + (1−β₁)g) + w θ), m ← β₂m + (1−β₂)g.
+[<Struct; NoComparison; NoEquality>]
+type internal LionFormula =
+    { Options: LionOptions
+      Rate: float }
+
+    member private f.Argument<'V when 'V :> IReal<'V>>(g: 'V, m: 'V) : 'V =
+        weigh m f.Options.Beta1 g (1.0 - f.Options.Beta1)
+
+    interface IFormula with
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, b: 'V, _: 'V) : Moved<'V> =
+            let o = f.Options
+            let u = sign (f.Argument(g, m)) .* k f.Rate
+
+            { U =
+                if o.WeightDecay = 0.0 then
+                    u
+                else
+                    u .+ theta .* k (f.Rate * o.WeightDecay)
+              A = weigh m o.Beta2 g (1.0 - o.Beta2)
+              B = b
+              C = b }
+
+        member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, _: 'V, m: 'V, _: 'V, _: 'V) : 'V =
+            let o = f.Options
+            let through = f.Rate * (1.0 - o.Beta1)
+
+            if o.Surrogate = SignSurrogate.Smooth then
+                let x = f.Argument(g, m)
+                let square = o.Temperature * o.Temperature
+                let wide = x .* x .+ k square
+                k (through * square) ./ wide ./ root wide
+            else
+                k through
+
+/// Lion (Chen et al., 2023).
+[<AutoOpen>]
+module LionRule =
+
+    /// u = lr(sign(β₁m + (1−β₁)g) + wθ), m ← β₂m + (1−β₂)g. A sign has derivative 0 almost everywhere, so there is no
+    /// adaptation unless a surrogate is named: straight-through lr(1−β₁), smooth lr(1−β₁)τ²/(x²+τ²)^{3/2} at the sign's
+    /// argument x. State: exp_avg. ArgumentException names an option out of range.
+    let lionWith (o: LionOptions) : UpdateRule =
+        Options.requireNonNegative "LearningRate" o.LearningRate
+        Options.requireFraction "Beta1" o.Beta1
+        Options.requireFraction "Beta2" o.Beta2
+        Options.requireNonNegative "WeightDecay" o.WeightDecay
+        Options.requirePositive "Temperature" o.Temperature
+
+        let at rate _ _ =
+            Kernel.ofFormula
+                { Options = o
+                  Rate = rate * o.LearningRate }
+
+        Elementwise.rule
+            { Elementwise.stateless "lion" at with
+                Vectors = [ "exp_avg", 0.0 ]
+                ReadsTheta = o.WeightDecay <> 0.0
+                Refused =
+                    if o.Surrogate = SignSurrogate.None then
+                        Some
+                            "Lion's update is a sign, whose derivative is 0 almost everywhere; use samaNa, another rule, or name a Surrogate in LionOptions"
+                    else
+                        None }
+
+    /// Lion with that rate.
+    let lion (learningRate: float) : UpdateRule =
+        lionWith
+            { LionOptions.Default with
+                LearningRate = learningRate }

@@ -1,0 +1,22 @@
+namespace Sama.Functional
+
+open System
+
+/// Checks of options: ArgumentException with the option's name, what it must be and what it is.
+module internal Options =
+
+    let private require (name: string) (what: string) holds (value: float) =
+        if not (holds value) then
+            invalidArg name $"{name} is {what}, not {value}"
+
+    let requireNonNegative name value =
+        require name "a finite number of at least 0" (fun x -> x >= 0.0 && Double.IsFinite x) value
+
+    let requirePositive name value =
+        require name "a finite positive number" (fun x -> x > 0.0 && Double.IsFinite x) value
+
+    let requireFinite name value =
+        require name "a finite number" Double.IsFinite value
+
+    let requireFraction name value =
+        require name "in [0, 1)" (fun x -> x >= 0.0 && x < 1.0) value
