@@ -117,24 +117,36 @@ let private adaptationErrors (rate: float) (rule: UpdateRule) : (float * float) 
 
         Some(autodiff, difference)
 
-let private milliseconds (action: unit -> unit) : float =
+/// Wall time, and the processor time of all threads, which other processes on a loaded machine change less.
+let private milliseconds (action: unit -> unit) : float * float =
+    let processor () =
+        Environment.CpuUsage.TotalTime.TotalMilliseconds
+
+    let start = processor ()
     let watch = Stopwatch.StartNew()
     action ()
-    watch.Elapsed.TotalMilliseconds
+    watch.Elapsed.TotalMilliseconds, processor () - start
 
 let private median (xs: float list) = (List.sort xs)[xs.Length / 2]
 
-/// Times of the actions, interleaved, as multiples of the first one's in the same round: medians of the ratios.
-let private ratios (rounds: int) (actions: (unit -> unit) list) : float list =
-    for action in actions @ actions do
-        action ()
+/// Wall and processor times of the actions, interleaved, as multiples of the first one's in the same round: medians of
+/// the ratios.
+let private ratios (rounds: int) (actions: (unit -> unit) list) : float list * float list =
+    // until the compiler's last tier is reached
+    let warm = Stopwatch.StartNew()
 
-    let rounds =
-        [ for _ in 1..rounds do
-              let times = actions |> List.map milliseconds
-              times |> List.map (fun time -> time / times.Head) ]
+    while warm.ElapsedMilliseconds < 700L do
+        for action in actions do
+            action ()
 
-    rounds |> List.transpose |> List.map median
+    let rounds = [ for _ in 1..rounds -> actions |> List.map milliseconds ]
+
+    let over clock =
+        [ for times in List.map (List.map clock) rounds -> [ for time: float in times -> time / times.Head ] ]
+        |> List.transpose
+        |> List.map median
+
+    over fst, over snd
 
 let private single (rule: UpdateRule) (side: int64) (body: BoundRule -> RuleState -> Tensor -> Tensor -> Tensor -> 'r) =
     use _ = torch.NewDisposeScope()
@@ -163,7 +175,7 @@ let private perCopy (rule: UpdateRule) : float * float option =
               if Result.isOk bound.Adapt then
                   fun () -> bound.InPlace.AdaptInto state g theta v ]
 
-        match ratios 41 actions with
+        match fst (ratios 41 actions) with
         | [ _; step; adaptation ] -> step, Some adaptation
         | times -> times[1], None)
 
@@ -183,20 +195,22 @@ let private adamAtScale () =
 
         let adaptation () = bound.InPlace.AdaptInto state g theta v
 
-        match
+        // a copy touches 2 vectors; the step reads g, m, s and writes m, s, u, and θ ← θ − u touches 3 more; the
+        // adaptation reads g, m, s, v and writes v
+        let wall, processor =
             ratios
                 21
                 [ (fun () -> copy.copy_ g |> ignore)
                   step
                   adaptation
                   (fun () -> optimizer.step () |> ignore) ]
-        with
-        | [ _; step; adaptation; torchSharp ] ->
-            // a copy touches 2 vectors; the step g, m, s, u (read: g m s; written: m s u) and θ ← θ − u 3 more; the
-            // adaptation reads g, m, s, v and writes v
-            printfn
-                $"adam, 1e7 parameters: step / TorchSharp {step / torchSharp:F3}, adaptation / step {adaptation / step:F3}, step / traffic {step / 4.5:F2}, adaptation / traffic {adaptation / 2.5:F2}"
-        | _ -> invalidOp "four actions have four times")
+
+        for clock, times in [ "wall", wall; "processor", processor ] do
+            match times with
+            | [ _; step; adaptation; torchSharp ] ->
+                printfn
+                    $"adam, 1e7 parameters, {clock} time: step / TorchSharp {step / torchSharp:F3}, adaptation / step {adaptation / step:F3}, step / traffic {step / 4.5:F2}, adaptation / traffic {adaptation / 2.5:F2}"
+            | _ -> invalidOp "four actions have four times")
 
 let run (write: obj list -> unit) : int =
     let threads = torch.get_num_threads ()
