@@ -94,6 +94,29 @@ public static class BilevelProblemExtensions
             ArgumentOutOfRangeException.ThrowIfLessThan(maxSteps, 1);
             return F.Bilevel.solve(NotNull(problem), tolerance, maxSteps, state).ToValueTuple();
         }
+
+        /// <summary>The same problem with its parameters on a device; modules are moved themselves. Batches are moved by
+        /// whoever gives them.</summary>
+        /// <param name="device">Where to.</param>
+        /// <returns>The problem; it owns nothing.</returns>
+        public BilevelProblem To(TorchSharp.torch.Device device)
+        {
+            ArgumentNullException.ThrowIfNull(device);
+            return F.Problem.toDevice(device, NotNull(problem));
+        }
+    }
+
+    extension(RunState state)
+    {
+        /// <summary>A copy of the state on a device.</summary>
+        /// <param name="device">Where to.</param>
+        /// <returns>The copy, which the caller disposes.</returns>
+        public RunState To(TorchSharp.torch.Device device)
+        {
+            ArgumentNullException.ThrowIfNull(state);
+            ArgumentNullException.ThrowIfNull(device);
+            return F.RunState.toDevice(device, state);
+        }
     }
 
     private static BilevelProblem NotNull(BilevelProblem problem)

@@ -73,8 +73,8 @@ type IBaseSolution =
     abstract LambdaGradientBefore: unit -> Tensor
     /// Second derivatives at theta, functional models only; with `followStops` also through stop-features.
     abstract Linearize: theta: Tensor * followStops: bool -> ILinearization
-    /// (dθₜ/dλ)ᵀ v through the base steps that led to θₜ, functional models only.
-    abstract Unrolled: options: UnrolledOptions * v: Tensor -> Tensor
+    /// (dθₜ/dλ)ᵀ v through the base steps that led to θₜ, functional models only, and how many were differentiated.
+    abstract Unrolled: options: UnrolledOptions * v: Tensor -> struct (Tensor * int)
 
 namespace Sama.Functional
 

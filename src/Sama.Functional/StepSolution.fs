@@ -118,4 +118,4 @@ module internal BaseSolution =
             member _.Unrolled(o, v) =
                 let struct (theta, state, steps) = step.History o.Steps
                 let last = if o.Last = 0 then steps.Length else o.Last
-                Unrolling.vjp levels lambda o last theta state steps v }
+                struct (Unrolling.vjp levels lambda o last theta state steps v, last) }

@@ -35,7 +35,10 @@ module internal SamaFisher =
             fun at v ->
                 Scope.run (fun keep ->
                     let fisher = at.SquaredGradient()
-                    let floor = Number.floor (fisher.mean () * o.Damping)
+                    let mean = fisher.mean ()
+                    // at g = 0 the Fisher matrix says nothing, and the identity stands
+                    let floor =
+                        torch.where (mean.gt (Number.scalar 0.0), mean * o.Damping, torch.ones_like mean)
 
                     let response =
                         SamaMethod.difference o.Difference "samaFisher" at (v / (fisher + floor))

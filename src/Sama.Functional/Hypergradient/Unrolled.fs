@@ -18,6 +18,12 @@ module internal Unrolled =
           Adjoint = None
           BestResponse =
             fun at v ->
-                { Vector = at.Unrolled(o, v)
+                let struct (vector, steps) = at.Unrolled(o, v)
+
+                // each step is taken again, and its gradient differentiated by θ and by λ
+                { Vector = vector
                   Move = None
-                  Report = Report.empty name } }
+                  Report =
+                    { Report.empty name with
+                        Passes = steps
+                        Products = 2 * steps } } }
