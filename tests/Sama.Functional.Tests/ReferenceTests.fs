@@ -72,12 +72,17 @@ let private twin (problem: ReferenceProblem, losses: Sama.Suite.Losses) =
         let v, d = problem.Meta theta lambda
 
         let gradients (loss: Sama.Tensor -> Sama.Tensor -> Sama.Tensor) =
-            let x, l = (Sama.Suite.ofVector theta).requires_grad_ true, (Sama.Suite.ofVector lambda).requires_grad_ true
+            let x, l =
+                (Sama.Suite.ofVector theta).requires_grad_ true, (Sama.Suite.ofVector lambda).requires_grad_ true
+
             let value = loss x l
             value.backward ()
 
             let read (t: Sama.Tensor) =
-                if isNull t.grad then 0.0 * Sama.Suite.toVector t else Sama.Suite.toVector t.grad
+                if isNull t.grad then
+                    0.0 * Sama.Suite.toVector t
+                else
+                    Sama.Suite.toVector t.grad
 
             value.item<float> (), read x, read l
 
@@ -159,7 +164,10 @@ let private bound =
         let lambda = problem.Lambda
         let exact = (Exact.point problem lambda).Hypergradient
         let h = (problem.Base problem.Start lambda).Hessian
-        let low, high = h.Evd().EigenValues |> Seq.map _.Real |> (fun e -> Seq.min e, Seq.max e)
+
+        let low, high =
+            h.Evd().EigenValues |> Seq.map _.Real |> (fun e -> Seq.min e, Seq.max e)
+
         let rate = 4.0 / (sqrt high + sqrt low) ** 2.0
         let momentum = ((sqrt high - sqrt low) / (sqrt high + sqrt low)) ** 2.0
 
@@ -169,7 +177,10 @@ let private bound =
 
             let at = Exact.at problem lambda theta
 
-            for q in [ at.Adjoint; Adjoint.conjugateGradient 1 0.0 h at.MetaGradient; Adjoint.conjugateGradient 3 0.0 h at.MetaGradient ] do
+            for q in
+                [ at.Adjoint
+                  Adjoint.conjugateGradient 1 0.0 h at.MetaGradient
+                  Adjoint.conjugateGradient 3 0.0 h at.MetaGradient ] do
                 let r = norm (at.MetaGradient - h * q)
                 let error = norm (Adjoint.hypergradient at q - exact)
                 let bound = LeastSquares.bound p r (norm at.Derivatives.Gradient)
