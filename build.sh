@@ -2,7 +2,7 @@
 # The one entry: ./build.sh VERB. Every verb prepares what it needs; a second run does no work twice.
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
-tests=(tests/Sama.Functional.Tests tests/NoisyText.Tests)
+tests=(tests/Sama.Functional.Tests tests/Sama.CSharp.Tests tests/NoisyText.Tests)
 sources=(src tests examples benchmarks tools)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 
@@ -116,11 +116,22 @@ format() {
     cd "$root"
     if [ "${1:-}" = --check ]; then
         dotnet fantomas --check "${sources[@]}"
-        dotnet format Sama.sln whitespace --verify-no-changes --no-restore --include src/Sama.CSharp
+        dotnet format Sama.sln whitespace --verify-no-changes --no-restore --include src/Sama.CSharp tests/Sama.CSharp.Tests examples
     else
         dotnet fantomas "${sources[@]}"
-        dotnet format Sama.sln whitespace --no-restore --include src/Sama.CSharp
+        dotnet format Sama.sln whitespace --no-restore --include src/Sama.CSharp tests/Sama.CSharp.Tests examples
     fi
+}
+
+pack() {
+    prepare
+    rm -rf "$root/artifacts"
+    for library in Sama.Functional Sama.CSharp; do
+        dotnet pack "$root/src/$library" -c Release -o "$root/artifacts" -v quiet -nologo
+        # a restore would take the cached package of the same version for this one
+        rm -rf "${NUGET_PACKAGES:-$HOME/.nuget/packages}/${library,,}"
+    done
+    ls "$root/artifacts"
 }
 
 verb=${1:-}
@@ -143,6 +154,6 @@ case "$verb" in
         ;;
     test-publish) test_publish ;;
     format) format "$@" ;;
-    pack) prepare && dotnet pack "$root/Sama.sln" -c Release -o "$root/artifacts" ;;
+    pack) pack ;;
     *) usage; [ -z "$verb" ] || exit 1 ;;
 esac

@@ -92,7 +92,7 @@ let run (data: Dataset) (options: Options) : unit =
             measure name (fun seed split start progress ->
                 use generator = new torch.Generator(uint64 (2000L + seed))
                 let learner = metaLearner generator correct data.Classes data.Rules
-                bySama hyper loss seed start learner split.Weak split.Meta split.HeldOut progress)
+                bySama hyper (loss split) seed start learner split.Weak split.Meta split.HeldOut progress)
 
         let aurocs =
             List.zip splits trained
@@ -109,8 +109,11 @@ let run (data: Dataset) (options: Options) : unit =
         plain hyper rate seed start (stepsOf hyper split.Weak) split.Meta split.HeldOut progress
 
     let onClean, metaOnly = measure "metaOnly" (onMeta hyper.Rate)
-    let weighed, reweight = bySama "reweight" false weighedLoss
-    let corrected, correct = bySama "correct" true correctedLoss
+    let weighed, reweight = bySama "reweight" false (fun _ -> weighedLoss)
+
+    let corrected, correct =
+        bySama "correct" true (fun split -> correctedLoss (prior split.Meta))
+
     let reached (trained: Trained list) = trained |> List.averageBy _.HeldOut
 
     let chosen, cleaned =

@@ -119,6 +119,16 @@ let private judge (lambda: Params) (log: Tensor) (rows: Examples) : Tensor =
 let weightLogit (lambda: Params) (read: Reading) (rows: Examples) : Tensor =
     (judge lambda read.Log rows).select (1L, 0L)
 
+/// Cross entropy of targets [rows, classes] whose class frequencies π_t are not those of clean rows, π: the logits
+/// meet the targets with log π_t − log π added, so that the classifier itself keeps the frequencies of clean rows
+/// (logit adjustment; Menon et al., 2021). Without it weights that distrust most labels of a class lose the class.
+/// π_t is the batch's, with π in the place of `prior` rows.
+let private adjusted (prior: Tensor) (target: Tensor) (log: Tensor) : Tensor =
+    let imaginary = 8.0
+    let mass = target.sum (0L) + prior * imaginary
+    let shift = (mass / mass.sum ()).log () - prior.log ()
+    crossEntropy target (torch.nn.functional.log_softmax (log + shift, 1L))
+
 /// w ℓ(weak label), w = σ(z − z̄) with z̄ the batch's mean: Adam takes steps of one size whatever the weights' common
 /// factor, which is therefore not λ's to choose; free, it drifts until every weight is saturated.
 let weighedLoss (lambda: Params) (stopped: Reading) (log: Tensor) (rows: Examples) : Tensor =
@@ -129,7 +139,8 @@ let weighedLoss (lambda: Params) (stopped: Reading) (log: Tensor) (rows: Example
 /// prediction, c = softmax(weak label + A φ/‖φ‖) with the classifier's features φ. As in meta label correction
 /// (Zheng et al., 2021) c is learned and sees label and text; it does not see the prediction, which it would push
 /// ever further.
-let correctedLoss (lambda: Params) (stopped: Reading) (log: Tensor) (rows: Examples) : Tensor =
+/// `prior`: class frequencies of clean rows.
+let correctedLoss (prior: Tensor) (lambda: Params) (stopped: Reading) (log: Tensor) (rows: Examples) : Tensor =
     let out = torch.sigmoid (judge lambda stopped.Log rows)
     let weight, share = out.narrow (1L, 0L, 1L), out.narrow (1L, 1L, 1L)
     let text = stopped.Features / (stopped.Features.norm (1, true) + 1e-6)
@@ -138,4 +149,4 @@ let correctedLoss (lambda: Params) (stopped: Reading) (log: Tensor) (rows: Examp
         torch.nn.functional.softmax (rows.OneHot + torch.nn.functional.linear (text, lambda["text"]), 1L)
 
     let correction = learned * (1.0 - share) + stopped.Log.exp () * share
-    (crossEntropy (rows.OneHot * weight + correction * (1.0 - weight)) log).mean ()
+    (adjusted prior (rows.OneHot * weight + correction * (1.0 - weight)) log).mean ()

@@ -81,6 +81,7 @@ let main args =
         let hyper =
             { Epochs = parsed.GetResult(Epochs, 15)
               Batch = 64
+              MetaBatch = 200
               Rate = positive "rate" (parsed.GetResult(Rate, 1e-3))
               TuningRate = positive "tuning-rate" (parsed.GetResult(Tuning_Rate, 3e-4))
               MetaRate = positive "meta-rate" (parsed.GetResult(Meta_Rate, 5e-3))

@@ -74,6 +74,11 @@ let examples (vocabulary: Vocabulary) classes (rows: (Row * int) seq) : Examples
         |> fun flat -> torch.tensor(flat).view (count, -1L)
       Votes = torch.tensor(Array.collect votes rows).view (count, -1L) }
 
+/// Frequencies of the classes among the rows, each counted once more than it occurs (Laplace's rule): [classes].
+let prior (rows: Examples) : Tensor =
+    let counts = rows.OneHot.sum 0L + 1.0
+    counts / counts.sum ()
+
 /// Some of the rows, cut to the longest text among them.
 let at (rows: int[]) (all: Examples) : Examples =
     let lengths = rows |> Array.map (fun row -> all.Lengths[row])

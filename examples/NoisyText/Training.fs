@@ -12,6 +12,8 @@ type Hyperparameters =
     {
         Epochs: int
         Batch: int
+        /// of clean rows, for a meta step
+        MetaBatch: int
         Rate: float
         /// of the fine-tuning on clean rows
         TuningRate: float
@@ -134,7 +136,7 @@ let bySama hyper loss seed start learner (weak: Examples) (meta: Examples) heldO
         BilevelOptions.Default
         method
         [ Level.create "classifier" start (adam hyper.Rate) (batch hyper.Batch weak) baseLoss
-          Level.create "metaLearner" learner (adam hyper.MetaRate) (batch hyper.Batch meta) (fun _ theta _ rows ->
+          Level.create "metaLearner" learner (adam hyper.MetaRate) (batch hyper.MetaBatch meta) (fun _ theta _ rows ->
               meanLoss false theta rows) ]
     |> epochs hyper seed (stepsOf hyper weak) heldOut progress
 

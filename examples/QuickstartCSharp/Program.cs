@@ -30,11 +30,8 @@ await foreach (var step in solver.RunAsync(1000))
     if (step.Step % 200 == 0)
         Console.WriteLine($"step {step.Step,4}: base {step.BaseLoss:F3}, meta {step.Meta?.MetaLoss:F3}, test accuracy {Accuracy():F3}");
 
-using (no_grad())
-{
-    var weights = Weights(Losses((x, labels)), labels);
-    Console.WriteLine($"mean weight: right labels {Mean(weights[~flipped]):F2}, wrong labels {Mean(weights[flipped]):F2}");
-}
+var weights = Weights(Losses((x, labels)), labels);
+Console.WriteLine($"mean weight: right labels {Mean(weights[~flipped]):F2}, wrong labels {Mean(weights[flipped]):F2}");
 
 // two Gaussian classes in 8 dimensions
 static (Tensor X, Tensor Y) Sample(int count)
@@ -55,11 +52,6 @@ Tensor Losses((Tensor X, Tensor Y) batch) => cross_entropy(model.call(batch.X), 
 
 Tensor Weights(Tensor losses, Tensor y) => weigh.call(stack([losses, y], 1)).squeeze(1);
 
-double Accuracy()
-{
-    using var scope = NewDisposeScope();
-    using var off = no_grad();
-    return Mean(model.call(test.X).argmax(1) == test.Y);
-}
+double Accuracy() => Mean(model.call(test.X).argmax(1) == test.Y);
 
 static double Mean(Tensor t) => t.to_type(float64).mean().item<double>();

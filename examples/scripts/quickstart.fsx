@@ -1,6 +1,6 @@
 // One regulariser per weight of a linear model, chosen on a validation set by SAMA's hypergradient.
-// Run it from the repository's root, after ./build.sh pack:  dotnet fsi examples/scripts/quickstart.fsx
-#i "nuget: ../../artifacts"
+// ./build.sh pack, then: RestoreAdditionalProjectSources=$PWD/artifacts dotnet fsi examples/scripts/quickstart.fsx
+// (in a script of one's own the folder of packages can be named by its full path: #i "nuget: /path/to/artifacts")
 #r "nuget: Sama.Functional"
 #r "nuget: libtorch-cpu-linux-x64"
 
@@ -29,7 +29,7 @@ let problem =
         Hypergradient.sama
         [ Level.create "base" [ "w", torch.zeros 20L ] (adam 1e-2) ignore (fun _ theta lambda () ->
               error train theta["w"] + (lambda["log"].exp () * theta["w"].square ()).sum ())
-          Level.create "meta" [ "log", torch.full ([| 20L |], -4.0) ] (adam 1e-1) ignore (fun _ theta _ () ->
+          Level.create "meta" [ ("log", torch.ones 20L * -4.0) ] (adam 1e-1) ignore (fun _ theta _ () ->
               error valid theta["w"]) ]
 
 let run = new BilevelRun(problem, Bilevel.start 0L problem)

@@ -20,19 +20,50 @@ public static class BilevelProblemExtensions
         /// <exception cref="ArgumentException">Options out of range, levels of one name, or a method that the levels
         /// cannot serve; the message has the reason.</exception>
         public static BilevelProblem Create(
-            Level baseLevel, Level metaLevel, HypergradientMethod method, int unroll = 1, long warmUp = 0, int accumulate = 1,
-            NonFinitePolicy nonFinite = NonFinitePolicy.Stop, Precision precision = Precision.Own)
+            Level baseLevel,
+            Level metaLevel,
+            HypergradientMethod method,
+            int unroll = 1,
+            long warmUp = 0,
+            int accumulate = 1,
+            NonFinitePolicy nonFinite = NonFinitePolicy.Stop,
+            Precision precision = Precision.Own)
         {
             ArgumentNullException.ThrowIfNull(baseLevel);
             ArgumentNullException.ThrowIfNull(metaLevel);
             ArgumentNullException.ThrowIfNull(method);
             return F.Problem.create(
-                new BilevelOptions(unroll, warmUp, accumulate, nonFinite, precision), method, ListModule.OfSeq([baseLevel, metaLevel]));
+                new(unroll, warmUp, accumulate, nonFinite, precision), method, ListModule.OfSeq([baseLevel, metaLevel]));
+        }
+
+        /// <summary>Two or three levels; with three, <see cref="Hypergradient.Compute"/> gives the hypergradient for a loop
+        /// of one's own.</summary>
+        /// <param name="levels">From the lowest up, the last one the meta level.</param>
+        /// <param name="method">How the hypergradient is found; with three levels one that solves for its adjoint.</param>
+        /// <param name="options">How the problem is run; null: <see cref="BilevelOptions.Default"/>.</param>
+        /// <returns>The problem; it owns nothing.</returns>
+        /// <exception cref="ArgumentException">Options out of range, levels of one name, or a method that the levels
+        /// cannot serve; the message has the reason.</exception>
+        public static BilevelProblem Create(
+            IEnumerable<Level> levels, HypergradientMethod method, BilevelOptions? options = null)
+        {
+            ArgumentNullException.ThrowIfNull(method);
+            return F.Problem.create(options ?? BilevelOptions.Default, method, Interop.List(levels, nameof(levels)));
         }
     }
 
     extension(BilevelProblem problem)
     {
+        /// <summary>The same problem with another method.</summary>
+        /// <param name="method">How the hypergradient is found.</param>
+        /// <returns>The problem; it owns nothing.</returns>
+        /// <exception cref="ArgumentException">A method that the levels cannot serve; the message has the reason.</exception>
+        public BilevelProblem WithMethod(HypergradientMethod method)
+        {
+            ArgumentNullException.ThrowIfNull(method);
+            return F.Problem.withMethod(method, NotNull(problem));
+        }
+
         /// <summary>The levels' initial parameters and rule states.</summary>
         /// <param name="seed">Fixes batches and masks.</param>
         /// <returns>The state; the caller disposes it.</returns>

@@ -16,7 +16,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     private bool disposed;
 
     /// <summary>Starts a run.</summary>
-    /// <param name="problem">What is solved.</param>
+    /// <param name="problem">What is solved; of two levels.</param>
     /// <param name="options">Seed, validation, callbacks, log; null for the defaults.</param>
     /// <exception cref="ArgumentException">A parameter that influences no loss, by name; an initial state of another
     /// problem; validation options out of range.</exception>
@@ -181,7 +181,13 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
             throw;
         }
 
-        var step = new BilevelStep { Step = report.Step, BaseLoss = report.BaseLoss, Meta = report.Meta };
+        var step = new BilevelStep
+        {
+            Step = report.Step,
+            BaseLoss = report.BaseLoss,
+            Meta = report.Meta,
+            Skipped = report.Skipped,
+        };
         return patience is { } watch && report.Step % watch.Options.Every == 0 ? Validate(watch, step) : step;
     }
 

@@ -23,7 +23,8 @@ public sealed record BilevelSolverOptions
     /// <summary>Told of every step; <see cref="Progress{T}"/> posts to the context it was made in. Default null.</summary>
     public IProgress<BilevelStep>? Progress { get; init; }
 
-    /// <summary>Steps at Debug, scores and the end at Information, a method that did not converge at Warning, failures at
+    /// <summary>Steps at Debug, scores and the end at Information, a skipped step or a method that did not
+    /// converge at Warning, failures at
     /// Error. Default null: no log.</summary>
     public ILogger? Logger { get; init; }
 }

@@ -6,11 +6,14 @@ public sealed record BilevelStep
     /// <summary>Base steps taken, this one included.</summary>
     public required long Step { get; init; }
 
-    /// <summary>The base loss at the parameters before the step.</summary>
+    /// <summary>The base loss at the parameters before the step; NaN if the step was skipped before it was finite.</summary>
     public required double BaseLoss { get; init; }
 
     /// <summary>The meta step that followed; null if none was due.</summary>
     public MetaReport? Meta { get; init; }
+
+    /// <summary>Why the step was left out, under <see cref="NonFinitePolicy.Skip"/>; null if it was taken.</summary>
+    public string? Skipped { get; init; }
 
     /// <summary>The validation score, if one was due.</summary>
     public double? Score { get; init; }

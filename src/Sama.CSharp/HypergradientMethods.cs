@@ -1,47 +1,167 @@
 namespace Sama;
 
-/// <summary>Hypergradient methods.</summary>
+/// <summary>Hypergradient methods, by the field's names.</summary>
+/// <remarks>Methods that take second derivatives (all but SAMA's three, F2SA and T1–T2 by difference) refuse modules: give
+/// the model as a function of <see cref="Params"/>. Options out of range raise an
+/// <see cref="ArgumentException"/> that names them.</remarks>
 public static class HypergradientMethodExtensions
 {
     extension(HypergradientMethod)
     {
         /// <summary>SAMA (Choe et al., NeurIPS 2023): ∂u/∂θ ≈ I, v adapted by the base rule; a hypergradient for three
         /// first-order passes.</summary>
-        /// <param name="alpha">α of ε = α/‖v‖; null: 1e-2, in float64 1e-5.</param>
+        /// <param name="alpha">α of ε = α/‖v‖; null: 1e-3, in float64 1e-5.</param>
         /// <param name="norm">The coordinates over which ‖v‖ is taken.</param>
         /// <param name="centre">Where the difference is centred.</param>
         /// <param name="oneSided">One pass at c + εv, against the centre's own gradient.</param>
         /// <param name="nudge">κ: afterwards θ moves by −κεv; 0 is off.</param>
         /// <returns>The method.</returns>
-        /// <exception cref="ArgumentException">An option out of range, by name.</exception>
         public static HypergradientMethod Sama(
             double? alpha = null,
             PerturbationNorm norm = PerturbationNorm.Active,
             Centre centre = Centre.PreUpdate,
             bool oneSided = false,
             double nudge = 0) =>
-            F.Hypergradient.samaWith(new SamaOptions(alpha, norm, centre, oneSided, nudge));
+            F.Hypergradient.samaWith(new(alpha, norm, centre, oneSided, nudge));
 
         /// <summary>SAMA without adaptation: v is the meta gradient itself.</summary>
-        /// <param name="alpha">α of ε = α/‖v‖; null: 1e-2, in float64 1e-5.</param>
+        /// <param name="alpha">α of ε = α/‖v‖; null: 1e-3, in float64 1e-5.</param>
         /// <param name="norm">The coordinates over which ‖v‖ is taken.</param>
         /// <param name="centre">Where the difference is centred.</param>
         /// <param name="oneSided">One pass at c + εv, against the centre's own gradient.</param>
         /// <param name="nudge">κ: afterwards θ moves by −κεv; 0 is off.</param>
         /// <returns>The method.</returns>
-        /// <exception cref="ArgumentException">An option out of range, by name.</exception>
         public static HypergradientMethod SamaNa(
             double? alpha = null,
             PerturbationNorm norm = PerturbationNorm.Active,
             Centre centre = Centre.PreUpdate,
             bool oneSided = false,
             double nudge = 0) =>
-            F.Hypergradient.samaNaWith(new SamaOptions(alpha, norm, centre, oneSided, nudge));
+            F.Hypergradient.samaNaWith(new(alpha, norm, centre, oneSided, nudge));
+
+        /// <summary>SAMA's difference along v divided by a diagonal of the empirical Fisher matrix.</summary>
+        /// <param name="damping">ρ, added to the diagonal, relative to its mean.</param>
+        /// <param name="alpha">α of ε = α/‖v‖; null: 1e-3, in float64 1e-5.</param>
+        /// <param name="norm">The coordinates over which ‖v‖ is taken.</param>
+        /// <param name="centre">Where the difference is centred.</param>
+        /// <param name="oneSided">One pass at c + εv, against the centre's own gradient.</param>
+        /// <returns>The method.</returns>
+        public static HypergradientMethod SamaFisher(
+            double damping = 0.1,
+            double? alpha = null,
+            PerturbationNorm norm = PerturbationNorm.Active,
+            Centre centre = Centre.PreUpdate,
+            bool oneSided = false) =>
+            F.Hypergradient.samaFisherWith(new(damping, new(alpha, norm, centre, oneSided, 0)));
+
+        /// <summary>The implicit function theorem, solved densely in float64.</summary>
+        /// <param name="centre">Where the base loss is linearised.</param>
+        /// <param name="maxSize">Refused above so many base parameters.</param>
+        /// <param name="followStops">Differentiate through stop-features too, as the fixed point does.</param>
+        /// <returns>The method.</returns>
+        public static HypergradientMethod Exact(
+            Centre centre = Centre.PreUpdate, long maxSize = 4096, bool followStops = true) =>
+            F.Hypergradient.exactWith(new(centre, maxSize, followStops));
+
+        /// <summary>T1–T2 (Luketina et al., ICML 2016): −(∂g/∂λ)ᵀ (∂u/∂g)ᵀ v, at θₜ₋₁ the one-step-unrolled response and
+        /// SAMA's limit as ε → 0.</summary>
+        /// <param name="centre">Where the derivative is taken.</param>
+        /// <param name="finiteDifference">By SAMA's central difference instead of a second derivative.</param>
+        /// <param name="alpha">α of the difference; null: SAMA's default.</param>
+        /// <returns>The method.</returns>
+        public static HypergradientMethod T1T2(
+            Centre centre = Centre.PreUpdate, bool finiteDifference = false, double? alpha = null) =>
+            F.Hypergradient.t1t2With(new(centre, finiteDifference, alpha));
+
+        /// <summary>The Neumann series η Σ (I − η ∂u/∂θ)ʲ for the inverse.</summary>
+        /// <param name="terms">Terms of the series.</param>
+        /// <param name="step">η; the series converges if all eigenvalues of I − η ∂u/∂θ are below 1 in size.</param>
+        /// <param name="measureResidual">One product more, for the residual in the report.</param>
+        /// <param name="tolerance">Relative residual that counts as converged.</param>
+        /// <param name="centre">Where the base loss is linearised.</param>
+        /// <returns>The method.</returns>
+        public static HypergradientMethod Neumann(
+            int terms = 5,
+            double step = 1,
+            bool measureResidual = true,
+            double tolerance = 1e-6,
+            Centre centre = Centre.PreUpdate) =>
+            F.Hypergradient.neumannWith(new(terms, step, measureResidual, tolerance, centre));
+
+        /// <summary>Conjugate gradients on the adjoint system; MINRES or normal equations where the rule asks for it.</summary>
+        /// <param name="iterations">Iterations at most.</param>
+        /// <param name="tolerance">Stops at this relative residual.</param>
+        /// <param name="damping">ρ, added to the diagonal.</param>
+        /// <param name="centre">Where the base loss is linearised.</param>
+        /// <returns>The method.</returns>
+        public static HypergradientMethod ConjugateGradient(
+            int iterations = 20, double tolerance = 1e-6, double damping = 0, Centre centre = Centre.PreUpdate) =>
+            F.Hypergradient.conjugateGradientWith(new(iterations, tolerance, damping, centre));
+
+        /// <summary>The fixed-point iteration q ← q − η((∂u/∂θ)ᵀ q − v).</summary>
+        /// <param name="iterations">Iterations at most.</param>
+        /// <param name="step">η.</param>
+        /// <param name="tolerance">Stops at this relative residual.</param>
+        /// <param name="start">q₀, flat, borrowed for as long as the method is used; null: 0.</param>
+        /// <param name="centre">Where the base loss is linearised.</param>
+        /// <returns>The method.</returns>
+        public static HypergradientMethod FixedPoint(
+            int iterations = 100,
+            double step = 1,
+            double tolerance = 1e-6,
+            Tensor? start = null,
+            Centre centre = Centre.PreUpdate) =>
+            F.Hypergradient.fixedPointWith(new(iterations, step, tolerance, start, centre));
+
+        /// <summary>The inverse of a low-rank approximation from columns of the Hessian.</summary>
+        /// <param name="rank">Columns that are computed, drawn by the seed.</param>
+        /// <param name="rho">ρ, which stands for the Hessian outside their span.</param>
+        /// <param name="columns">The columns themselves; null: drawn.</param>
+        /// <param name="seed">Draws the columns.</param>
+        /// <param name="centre">Where the base loss is linearised.</param>
+        /// <returns>The method.</returns>
+        public static HypergradientMethod Nystrom(
+            int rank = 10,
+            double rho = 0.01,
+            IEnumerable<long>? columns = null,
+            long seed = 0,
+            Centre centre = Centre.PreUpdate) =>
+            F.Hypergradient.nystromWith(new(rank, columns?.ToArray(), rho, seed, centre));
+
+        /// <summary>Reverse mode through the base steps since the last meta step.</summary>
+        /// <param name="steps">Base steps from the first to θₜ; 0: the whole window.</param>
+        /// <param name="last">How many of them, the last, are differentiated; 0: all.</param>
+        /// <param name="recompute">Keep every √steps-th state and take the others' steps again.</param>
+        /// <param name="followStops">Differentiate through stop-features too, as the trajectory does.</param>
+        /// <returns>The method.</returns>
+        public static HypergradientMethod Unrolled(
+            int steps = 0, int last = 0, bool recompute = false, bool followStops = true) =>
+            F.Hypergradient.unrolledWith(new(steps, last, recompute, followStops));
+
+        /// <summary>Reverse mode through the last base steps alone.</summary>
+        /// <param name="last">How many, at least 1.</param>
+        /// <returns>The method.</returns>
+        public static HypergradientMethod Truncated(int last) => F.Hypergradient.truncated(last);
+
+        /// <summary>The value-function penalty (fully first-order).</summary>
+        /// <param name="sigma">σ: the error falls with 1/σ, rounding grows with σ.</param>
+        /// <param name="iterations">Gradient steps towards θ_σ.</param>
+        /// <param name="step">η of these steps.</param>
+        /// <param name="tolerance">Stops at this relative residual.</param>
+        /// <param name="centre">Where the derivative is taken.</param>
+        /// <returns>The method.</returns>
+        public static HypergradientMethod F2sa(
+            double sigma = 100,
+            int iterations = 100,
+            double step = 0.1,
+            double tolerance = 1e-6,
+            Centre centre = Centre.PreUpdate) =>
+            F.Hypergradient.f2saWith(new(sigma, iterations, step, tolerance, centre));
 
         /// <summary>A method of one's own.</summary>
         /// <param name="name">Names the method in reports and messages.</param>
-        /// <param name="bestResponse">(solution, v) ↦ ((dθ*/dλ)ᵀ v, what was done). v and the solution are borrowed, the
-        /// vector is handed over.</param>
+        /// <param name="bestResponse">(solution, v) ↦ ((dθ*/dλ)ᵀ v, what was done). The solution is borrowed, v too but may
+        /// be overwritten; the vector is handed over.</param>
         /// <param name="needs">What is asked of the problem: checked when it is composed.</param>
         /// <returns>The method.</returns>
         public static HypergradientMethod Create(

@@ -24,13 +24,14 @@ internal static class Interop
         return ListModule.Contains(null!, list) ? throw new ArgumentNullException(argument, $"{argument} has a null item") : list;
     }
 
-    public static FSharpList<Tuple<string, Tensor>> Named(IEnumerable<(string Name, Tensor Value)> parameters)
+    public static FSharpList<T> Values<T>(IEnumerable<T> items) where T : struct => ListModule.OfSeq(items);
+
+    public static FSharpList<Tuple<string, Tensor>> Named(
+        IEnumerable<(string Name, Tensor Value)> parameters, string argument)
     {
-        ArgumentNullException.ThrowIfNull(parameters);
+        ArgumentNullException.ThrowIfNull(parameters, argument);
         return ListModule.OfSeq(parameters.Select(p => p.ToTuple()));
     }
-
-    public static Tuple<Tensor, T> Pair<T>((Tensor First, T Second) pair) => pair.ToTuple();
 
     /// <summary>A delegate's tensor, refused with the reason if it is null.</summary>
     public static Tensor Required(Tensor? tensor, string what) =>

@@ -30,7 +30,7 @@ public static class LevelExtensions
             Check(name, rule, data, loss);
             var checkedLoss = Interop.Function<Pass, Params, Params, TBatch, Tensor>((pass, theta, lambda, batch) =>
                 Interop.Required(loss(pass, theta, lambda, batch), $"the loss of level '{name}'"));
-            return F.Level.create(name, Interop.Named(parameters), rule, Interop.Function(data), checkedLoss);
+            return F.Level.create(name, Interop.Named(parameters, nameof(parameters)), rule, Interop.Function(data), checkedLoss);
         }
 
         /// <summary>A level over named tensors whose loss sees the parameters of every level by the level's name.</summary>
@@ -52,7 +52,7 @@ public static class LevelExtensions
             Func<Pass, Levels, TBatch, Tensor> loss)
         {
             Check(name, rule, data, loss);
-            return F.Level.general(name, Interop.Named(parameters), rule, Interop.Function(data), Checked(name, loss));
+            return F.Level.general(name, Interop.Named(parameters, nameof(parameters)), rule, Interop.Function(data), Checked(name, loss));
         }
 
         /// <summary>A level over a module's trainable parameters, which are aliased: the module itself is trained.</summary>

@@ -22,10 +22,17 @@ internal static partial class SolverLog
     [LoggerMessage(6, LogLevel.Error, "step {Step} failed; the state is the one before it")]
     public static partial void Failed(ILogger logger, long step, Exception error);
 
+    [LoggerMessage(7, LogLevel.Warning, "step {Step} was skipped: {Reason}")]
+    public static partial void Skipped(ILogger logger, long step, string reason);
+
     /// <summary>One step, as it is told everywhere else.</summary>
     public static void Write(ILogger logger, BilevelStep step)
     {
-        if (step.Meta is { } meta)
+        if (step.Skipped is { } reason)
+        {
+            Skipped(logger, step.Step, reason);
+        }
+        else if (step.Meta is { } meta)
         {
             MetaStep(logger, step.Step, step.BaseLoss, meta.MetaLoss, meta.HypergradientNorm);
             if (meta.Response.Converged is false)

@@ -5,7 +5,9 @@ open System
 /// Where a method evaluates the derivatives of the base loss: at θₜ₋₁, where its last step began (SAMA's difference then
 /// tends to the one-step-unrolled response), or at θₜ, where that step ended.
 type Centre =
+    /// θₜ₋₁, before the last base step
     | PreUpdate = 0
+    /// θₜ, after it
     | PostUpdate = 1
 
 /// Reverse through several base steps.

@@ -2,9 +2,15 @@ namespace Sama
 
 /// One level of a run's state: its flat vector and its rule's state.
 [<ReferenceEquality>]
-type LevelState = { Vector: Tensor; Rule: RuleState }
+type LevelState =
+    {
+        /// the parameters, flat
+        Vector: Tensor
+        /// the state of their rule
+        Rule: RuleState
+    }
 
-/// The state of a run as a value. Whoever holds it frees its tensors (`RunState.dispose`).
+/// The state of a run as a value. Whoever holds it disposes it, which frees its tensors.
 [<ReferenceEquality>]
 type RunState =
     {
@@ -12,6 +18,7 @@ type RunState =
         Levels: System.Collections.Generic.IReadOnlyList<LevelState>
         /// base steps taken
         Step: int64
+        /// fixes batches and masks
         Seed: int64
     }
 
@@ -95,6 +102,20 @@ module Bilevel =
               Step = 0L
               Seed = seed }
             |> RunState.map keep)
+
+    /// ArgumentException, by that name, for a state that is not of this problem or is disposed.
+    let internal requireOf (problem: BilevelProblem) (argument: string) (state: RunState) : unit =
+        if state.Levels.Count <> problem.Levels.Length then
+            invalidArg argument $"the state has {state.Levels.Count} levels, the problem {problem.Levels.Length}"
+
+        for level, own in Seq.zip problem.Levels state.Levels do
+            if own.Vector.IsInvalid then
+                invalidArg argument $"the state of level '{level.Name}' is disposed"
+
+            if own.Vector.numel () <> level.Layout.Length then
+                invalidArg
+                    argument
+                    $"level '{level.Name}' has {level.Layout.Length} parameters, the state {own.Vector.numel ()}"
 
     let internal requireFinite step (level: Level) what (vector: Tensor) =
         if not (Number.isFinite vector) then
@@ -316,6 +337,7 @@ module Bilevel =
     /// lasts. Pure: the state given is untouched, the caller owns both. Modules are left looking at the state given.
     let step (problem: BilevelProblem) (state: RunState) : RunState * StepReport list =
         requireTwoLevels problem
+        requireOf problem (nameof state) state
 
         keepingModules problem state (fun keep ->
             let rec window (states: RunState list) reports =
@@ -331,6 +353,8 @@ module Bilevel =
 
     /// Base steps from the state, as many as the method looks back on; the meta gradient is taken behind them.
     let internal compute (problem: BilevelProblem) (state: RunState) : Tensor * Tensor * Report =
+        requireOf problem (nameof state) state
+
         keepingModules problem state (fun keep ->
             Problem.keepingBuffers problem (fun () ->
                 let rec behind (states: RunState list) count =
@@ -356,6 +380,8 @@ module Bilevel =
     /// Base steps alone, from the state, until ‖u‖ ≤ tolerance or `maxSteps` are taken. Pure; the report has ‖u‖ as its
     /// residual, and says whether it converged.
     let solve (problem: BilevelProblem) (tolerance: float) (maxSteps: int) (state: RunState) : RunState * Report =
+        requireOf problem (nameof state) state
+
         let rec iterate (current: RunState) count =
             let next, size =
                 keepingModules problem current (fun keep ->

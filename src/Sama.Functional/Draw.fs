@@ -6,10 +6,16 @@ open System.Collections.Generic
 /// What fixes the batch and the random masks of one pass: `Stream` is the level's index, `Step` counts its steps.
 [<Struct; NoComparison>]
 type Draw =
-    { Seed: int64
-      Step: int64
-      Stream: int
-      Rank: int }
+    {
+        /// the run's seed
+        Seed: int64
+        /// the level's step, from 0
+        Step: int64
+        /// the level's index, from the lowest up
+        Stream: int
+        /// 0 on one process
+        Rank: int
+    }
 
     /// A well-mixed hash of all four (SplitMix64), for the generator that picks a batch.
     member draw.RandomSeed: int64 =
@@ -26,8 +32,11 @@ type Draw =
 
 /// Why a loss is evaluated: to train, for the meta gradient, or at a perturbed vector for a finite difference.
 type PassKind =
+    /// to train
     | Base = 0
+    /// for the meta gradient
     | Meta = 1
+    /// at a perturbed vector
     | Perturbed = 2
 
 /// What a pass does with the features that are not differentiated.

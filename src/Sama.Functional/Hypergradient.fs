@@ -6,13 +6,17 @@ open System
 [<NoComparison>]
 type Comparison =
     {
+        /// the method's name
         Method: string
         /// cosine of the two responses (h − direct gradient); NaN where one is 0
         Cosine: float
         /// ‖response‖/‖reference‖
         NormRatio: float
+        /// ‖response − reference‖/‖reference‖
         RelativeError: float
+        /// time of the whole hypergradient
         Milliseconds: float
+        /// what the method did
         Report: Report
     }
 
@@ -20,8 +24,11 @@ type Comparison =
 [<NoComparison>]
 type EpsilonError =
     {
+        /// α of ε = α/‖v‖
         Alpha: float
+        /// the coordinates over which ‖v‖ is taken
         Norm: PerturbationNorm
+        /// ε
         Epsilon: float
         /// to the exact mixed derivative of the same pass
         RelativeError: float
@@ -33,6 +40,7 @@ type CheckReport =
     {
         /// relative error of the method to central differences of the re-solved base problem, along `Directions` directions
         DifferenceError: float
+        /// random directions of λ
         Directions: int
         /// ‖u‖ that the re-solved problems reached
         Solved: float

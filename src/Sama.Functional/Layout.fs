@@ -6,10 +6,16 @@ open System.Collections.Generic
 /// One named parameter within a flat vector; offset and length in elements.
 [<NoComparison; NoEquality>]
 type Slice =
-    { Name: string
-      Shape: int64[]
-      Offset: int64
-      Length: int64 }
+    {
+        /// the parameter's name
+        Name: string
+        /// its shape
+        Shape: int64[]
+        /// elements before it in the flat vector
+        Offset: int64
+        /// its elements
+        Length: int64
+    }
 
 /// Names, shapes and offsets of the parameters that lie in one flat vector.
 [<Sealed; AllowNullLiteral>]

@@ -51,7 +51,9 @@ module Native =
 
     // RTLD_LAZY; RTLD_NOW, to which a missing symbol is an error and not the end of the process at its first use;
     // RTLD_NOLOAD
-    let private lazily, now, ifLoaded = 1, 2, 4
+    let private lazily = 1
+    let private now = 2
+    let private ifLoaded = 4
 
     /// A handle, or what the dynamic loader says.
     let private tryLoad (mode: int) (path: string) : Result<nativeint, string> =

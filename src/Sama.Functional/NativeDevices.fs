@@ -8,6 +8,7 @@ type DeviceDescription =
     {
         /// "cpu" or "cuda:0"
         Device: string
+        /// as its maker names it
         Name: string
         /// total memory in bytes
         Memory: int64
@@ -27,6 +28,7 @@ type NativeDescription =
         Folder: string
         /// the libraries of libtorch, CUDA and TorchSharp that are in memory, with their paths
         Libraries: IReadOnlyList<string>
+        /// the processor, then CUDA devices
         Devices: IReadOnlyList<DeviceDescription>
         /// null if the versions match; else what differs and what is known to work
         Mismatch: string

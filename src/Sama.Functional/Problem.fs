@@ -12,7 +12,9 @@ type NonFinitePolicy =
 /// The type in which base and meta passes compute. Vectors, rules and perturbed passes keep the parameters' own type: in
 /// bfloat16 θ ± εv is mostly below one unit in the last place.
 type Precision =
+    /// the parameters' own
     | Own = 0
+    /// bfloat16
     | BFloat16 = 1
 
 /// How a problem is run.
@@ -25,7 +27,9 @@ type BilevelOptions =
         WarmUp: int64
         /// micro-batches a base step; their draws have steps t·Accumulate + i
         Accumulate: int
+        /// what a run does at what is not finite
         NonFinite: NonFinitePolicy
+        /// the type in which base and meta passes compute
         Precision: Precision
     }
 

@@ -6,6 +6,7 @@ open System
 [<NoComparison>]
 type Report =
     {
+        /// the method's name
         Method: string
         /// ‖v‖ over all coordinates
         Norm: Nullable<float>

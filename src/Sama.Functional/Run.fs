@@ -16,6 +16,7 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
         if problem.Levels.Length <> 2 then
             invalidArg (nameof problem) "runs have two levels; Hypergradient.at takes three, for a loop of your own"
 
+        Bilevel.requireOf problem (nameof initial) initial
         Problem.requireDevice problem (Bilevel.vectorsOf initial)
 
     let own (tensor: Tensor) = Scope.detach (tensor.clone ())

@@ -5,9 +5,14 @@ open System.Collections.Generic
 /// The state of a rule: steps taken, named tensors, and the states of the rules it is made of.
 [<ReferenceEquality>]
 type RuleState =
-    { Count: int64
-      Tensors: IReadOnlyDictionary<string, Tensor>
-      Parts: IReadOnlyList<RuleState> }
+    {
+        /// steps taken
+        Count: int64
+        /// by name, flat unless a rule says otherwise
+        Tensors: IReadOnlyDictionary<string, Tensor>
+        /// states of the rules that the rule is made of, in their order
+        Parts: IReadOnlyList<RuleState>
+    }
 
     /// The tensor of that name.
     member state.Item

@@ -70,8 +70,10 @@ let private withFile (text: string) action =
     finally
         File.Delete file
 
+let private even = torch.tensor [| 0.5f; 0.5f |]
+
 /// Weight logits and both losses of a meta learner at a fixed prediction.
-let private judged (change: string -> Tensor -> Tensor) correct =
+let private judged (prior: Tensor) (change: string -> Tensor -> Tensor) correct =
     use generator = new torch.Generator 1UL
 
     let named =
@@ -86,7 +88,14 @@ let private judged (change: string -> Tensor -> Tensor) correct =
           Log = log }
 
     let loss =
-        (if correct then Model.correctedLoss else Model.weighedLoss) lambda read log rows
+        (if correct then
+             Model.correctedLoss prior
+         else
+             Model.weighedLoss)
+            lambda
+            read
+            log
+            rows
 
     Model.weightLogit lambda read rows, loss.to_type(torch.float64).item<float> ()
 
@@ -115,23 +124,37 @@ let private laws =
           let shifted name (value: Tensor) =
               if name = "outputBias" then value + 3.0 else value
 
-          let z, loss = judged (fun _ value -> value) false
-          let moved, same = judged shifted false
+          let z, loss = judged even (fun _ value -> value) false
+          let moved, same = judged even shifted false
           Expect.floatClose Accuracy.medium ((moved - z).mean().item<float32> () |> float) 3.0 "logits moved"
           Expect.floatClose Accuracy.medium same loss "same loss"
 
-      testCase "at full weight of the weak labels the corrected loss is their cross entropy"
+      testCase "at full weight of the weak labels the corrected loss is their cross entropy, moved to their frequencies"
       <| fun _ ->
           let full name (value: Tensor) =
               if name = "outputBias" then value + 60.0 else value
 
-          let _, loss = judged full true
-          // labels 0, 0 at probabilities .9 and .2, a tenth of the target spread evenly
-          let expected =
-              [ 0.9, 0.1; 0.2, 0.8 ]
-              |> List.averageBy (fun (own, other) -> -0.95 * log own - 0.05 * log other)
+          // two labels 0, at probabilities .9 and .2, a tenth of the target spread evenly
+          for prior in [ 0.5; 0.25 ] do
+              let _, loss =
+                  judged (torch.tensor [| float32 prior; float32 (1.0 - prior) |]) full true
 
-          Expect.floatClose Accuracy.medium loss expected "loss"
+              // eight imaginary rows stand beside the two
+              let frequency = (2.0 + 8.0 * prior) / 10.0
+
+              let expected =
+                  [ 0.9; 0.2 ]
+                  |> List.averageBy (fun p ->
+                      let own = p * frequency / prior
+                      let other = (1.0 - p) * (1.0 - frequency) / (1.0 - prior)
+                      -0.95 * log (own / (own + other)) - 0.05 * log (other / (own + other)))
+
+              Expect.floatClose Accuracy.medium loss expected $"prior {prior}"
+
+      testCase "class frequencies count each class once more"
+      <| fun _ ->
+          let three = Text.examples vocabulary 3 [ rows[0], 0; rows[1], 0; rows[1], 1 ]
+          Expect.equal ((Text.prior three).data<float32>().ToArray()) [| 3f / 6f; 2f / 6f; 1f / 6f |] "frequencies"
 
       testCase "AUROC counts the pairs in order, ties half"
       <| fun _ ->

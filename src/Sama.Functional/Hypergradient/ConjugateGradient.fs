@@ -4,11 +4,13 @@ namespace Sama
 [<NoComparison>]
 type ConjugateGradientOptions =
     {
+        /// iterations at most
         Iterations: int
         /// stops at this relative residual
         Tolerance: float
         /// ρ, added to the diagonal
         Damping: float
+        /// where the derivatives are taken
         Centre: Centre
     }
 

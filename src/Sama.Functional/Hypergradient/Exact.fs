@@ -4,6 +4,7 @@ namespace Sama
 [<NoComparison>]
 type ExactOptions =
     {
+        /// where the derivatives are taken
         Centre: Centre
         /// refused above so many base parameters
         MaxSize: int64

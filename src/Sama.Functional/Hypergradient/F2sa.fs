@@ -12,6 +12,7 @@ type F2saOptions =
         Step: float
         /// stops at this relative residual
         Tolerance: float
+        /// where the derivatives are taken
         Centre: Centre
     }
 

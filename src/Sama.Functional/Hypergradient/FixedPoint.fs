@@ -4,6 +4,7 @@ namespace Sama
 [<NoComparison>]
 type FixedPointOptions =
     {
+        /// iterations at most
         Iterations: int
         /// η
         Step: float
@@ -11,6 +12,7 @@ type FixedPointOptions =
         Tolerance: float
         /// q₀, flat, borrowed; null is 0
         Start: Tensor
+        /// where the derivatives are taken
         Centre: Centre
     }
 

@@ -4,6 +4,7 @@ namespace Sama
 [<NoComparison>]
 type NeumannOptions =
     {
+        /// terms of the series
         Terms: int
         /// η; the series converges if all eigenvalues of I − η ∂u/∂θ are below 1 in size
         Step: float
@@ -11,6 +12,7 @@ type NeumannOptions =
         MeasureResidual: bool
         /// relative residual that counts as converged
         Tolerance: float
+        /// where the derivatives are taken
         Centre: Centre
     }
 

@@ -10,7 +10,9 @@ type NystromOptions =
         Columns: int64[]
         /// ρ, which stands for H outside their span
         Rho: float
+        /// draws the columns
         Seed: int64
+        /// where the derivatives are taken
         Centre: Centre
     }
 

@@ -2,7 +2,9 @@ namespace Sama
 
 /// The coordinates over which ε = α/‖v‖ takes its norm: those whose loss gradient is not zero, or all.
 type PerturbationNorm =
+    /// coordinates whose loss gradient is not 0
     | Active = 0
+    /// all coordinates
     | All = 1
 
 /// Options of SAMA.
@@ -11,7 +13,9 @@ type SamaOptions =
     {
         /// α of ε = α/‖v‖; null: 1e-3, in float64 1e-5
         Alpha: System.Nullable<float>
+        /// the coordinates over which ‖v‖ is taken
         Norm: PerturbationNorm
+        /// where the difference is centred
         Centre: Centre
         /// one pass at c + εv against the centre's own gradient, at θₜ₋₁ the base pass's
         OneSided: bool

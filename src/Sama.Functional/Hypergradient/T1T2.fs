@@ -4,6 +4,7 @@ namespace Sama
 [<NoComparison>]
 type T1T2Options =
     {
+        /// where the derivatives are taken
         Centre: Centre
         /// by SAMA's central difference instead of a second derivative
         FiniteDifference: bool

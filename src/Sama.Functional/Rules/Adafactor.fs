@@ -6,6 +6,7 @@ open System
 [<NoComparison>]
 type AdafactorOptions =
     {
+        /// lr, at least 0
         LearningRate: float
         /// ρ = t^this: the share of the new square
         Beta2Decay: float
@@ -17,6 +18,7 @@ type AdafactorOptions =
         ClippingThreshold: float
         /// decoupled: lr·weightDecay·θ
         WeightDecay: float
+        /// ascends instead
         Maximize: bool
     }
 

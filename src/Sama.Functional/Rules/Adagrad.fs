@@ -4,14 +4,19 @@ namespace Sama
 [<NoComparison>]
 type AdagradOptions =
     {
+        /// lr, at least 0
         LearningRate: float
         /// the rate at step t is lr/(1 + (t−1)·this)
         LearningRateDecay: float
+        /// s before the first step
         InitialAccumulator: float
+        /// ε, at least 0
         Epsilon: float
         /// √(s + ε), as in Optax; PyTorch has √s + ε
         EpsilonInsideRoot: bool
+        /// coupled: added to the gradient
         WeightDecay: float
+        /// ascends instead
         Maximize: bool
     }
 
@@ -28,11 +33,18 @@ type AdagradOptions =
 /// Options of Adadelta, with PyTorch's names and defaults.
 [<NoComparison>]
 type AdadeltaOptions =
-    { LearningRate: float
-      Rho: float
-      Epsilon: float
-      WeightDecay: float
-      Maximize: bool }
+    {
+        /// lr, at least 0
+        LearningRate: float
+        /// decay of both averages, in [0, 1)
+        Rho: float
+        /// ε, at least 0
+        Epsilon: float
+        /// coupled: added to the gradient
+        WeightDecay: float
+        /// ascends instead
+        Maximize: bool
+    }
 
     /// Rate 1, ρ 0.9, ε 1e-6, no decay.
     static member Default =

@@ -4,10 +4,15 @@ namespace Sama
 [<NoComparison>]
 type AdamOptions =
     {
+        /// lr, at least 0
         LearningRate: float
+        /// decay of the first moment, in [0, 1)
         Beta1: float
+        /// decay of the second moment, in [0, 1)
         Beta2: float
+        /// ε, at least 0
         Epsilon: float
+        /// coupled: added to the gradient
         WeightDecay: float
         /// AdamW: the decay is lr·weightDecay·θ, beside the gradient
         DecoupledDecay: bool
@@ -15,6 +20,7 @@ type AdamOptions =
         AmsGrad: bool
         /// AMSGrad as in Optax: the maximum is taken over bias-corrected moments; PyTorch corrects the maximum
         CorrectBeforeMaximum: bool
+        /// ascends instead
         Maximize: bool
     }
 

@@ -3,12 +3,20 @@ namespace Sama
 /// Options of Adamax, with PyTorch's names and defaults.
 [<NoComparison>]
 type AdamaxOptions =
-    { LearningRate: float
-      Beta1: float
-      Beta2: float
-      Epsilon: float
-      WeightDecay: float
-      Maximize: bool }
+    {
+        /// lr, at least 0
+        LearningRate: float
+        /// decay of the first moment, in [0, 1)
+        Beta1: float
+        /// decay of the second moment, in [0, 1)
+        Beta2: float
+        /// ε, at least 0
+        Epsilon: float
+        /// coupled: added to the gradient
+        WeightDecay: float
+        /// ascends instead
+        Maximize: bool
+    }
 
     /// Rate 2e-3, β 0.9 and 0.999, ε 1e-8, no decay.
     static member Default =
@@ -23,14 +31,21 @@ type AdamaxOptions =
 [<NoComparison>]
 type NAdamOptions =
     {
+        /// lr, at least 0
         LearningRate: float
+        /// decay of the first moment, in [0, 1)
         Beta1: float
+        /// decay of the second moment, in [0, 1)
         Beta2: float
+        /// ε, at least 0
         Epsilon: float
+        /// coupled: added to the gradient
         WeightDecay: float
+        /// the decay is lr·weightDecay·θ, beside the gradient
         DecoupledDecay: bool
         /// ψ of μₜ = β₁(1 − ½·0.96^(tψ)); infinity: μₜ = β₁, which is Optax's NAdam
         MomentumDecay: float
+        /// ascends instead
         Maximize: bool
     }
 
@@ -49,14 +64,21 @@ type NAdamOptions =
 [<NoComparison>]
 type RAdamOptions =
     {
+        /// lr, at least 0
         LearningRate: float
+        /// decay of the first moment, in [0, 1)
         Beta1: float
+        /// decay of the second moment, in [0, 1)
         Beta2: float
+        /// ε, at least 0
         Epsilon: float
+        /// coupled: added to the gradient
         WeightDecay: float
+        /// the decay is lr·weightDecay·θ, beside the gradient
         DecoupledDecay: bool
         /// ε is added after the bias correction of the root, as in Optax; PyTorch adds it before
         EpsilonAfterCorrection: bool
+        /// ascends instead
         Maximize: bool
     }
 

@@ -4,6 +4,7 @@ namespace Sama
 [<NoComparison>]
 type AsgdOptions =
     {
+        /// lr, at least 0
         LearningRate: float
         /// decay term λ
         Lambd: float
@@ -11,7 +12,9 @@ type AsgdOptions =
         Alpha: float
         /// step from which θ is averaged
         T0: float
+        /// coupled: added to the gradient
         WeightDecay: float
+        /// ascends instead
         Maximize: bool
     }
 

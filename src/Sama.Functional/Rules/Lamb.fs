@@ -4,9 +4,13 @@ namespace Sama
 [<NoComparison>]
 type LambOptions =
     {
+        /// lr, at least 0
         LearningRate: float
+        /// decay of the first moment, in [0, 1)
         Beta1: float
+        /// decay of the second moment, in [0, 1)
         Beta2: float
+        /// ε, at least 0
         Epsilon: float
         /// joins Adam's direction before the trust ratio
         WeightDecay: float

@@ -13,11 +13,15 @@ type SignSurrogate =
 [<NoComparison>]
 type LionOptions =
     {
+        /// lr, at least 0
         LearningRate: float
+        /// decay of the first moment, in [0, 1)
         Beta1: float
+        /// decay of the second moment, in [0, 1)
         Beta2: float
         /// decoupled: lr·weightDecay·θ
         WeightDecay: float
+        /// what stands in for the sign's derivative
         Surrogate: SignSurrogate
         /// τ of the smooth surrogate, in units of the gradient
         Temperature: float

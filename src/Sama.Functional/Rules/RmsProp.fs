@@ -4,15 +4,21 @@ namespace Sama
 [<NoComparison>]
 type RmsPropOptions =
     {
+        /// lr, at least 0
         LearningRate: float
+        /// decay of the second moment, in [0, 1)
         Alpha: float
+        /// ε, at least 0
         Epsilon: float
+        /// μ, at least 0
         Momentum: float
         /// divide by the variance: the mean of g² less the square of the mean of g, at least 0
         Centered: bool
         /// √(s + ε), as in Optax; PyTorch has √s + ε
         EpsilonInsideRoot: bool
+        /// coupled: added to the gradient
         WeightDecay: float
+        /// ascends instead
         Maximize: bool
     }
 

@@ -4,12 +4,17 @@ namespace Sama
 [<NoComparison>]
 type SgdOptions =
     {
+        /// lr, at least 0
         LearningRate: float
+        /// μ, at least 0
         Momentum: float
+        /// takes this share of the gradient out of the momentum
         Dampening: float
+        /// Nesterov's momentum
         Nesterov: bool
         /// coupled: added to the gradient
         WeightDecay: float
+        /// ascends instead
         Maximize: bool
     }
 

@@ -1,0 +1,17 @@
+using Expecto.CSharp;
+using Sama;
+using Sama.Tests;
+
+Native.Initialize();
+return Runner.RunTestsWithCLIArgs(
+    [],
+    ["--sequenced", .. args],
+    Runner.TestList("Sama.CSharp", [
+        .. SolverTests.All,
+        .. ModuleTests.All,
+        .. CustomTests.All,
+        .. MisuseTests.All,
+        .. ParityTests.All,
+        .. ApiTests.All,
+        .. RepositoryTests.All,
+    ]));
