@@ -32,8 +32,8 @@ type internal Scratch private () =
     /// more than any formula needs
     static member private Blocks = 64
 
-    /// length of a block: 512 numbers in float32, 256 in float64
-    static member Bytes = 2048
+    /// length of a block: 256 numbers in float32, 128 in float64
+    static member Bytes = 1024
 
     /// The calling thread's.
     static member Mine: Scratch =
@@ -97,16 +97,22 @@ module internal Loops =
     let inline load<'T when 'T: struct> (address: nativeint) (i: nativeint) : Vector<'T> =
         Unsafe.ReadUnaligned<Vector<'T>>(NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> (address + i)))
 
-    /// f(offset) in a free block.
-    let inline fill<'T when 'T: struct> (scratch: Scratch) ([<InlineIfLambda>] f: nativeint -> Vector<'T>) : Numbers =
-        let target = scratch.Take()
-        let bytes = scratch.Width
+    /// f(offset) at the target.
+    let inline fillAt<'T when 'T: struct>
+        (target: nativeint)
+        (bytes: nativeint)
+        ([<InlineIfLambda>] f: nativeint -> Vector<'T>)
+        : unit =
         let mutable i = 0n
 
         while i < bytes do
             Unsafe.WriteUnaligned(NativePtr.toVoidPtr (NativePtr.ofNativeInt<byte> (target + i)), f i)
             i <- i + nativeint sizeof<Vector<'T>>
 
+    /// f(offset) in a free block.
+    let inline fill<'T when 'T: struct> (scratch: Scratch) ([<InlineIfLambda>] f: nativeint -> Vector<'T>) : Numbers =
+        let target = scratch.Take()
+        fillAt target scratch.Width f
         many scratch target
 
     let inline unary<'T when 'T: struct>
@@ -174,6 +180,27 @@ type internal Block<'T when 'T: struct>(numbers: Numbers) =
 
         if from <> address then
             Loops.copy from address bytes
+
+    /// Multiplies a tensor's numbers, in place.
+    [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
+    member _.Scale(scratch: Scratch, address: nativeint, bytes: nativeint) : unit =
+        let ragged = bytes <> scratch.Width
+
+        let place =
+            if ragged then
+                let copied = scratch.Take()
+                Loops.copy address copied bytes
+                copied
+            else
+                address
+
+        let struct (factors, move) = Loops.spread<'T> scratch numbers
+
+        Loops.fillAt<'T> place scratch.Width (fun i ->
+            Vector.Multiply(Loops.load<'T> factors (i &&& move), Loops.load<'T> place i))
+
+        if ragged then
+            Loops.copy place address bytes
 
     member _.Numbers = numbers
 

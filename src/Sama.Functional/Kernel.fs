@@ -4,6 +4,7 @@ namespace Sama.Functional
 
 open System
 open System.Runtime.InteropServices
+open System.Runtime.Intrinsics.X86
 open System.Threading.Tasks
 open TorchSharp
 open Sama
@@ -65,7 +66,7 @@ type internal Fused =
     /// target ← ∂u/∂g · target
     static member Adapt(f: #IFormula, p: Piece<'T>) : unit =
         let slope = f.Slope<Block<'T>>(p.Read 0, p.Read 1, p.Read 2, p.Read 3, p.Read 4)
-        p.Write(5, Real.(.*) slope (p.Read 5))
+        slope.Scale(p.Scratch, p.At[5] + p.Offset, p.Bytes)
 
 /// What a rule does at one step, by operators or by kernels.
 type internal IKernel =
@@ -95,7 +96,16 @@ module internal Kernel =
                && x.is_contiguous ())
 
     // blocks below which a second thread costs more than it brings
-    let private grain = 64
+    let private grain = 128
+
+    /// Asks for the next block's lines while this one is computed: a formula reads its operands one after the other,
+    /// too far apart for the processor to see far ahead.
+    let private fetch (at: nativeint[]) (offset: nativeint) : unit =
+        if Sse.IsSupported then
+            for address in at do
+                if address <> 0n then
+                    for line in 0..64 .. Scratch.Bytes - 1 do
+                        Sse.Prefetch0(Loops.pointer (address + offset + nativeint line))
 
     let private run<'T when 'T: struct>
         (at: nativeint[])
@@ -109,6 +119,7 @@ module internal Kernel =
 
         while offset < last do
             let size = min (nativeint Scratch.Bytes) (min last bytes - offset)
+            fetch at (offset + nativeint Scratch.Bytes)
             scratch.Reset<'T> size
 
             body

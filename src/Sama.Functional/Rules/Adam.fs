@@ -97,8 +97,8 @@ type internal AdamFormula =
                 k w
             else
                 let g = seen f.Maximize f.Coupled g theta
-                let next = f.Second(g, s)
-                let r = root (next .* k f.A)
+                let corrected = weigh s (f.A * f.Beta2) (g .* g) (f.A * (1.0 - f.Beta2))
+                let r = root corrected
                 let d = r .+ k f.Epsilon
 
                 let numerator =
@@ -108,9 +108,10 @@ type internal AdamFormula =
                         (m .* g)
                         (-sign * f.A * f.Q * f.Beta1 * (1.0 - f.Beta2))
 
-                let slope = ifPositive next (numerator ./ (r .* d) ./ d) (k 0.0)
+                let slope = ifPositive corrected (numerator ./ (r .* d) ./ d) (k 0.0)
 
                 if f.AmsGrad then
+                    let next = f.Second(g, s)
                     let held = root (top .* k f.Outer) .+ k f.Epsilon
                     ifPositive (top .- f.Candidate next) (k w ./ held) slope
                 else
