@@ -170,49 +170,43 @@ module Problem =
           Stream = stream
           Rank = 0 }
 
-    /// By one pass over each loss: ArgumentException naming a parameter on which none of `losses` depends.
-    let private requireConnected
-        (problem: BilevelProblem)
-        (vectors: Tensor[])
-        (seed: int64)
-        (owner: int)
-        (losses: int list)
-        =
+    /// For each level, which of its parameters one level's loss depends on: by one pass of that loss.
+    let private reached (problem: BilevelProblem) (vectors: Tensor[]) (seed: int64) (index: int) : bool[][] =
         Scope.run (fun _ ->
-            let reached =
-                losses
-                |> List.map (fun index ->
-                    let parameters =
-                        Array.map2 (fun level v -> Params.probe level.Layout v) problem.Levels vectors
+            let parameters =
+                Array.map2 (fun level v -> Params.probe level.Layout v) problem.Levels vectors
 
-                    keepingBuffers problem (fun () ->
-                        objective problem index (draw seed index 0L) Detach parameters
-                        |> Autodiff.requireLoss
-                        |> Autodiff.backward)
+            keepingBuffers problem (fun () ->
+                objective problem index (draw seed index 0L) Detach parameters
+                |> Autodiff.requireLoss
+                |> Autodiff.backward)
 
-                    let leaves =
-                        match problem.Levels[owner].Module with
-                        | Some m -> NnModule.parameters m
-                        | None -> parameters[owner].Views
+            [| for level, own in Array.zip problem.Levels parameters ->
+                   level.Module
+                   |> Option.map NnModule.parameters
+                   |> Option.defaultValue own.Views
+                   |> Array.map (fun leaf -> not (isNull leaf.grad)) |])
 
-                    leaves |> Array.map (fun leaf -> not (isNull leaf.grad)))
+    /// ArgumentException naming a parameter that neither its own level's loss nor one below it sees.
+    let internal checkConnections (problem: BilevelProblem) (vectors: Tensor[]) (seed: int64) : unit =
+        let byLoss =
+            [ for index in 0 .. problem.Levels.Length - 1 -> reached problem vectors seed index ]
+
+        for owner, level in Array.indexed problem.Levels do
+            let seen =
+                byLoss
+                |> List.truncate (owner + 1)
+                |> List.map (Array.item owner)
                 |> List.reduce (Array.map2 (||))
 
-            let level = problem.Levels[owner]
-
-            match Array.tryFindIndex not reached with
+            match Array.tryFindIndex not seen with
             | Some i ->
-                let which =
-                    losses
-                    |> List.map (fun i -> $"'{problem.Levels[i].Name}'")
+                let losses =
+                    problem.Levels[..owner]
+                    |> Array.map (fun l -> $"'{l.Name}'")
                     |> String.concat " nor "
 
                 invalidArg
                     (nameof problem)
-                    $"parameter '{level.Layout.Slices[i].Name}' of level '{level.Name}' does not influence the loss of level {which}"
-            | None -> ())
-
-    /// ArgumentException naming a parameter that neither its own level's loss nor one below it sees.
-    let internal checkConnections (problem: BilevelProblem) (vectors: Tensor[]) (seed: int64) : unit =
-        for level in 0 .. problem.Levels.Length - 1 do
-            requireConnected problem vectors seed level [ 0..level ]
+                    $"parameter '{level.Layout.Slices[i].Name}' of level '{level.Name}' does not influence the loss of level {losses}"
+            | None -> ()
