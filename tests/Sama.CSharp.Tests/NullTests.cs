@@ -18,6 +18,7 @@ internal static class NullTests
         [typeof(BilevelProblem)] = Problems.Ridge(),
         [typeof(RunState)] = Problems.Ridge().Start(),
         [typeof(torch.nn.Module)] = Problems.Net(4),
+        [typeof(torch.Device)] = torch.CPU,
     });
 
     private static object? Sample(ParameterInfo parameter)
