@@ -159,7 +159,7 @@ let private single (rule: UpdateRule) (side: int64) (body: BoundRule -> RuleStat
     let theta = draw 1L
 
     let state =
-        bound.InPlace.Update true (bound.Init theta) (draw 2L) theta (torch.empty_like theta)
+        bound.InPlace.Update (Some ignore) (bound.Init theta) (draw 2L) theta (torch.empty_like theta)
 
     body bound state (draw 3L) theta (draw 4L)
 
@@ -171,7 +171,7 @@ let private perCopy (rule: UpdateRule) : float * float option =
 
         let actions: (unit -> unit) list =
             [ fun () -> copy.copy_ g |> ignore
-              fun () -> live <- bound.InPlace.Update true live g theta out
+              fun () -> live <- bound.InPlace.Update (Some ignore) live g theta out
               if Result.isOk bound.Adapt then
                   fun () -> bound.InPlace.AdaptInto state g theta v ]
 
@@ -190,7 +190,7 @@ let private adamAtScale () =
         let mutable live = state
 
         let step () =
-            live <- bound.InPlace.Update true live g theta out
+            live <- bound.InPlace.Update (Some ignore) live g theta out
             theta.sub_ out |> ignore
 
         let adaptation () = bound.InPlace.AdaptInto state g theta v

@@ -14,6 +14,8 @@ public static class HypergradientMethodExtensions
         /// <param name="norm">The coordinates over which ‖v‖ is taken.</param>
         /// <param name="centre">Where the difference is centred.</param>
         /// <param name="oneSided">One pass at c + εv, against the centre's own gradient.</param>
+        /// <param name="microBatches">How many micro-batches of an accumulated step the perturbed passes see, the first;
+        /// 0: all.</param>
         /// <param name="nudge">κ: afterwards θ moves by −κεv; 0 is off.</param>
         /// <returns>The method.</returns>
         public static HypergradientMethod Sama(
@@ -21,14 +23,17 @@ public static class HypergradientMethodExtensions
             PerturbationNorm norm = PerturbationNorm.Active,
             Centre centre = Centre.PreUpdate,
             bool oneSided = false,
+            int microBatches = 0,
             double nudge = 0) =>
-            F.Hypergradient.samaWith(new(alpha, norm, centre, oneSided, nudge));
+            F.Hypergradient.samaWith(new(alpha, norm, centre, oneSided, microBatches, nudge));
 
         /// <summary>SAMA without adaptation: v is the meta gradient itself.</summary>
         /// <param name="alpha">α of ε = α/‖v‖; null: 1e-3, in float64 1e-5.</param>
         /// <param name="norm">The coordinates over which ‖v‖ is taken.</param>
         /// <param name="centre">Where the difference is centred.</param>
         /// <param name="oneSided">One pass at c + εv, against the centre's own gradient.</param>
+        /// <param name="microBatches">How many micro-batches of an accumulated step the perturbed passes see, the first;
+        /// 0: all.</param>
         /// <param name="nudge">κ: afterwards θ moves by −κεv; 0 is off.</param>
         /// <returns>The method.</returns>
         public static HypergradientMethod SamaNa(
@@ -36,8 +41,9 @@ public static class HypergradientMethodExtensions
             PerturbationNorm norm = PerturbationNorm.Active,
             Centre centre = Centre.PreUpdate,
             bool oneSided = false,
+            int microBatches = 0,
             double nudge = 0) =>
-            F.Hypergradient.samaNaWith(new(alpha, norm, centre, oneSided, nudge));
+            F.Hypergradient.samaNaWith(new(alpha, norm, centre, oneSided, microBatches, nudge));
 
         /// <summary>SAMA's difference along v divided by a diagonal of the empirical Fisher matrix.</summary>
         /// <param name="damping">ρ, added to the diagonal, relative to its mean.</param>
@@ -45,14 +51,17 @@ public static class HypergradientMethodExtensions
         /// <param name="norm">The coordinates over which ‖v‖ is taken.</param>
         /// <param name="centre">Where the difference is centred.</param>
         /// <param name="oneSided">One pass at c + εv, against the centre's own gradient.</param>
+        /// <param name="microBatches">How many micro-batches of an accumulated step the perturbed passes see, the first;
+        /// 0: all.</param>
         /// <returns>The method.</returns>
         public static HypergradientMethod SamaFisher(
             double damping = 0.1,
             double? alpha = null,
             PerturbationNorm norm = PerturbationNorm.Active,
             Centre centre = Centre.PreUpdate,
-            bool oneSided = false) =>
-            F.Hypergradient.samaFisherWith(new(damping, new(alpha, norm, centre, oneSided, 0)));
+            bool oneSided = false,
+            int microBatches = 0) =>
+            F.Hypergradient.samaFisherWith(new(damping, new(alpha, norm, centre, oneSided, microBatches, 0)));
 
         /// <summary>The implicit function theorem, solved densely in float64.</summary>
         /// <param name="centre">Where the base loss is linearised.</param>

@@ -69,6 +69,8 @@ type IBaseSolution =
     abstract ThetaGradient: theta: Tensor -> Tensor
     /// ∂L_base/∂λ at (theta, λ) on the last base batch with its masks and stop-features; first order, no graph of theta.
     abstract LambdaGradient: theta: Tensor -> Tensor
+    /// The same on the first `microBatches` of an accumulated step alone, their mean.
+    abstract LambdaGradientOn: theta: Tensor * microBatches: int -> Tensor
     /// ∂L_base/∂λ at θₜ₋₁: the base pass's own, where the method asked for it.
     abstract LambdaGradientBefore: unit -> Tensor
     /// Second derivatives at theta, functional models only; with `followStops` also through stop-features.

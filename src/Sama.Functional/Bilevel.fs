@@ -117,23 +117,37 @@ module Bilevel =
                     argument
                     $"level '{level.Name}' has {level.Layout.Length} parameters, the state {own.Vector.numel ()}"
 
-    let internal requireFinite step (level: Level) what (vector: Tensor) =
-        if not (Number.isFinite vector) then
-            let culprit =
-                Scope.run (fun _ ->
-                    let bad (part: Tensor) = not (Number.isFinite part)
-                    Layout.views level.Layout vector |> Array.tryFindIndex bad)
+    let internal requireFinite (watch: Watch) step (level: Level) what (vector: Tensor) =
+        watch.Finite(
+            vector,
+            fun () ->
+                let culprit =
+                    Scope.run (fun _ ->
+                        let bad (part: Tensor) = not (Number.isFinite part)
+                        Layout.views level.Layout vector |> Array.tryFindIndex bad)
 
-            let where =
-                culprit
-                |> Option.map (fun i -> $" of parameter '{level.Layout.Slices[i].Name}'")
-                |> Option.defaultValue ""
+                let where =
+                    culprit
+                    |> Option.map (fun i -> $" of parameter '{level.Layout.Slices[i].Name}'")
+                    |> Option.defaultValue ""
 
-            raise (NonFiniteException(step, level.Name, what + where))
+                raise (NonFiniteException(step, level.Name, what + where))
+        )
 
-    let private requireFiniteLoss step (level: Level) (loss: float) =
-        if not (Double.IsFinite loss) then
-            raise (NonFiniteException(step, level.Name, "the loss"))
+    /// A loss, when it is known.
+    let private watched (watch: Watch) step (level: Level) (loss: Tensor) : float ref =
+        let known = ref nan
+
+        watch.Number(
+            loss,
+            fun value ->
+                if not (Double.IsFinite value) then
+                    raise (NonFiniteException(step, level.Name, "the loss"))
+
+                known.Value <- value
+        )
+
+        known
 
     /// The micro-batches of one base step, each a loss at its own draw.
     let internal micros (problem: BilevelProblem) seed (step: int64) : (Stops -> Params[] -> Tensor) list =
@@ -142,12 +156,12 @@ module Bilevel =
         [ for i in 0 .. count - 1 -> Problem.objective problem 0 (Problem.draw seed 0 (step * int64 count + int64 i)) ]
 
     /// The gradients at `vectors`, added into `gradients` (null: not asked for), and the loss; means over micro-batches.
-    let internal basePass (problem: BilevelProblem) step (vectors: Tensor[]) (gradients: Tensor[]) micros : float =
+    let internal basePass (problem: BilevelProblem) watch step (vectors: Tensor[]) (gradients: Tensor[]) micros =
         let share = 1.0 / float (List.length micros)
 
-        let loss =
+        let losses =
             micros
-            |> List.sumBy (fun micro ->
+            |> List.map (fun micro ->
                 let features = ResizeArray()
 
                 // the graph dies here, before anything else needs memory
@@ -160,45 +174,51 @@ module Bilevel =
                             gradients
                             share
                             (micro (Record features) >> Autodiff.requireLoss)
-                        |> Number.read
 
                     for feature in features do
                         keep feature |> ignore
 
-                    loss))
+                    keep (loss.to_type torch.float64)))
 
-        let loss = loss * share
-        requireFiniteLoss step problem.Levels[0] loss
-        requireFinite step problem.Levels[0] "the gradient" gradients[0]
+        let mean = (torch.stack (List.toArray losses)).mean ()
+        let loss = watched watch step problem.Levels[0] mean
+        requireFinite watch step problem.Levels[0] "the gradient" gradients[0]
         loss
 
     /// Meta loss at `vectors`, its gradients added into `gradients`.
-    let internal metaPass (problem: BilevelProblem) seed step (vectors: Tensor[]) (gradients: Tensor[]) : float =
+    let internal metaPass (problem: BilevelProblem) watch seed step (vectors: Tensor[]) (gradients: Tensor[]) =
         let top = problem.Levels.Length - 1
         let draw = Problem.draw seed top (step / int64 problem.Options.Unroll)
         let objective = Problem.objective problem top draw Detach
 
-        let loss =
-            Scope.run (fun _ ->
-                Passes.gradient problem.Levels (Problem.precision problem) vectors gradients 1.0 objective
-                |> Number.read)
-
-        requireFiniteLoss step problem.Levels[top] loss
-        loss
+        Scope.tensor (fun () ->
+            Passes.gradient problem.Levels (Problem.precision problem) vectors gradients 1.0 objective)
+        |> watched watch step problem.Levels[top]
 
     /// What is not finite in the meta gradient, or was made of it by the adaptation, shows in the hypergradient.
-    let internal requireFiniteResponse (problem: BilevelProblem) step (metaGradient: Tensor) (h: Tensor) =
-        if not (Number.isFinite h) then
-            requireFinite step problem.Levels[0] "the meta gradient" metaGradient
-            requireFinite step (Array.last problem.Levels) "the hypergradient" h
+    let internal requireFiniteResponse
+        (problem: BilevelProblem)
+        (watch: Watch)
+        step
+        (metaGradient: Tensor)
+        (h: Tensor)
+        =
+        watch.Finite(
+            h,
+            fun () ->
+                use found = new Watch()
+                requireFinite found step problem.Levels[0] "the meta gradient" metaGradient
+                requireFinite found step (Array.last problem.Levels) "the hypergradient" h
+                found.Close()
+        )
 
     /// True if a meta step follows base step number `step`, counted from 0.
     let internal metaDue (options: BilevelOptions) (step: int64) =
         let unroll = int64 options.Unroll
         (step + 1L) % unroll = 0L && step + 1L - unroll >= options.WarmUp
 
-    let internal metaReport metaLoss (h: Tensor) (response: Response) : MetaReport =
-        MetaReport(metaLoss, Scope.run (fun _ -> Number.read (Flat.norm h)), response.Report)
+    let internal metaReport (metaLoss: float ref) (h: Tensor) (response: Response) : MetaReport =
+        MetaReport(metaLoss.Value, Scope.run (fun _ -> Number.read (Flat.norm h)), response.Report.Value)
 
     /// Points modules back at live, trainable vectors.
     let internal rebind (problem: BilevelProblem) (vectors: Tensor[]) : unit =
@@ -215,7 +235,7 @@ module Bilevel =
         List.contains BaseLambdaGradient problem.Method.Needs
 
     /// One base step from the last of `states` (latest first), not yet taken; the earlier ones are its history.
-    let private baseStep (problem: BilevelProblem) (states: RunState list) : BaseStep * float =
+    let private baseStep (problem: BilevelProblem) watch (states: RunState list) : BaseStep * float ref =
         let state = states.Head
         let vectors = vectorsOf state
         let gradients = vectors |> Array.map torch.zeros_like
@@ -227,7 +247,7 @@ module Bilevel =
             else
                 Array.append [| gradients[0] |] (Array.create (vectors.Length - 1) null)
 
-        let loss = basePass problem state.Step vectors wanted micros'
+        let loss = basePass problem watch state.Step vectors wanted micros'
 
         let history count =
             let past = states |> List.truncate count |> List.rev
@@ -248,9 +268,9 @@ module Bilevel =
           History = fun count -> history (if count = 0 then problem.Options.Unroll else count) },
         loss
 
-    let private take (problem: BilevelProblem) step (taken: BaseStep) : Tensor * RuleState =
+    let private take (problem: BilevelProblem) watch step (taken: BaseStep) : Tensor * RuleState =
         let u, next = problem.Levels[0].Rule.Step taken.State taken.Gradient taken.Theta
-        requireFinite step problem.Levels[0] "the update" u
+        requireFinite watch step problem.Levels[0] "the update" u
         taken.Theta - u, next
 
     let private solution (problem: BilevelProblem) (upper: Tensor[]) (taken: BaseStep) (theta: Tensor) : IBaseSolution =
@@ -263,12 +283,12 @@ module Bilevel =
               AdaptInPlace = fun v -> v.copy_ (BaseSolution.adapt problem.Levels[0].Rule taken v) |> ignore }
 
     /// Total and direct gradient, response, meta loss behind a base step that leads to `theta`.
-    let private differentiate (problem: BilevelProblem) (state: RunState) (taken: BaseStep) (theta: Tensor) =
+    let private differentiate (problem: BilevelProblem) watch (state: RunState) (taken: BaseStep) (theta: Tensor) =
         Problem.keepingBuffers problem (fun () ->
             let upper = (vectorsOf state)[1..]
             let vectors = Array.append [| theta |] upper
             let gradients = vectors |> Array.map torch.zeros_like
-            let metaLoss = metaPass problem state.Seed state.Step vectors gradients
+            let metaLoss = metaPass problem watch state.Seed state.Step vectors gradients
             let at = solution problem upper taken theta
 
             let response, direct =
@@ -280,7 +300,7 @@ module Bilevel =
                     Chain.respond problem middle taken.Micros state.Levels[1].Rule at vectors gradients, gradients[2]
 
             let h = direct + response.Vector
-            requireFiniteResponse problem state.Step gradients[0] h
+            requireFiniteResponse problem watch state.Step gradients[0] h
             h, direct, response, metaLoss)
 
     let private withBase vector rule (state: RunState) =
@@ -301,17 +321,21 @@ module Bilevel =
               Meta = meta
               Skipped = skipped }
 
+        use watch = new Watch()
+
         try
-            let taken, loss = baseStep problem states
-            let theta, next = take problem state.Step taken
+            let taken, loss = baseStep problem watch states
+            let theta, next = take problem watch state.Step taken
 
             if not (metaDue problem.Options state.Step) then
-                withBase theta next state, report loss null null
+                watch.Close()
+                withBase theta next state, report loss.Value null null
             else
-                let h, _, response, metaLoss = differentiate problem state taken theta
+                let h, _, response, metaLoss = differentiate problem watch state taken theta
                 let lambda = state.Levels[1]
                 let u, metaNext = problem.Levels[1].Rule.Step lambda.Rule h lambda.Vector
-                requireFinite state.Step problem.Levels[1] "the update" u
+                requireFinite watch state.Step problem.Levels[1] "the update" u
+                watch.Close()
                 let theta = response.Move |> Option.fold (fun theta move -> theta + move) theta
                 let moved = withBase theta next state
 
@@ -320,7 +344,7 @@ module Bilevel =
                         [| moved.Levels[0]
                            { Vector = lambda.Vector - u
                              Rule = metaNext } |] },
-                report loss (metaReport metaLoss h response) null
+                report loss.Value (metaReport metaLoss h response) null
         with :? NonFiniteException as e when problem.Options.NonFinite = NonFinitePolicy.Skip ->
             { state with Step = state.Step + 1L }, report nan null e.Message
 
@@ -357,9 +381,11 @@ module Bilevel =
 
         keepingModules problem state (fun keep ->
             Problem.keepingBuffers problem (fun () ->
+                use watch = new Watch()
+
                 let rec behind (states: RunState list) count =
-                    let taken, _ = baseStep problem states
-                    let theta, next = take problem states.Head.Step taken
+                    let taken, _ = baseStep problem watch states
+                    let theta, next = take problem watch states.Head.Step taken
 
                     if count = 1 then
                         states.Head, taken, theta
@@ -367,15 +393,20 @@ module Bilevel =
                         behind (withBase theta next states.Head :: states) (count - 1)
 
                 let last, taken, theta = behind [ state ] (Problem.history problem)
-                let h, direct, response, _ = differentiate problem last taken theta
-                keep h, keep direct, response.Report))
+                let h, direct, response, _ = differentiate problem watch last taken theta
+                watch.Close()
+                keep h, keep direct, response.Report.Value))
 
     /// The meta loss at the state, on the meta batch of its step.
     let internal metaLossAt (problem: BilevelProblem) (state: RunState) : float =
         keepingModules problem state (fun _ ->
             Problem.keepingBuffers problem (fun () ->
+                use watch = new Watch()
                 let vectors = vectorsOf state
-                metaPass problem state.Seed state.Step vectors (vectors |> Array.map torch.zeros_like)))
+                let gradients = vectors |> Array.map torch.zeros_like
+                let loss = metaPass problem watch state.Seed state.Step vectors gradients
+                watch.Close()
+                loss.Value))
 
     /// Base steps alone, from the state, until ‖u‖ ≤ tolerance or `maxSteps` are taken. Pure; the report has ‖u‖ as its
     /// residual, and says whether it converged.
@@ -385,8 +416,10 @@ module Bilevel =
         let rec iterate (current: RunState) count =
             let next, size =
                 keepingModules problem current (fun keep ->
-                    let taken, _ = baseStep problem [ current ]
-                    let theta, rule = take problem current.Step taken
+                    use watch = new Watch()
+                    let taken, _ = baseStep problem watch [ current ]
+                    let theta, rule = take problem watch current.Step taken
+                    watch.Close()
                     let size = Method.size (taken.Theta - theta)
 
                     { Vector = keep theta

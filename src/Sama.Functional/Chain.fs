@@ -88,6 +88,7 @@ module internal Chain =
             member _.Perturbed(_, _, _) = first ()
             member _.ThetaGradient _ = first ()
             member _.LambdaGradient _ = first ()
+            member _.LambdaGradientOn(_, _) = first ()
             member _.LambdaGradientBefore() = first ()
             member _.Linearize(_, _) = linear
             member _.Unrolled(_, _) = first () }

@@ -97,7 +97,7 @@ module internal Flat =
         IntPtr(Unsafe.AsPointer(&MemoryMarshal.GetReference tensor.bytes))
 
     let private plain (x: Tensor) =
-        x.device_type = DeviceType.CPU
+        Host.holds x
         && (x.dtype = torch.float32 || x.dtype = torch.float64)
         && x.is_contiguous ()
 

@@ -77,7 +77,7 @@ module Hypergradient =
 
                 { Vector = vector
                   Move = None
-                  Report = report } }
+                  Report = lazy report } }
 
     /// SAMA: ∂u/∂θ ≈ I, v adapted by the base rule: a hypergradient for three first-order backward passes.
     /// ArgumentException names an option out of range; so do all methods below.

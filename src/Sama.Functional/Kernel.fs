@@ -90,7 +90,7 @@ module internal Kernel =
         (target.dtype = torch.float32 || target.dtype = torch.float64)
         && operands.All
            |> Array.forall (fun x ->
-               x.device_type = DeviceType.CPU
+               Host.holds x
                && x.dtype = target.dtype
                && x.numel () = target.numel ()
                && x.is_contiguous ())

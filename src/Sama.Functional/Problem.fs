@@ -83,6 +83,9 @@ module Problem =
                     refuse $"the rule of level '{level.Name}' couples coordinates"
                 | History steps when steps > options.Unroll ->
                     refuse $"it goes through {steps} base steps, more than Unroll ({options.Unroll})"
+                | MicroBatches count when count > options.Accumulate ->
+                    refuse
+                        $"it asks for {count} micro-batches of a base step, which has {options.Accumulate} (Accumulate)"
                 | AtMost size when level.Layout.Length > size ->
                     refuse
                         $"level '{level.Name}' has {level.Layout.Length} parameters, its limit is {size}; conjugateGradient and neumann have none"

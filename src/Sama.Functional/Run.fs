@@ -63,7 +63,7 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
 
     /// θₜ = θₜ₋₁ − u, into `next`.
     let preview () =
-        rules[0].InPlace.Update false state.Levels[0].Rule gradient theta next.Value
+        rules[0].InPlace.Update None state.Levels[0].Rule gradient theta next.Value
         |> ignore
 
         Flat.combine next.Value theta minus next.Value
@@ -88,13 +88,13 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
               AdaptInPlace = fun v -> rules[0].InPlace.AdaptInto state.Levels[0].Rule gradient theta v }
 
     /// The hypergradient into h; θ, λ and the rules' states are only read.
-    let hypergradient micros =
+    let hypergradient watch micros =
         preview ()
-        Bilevel.requireFinite state.Step problem.Levels[0] "the update" next.Value
+        Bilevel.requireFinite watch state.Step problem.Levels[0] "the update" next.Value
         metaGradient.Value.zero_ () |> ignore
 
         let metaLoss =
-            Bilevel.metaPass problem state.Seed state.Step [| next.Value; lambda |] [| metaGradient.Value; h |]
+            Bilevel.metaPass problem watch state.Seed state.Step [| next.Value; lambda |] [| metaGradient.Value; h |]
 
         let taken =
             { Micros = micros
@@ -111,23 +111,26 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
         let at = BaseSolution.ofStep problem.Levels [| lambda |] taken (work ())
         let response = problem.Method.BestResponse at metaGradient.Value
         h.add_ response.Vector |> ignore
-        Bilevel.requireFiniteResponse problem state.Step metaGradient.Value h
-        response, Bilevel.metaReport metaLoss h response
+        Bilevel.requireFiniteResponse problem watch state.Step metaGradient.Value h
+        response, metaLoss
 
-    /// The rule's step on a level, its gradient vector overwritten by u.
-    let update index (gradient: Tensor) =
+    /// The rule's step on a level, its gradient vector overwritten by u. What is watched is known before anything is
+    /// overwritten.
+    let update (watch: Watch) index (gradient: Tensor) =
         let level = state.Levels[index]
 
+        let check u =
+            Bilevel.requireFinite watch state.Step problem.Levels[index] "the update" u
+            watch.Close()
+
         let rule =
-            try
-                rules[index].InPlace.Update true level.Rule gradient level.Vector gradient
-            with NonFiniteUpdate ->
-                raise (NonFiniteException(state.Step, problem.Levels[index].Name, "the update"))
+            rules[index].InPlace.Update (Some check) level.Rule gradient level.Vector gradient
 
         level.Vector.sub_ gradient |> ignore
         rule
 
     let step () =
+        use watch = new Watch()
         remember ()
         let due = Bilevel.metaDue problem.Options state.Step
         gradient.zero_ () |> ignore
@@ -140,21 +143,28 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
             else
                 null
 
-        let loss = Bilevel.basePass problem state.Step live [| gradient; ofLambda |] micros
+        let loss =
+            Bilevel.basePass problem watch state.Step live [| gradient; ofLambda |] micros
 
         let meta =
             if due then
-                Some(Problem.keepingBuffers problem (fun () -> hypergradient micros))
+                Some(Problem.keepingBuffers problem (fun () -> hypergradient watch micros))
             else
                 None
+
+        let report =
+            meta
+            |> Option.map (fun (response, metaLoss) ->
+                watch.Close()
+                Bilevel.metaReport metaLoss h response)
 
         // a rule of λ that fails has changed nothing; θ's update is known to be finite then
         let metaRule =
             match meta with
-            | Some _ -> update 1 h
+            | Some _ -> update watch 1 h
             | None -> state.Levels[1].Rule
 
-        let baseRule = update 0 gradient
+        let baseRule = update watch 0 gradient
 
         match meta with
         | Some(response, _) -> response.Move |> Option.iter (fun move -> theta.add_ move |> ignore)
@@ -166,8 +176,8 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
                 Levels = [| { Vector = theta; Rule = baseRule }; { Vector = lambda; Rule = metaRule } |] }
 
         { Step = state.Step
-          BaseLoss = loss
-          Meta = meta |> Option.map snd |> Option.toObj
+          BaseLoss = loss.Value
+          Meta = Option.toObj report
           Skipped = null }
 
     do restore ()

@@ -34,6 +34,16 @@ module Scope =
         if length > 100_000L || step % 16L = 0L then
             GC.Collect(0, GCCollectionMode.Forced, false)
 
+/// Storage that the host's own kernels may touch, and values that it need not wait for.
+module internal Host =
+
+    /// Off in tests of what other devices do: the CPU is then driven as one of them.
+    let mutable direct = true
+
+    /// True on the CPU.
+    let holds (x: Tensor) : bool =
+        direct && x.device_type = DeviceType.CPU
+
 /// Numbers in and out of tensors of any floating type.
 module internal Number =
 
@@ -41,6 +51,12 @@ module internal Number =
     let read (tensor: Tensor) : float =
         use wide = tensor.detach().to_type torch.float64
         wide.item<float> ()
+
+    /// The values of 0-D tensors, brought over together.
+    let readAll (tensors: Tensor list) : float[] =
+        Scope.run (fun _ ->
+            let wide = [| for t in tensors -> t.detach().to_type torch.float64 |]
+            (torch.stack wide).cpu().data<float>().ToArray())
 
     let scalar (x: float) : Scalar = Scalar.op_Implicit x
 

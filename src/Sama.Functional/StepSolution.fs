@@ -27,18 +27,19 @@ module internal BaseSolution =
     let ofStep (levels: Level[]) (upper: Tensor[]) (step: BaseStep) (work: Work) : IBaseSolution =
         let rule = levels[0].Rule
         let lambda = Linearization.joined upper
-        let share = 1.0 / float step.Micros.Length
 
-        /// Sums the micro-batches' gradients into `gradients`.
-        let accumulate (theta: Tensor) gradients =
-            for micro in step.Micros do
+        /// Sums shares of the micro-batches' gradients into `gradients`.
+        let accumulate (micros: (Stops -> Params[] -> Tensor) list) (theta: Tensor) gradients =
+            let share = 1.0 / float micros.Length
+
+            for micro in micros do
                 Passes.gradient levels None (Array.append [| theta |] upper) gradients share (micro Replay)
                 |> ignore
 
-        let lambdaGradient theta =
+        let lambdaGradient micros theta =
             Scope.tensor (fun () ->
                 let totals = upper |> Array.map torch.zeros_like
-                accumulate theta (Array.append [| null |] totals)
+                accumulate micros theta (Array.append [| null |] totals)
                 Linearization.joined totals)
 
         { new IBaseSolution with
@@ -67,7 +68,7 @@ module internal BaseSolution =
                                 (micro Replay)
                             |> ignore
 
-                            squares.addcmul_ (one, one, Number.scalar share) |> ignore
+                            squares.addcmul_ (one, one, Number.scalar (1.0 / float micros.Length)) |> ignore
 
                         squares)
 
@@ -100,14 +101,17 @@ module internal BaseSolution =
             member _.ThetaGradient theta =
                 Scope.tensor (fun () ->
                     let total = torch.zeros_like theta
-                    accumulate theta (Array.append [| total |] (Array.create upper.Length null))
+                    accumulate step.Micros theta (Array.append [| total |] (Array.create upper.Length null))
                     total)
 
-            member _.LambdaGradient theta = lambdaGradient theta
+            member _.LambdaGradient theta = lambdaGradient step.Micros theta
+
+            member _.LambdaGradientOn(theta, count) =
+                lambdaGradient (List.take count step.Micros) theta
 
             member _.LambdaGradientBefore() =
                 if isNull step.LambdaGradient then
-                    lambdaGradient step.Theta
+                    lambdaGradient step.Micros step.Theta
                 else
                     step.LambdaGradient.alias ()
 

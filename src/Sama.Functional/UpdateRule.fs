@@ -27,9 +27,6 @@ type RuleState =
                 yield! part.All
         }
 
-/// A rule's u is not finite; nothing was overwritten.
-exception internal NonFiniteUpdate
-
 /// The engine's twins of Step and Adapt, on the tensors' own storage: the same operations in the same order, so the
 /// same bits, but that libtorch's square root may be the neighbour of the nearest number. Each operation behind the root
 /// adds at most an ulp, products and quotients those of both sides: elementwise rules agree within 5 ulps of u, 11 of
@@ -38,8 +35,11 @@ exception internal NonFiniteUpdate
 type internal InPlace =
     {
         /// advance state g θ out ↦ state′: out ← u; `out` may be g itself. With `advance` the state's tensors are
-        /// overwritten and state′ holds them; without, the state is only read, and returned.
-        Update: bool -> RuleState -> Tensor -> Tensor -> Tensor -> RuleState
+        /// overwritten and state′ holds them; without, the state is only read, and returned. What `advance` holds is
+        /// called with u, if `Asks`, before anything is overwritten, and may throw.
+        Update: (Tensor -> unit) option -> RuleState -> Tensor -> Tensor -> Tensor -> RuleState
+        /// θ ↦ true if u may be non-finite where g and the state are not, or is known before it is written
+        Asks: Tensor -> bool
         /// state g θ v: v ← (∂u/∂g)ᵀ v; all else is only read
         AdaptInto: RuleState -> Tensor -> Tensor -> Tensor -> unit
     }
@@ -115,7 +115,7 @@ module UpdateRule =
             Count = next.Count
             Parts = Seq.map2 counted old.Parts next.Parts |> Array.ofSeq }
 
-    /// The twins of any rule, by its own operators. NonFiniteUpdate comes before the state is overwritten.
+    /// The twins of any rule, by its own operators.
     let internal byOperators step adapt : InPlace =
         { Update =
             fun advance state g theta out ->
@@ -123,16 +123,15 @@ module UpdateRule =
                     use _ = torch.no_grad ()
                     let (u: Tensor), next = step state g theta
 
-                    if advance && not (Number.isFinite u) then
-                        raise NonFiniteUpdate
-
+                    advance |> Option.iter (fun check -> check u)
                     out.copy_ u |> ignore
 
-                    if advance then
+                    if advance.IsSome then
                         overwrite state next
                         counted state next
                     else
                         state)
+          Asks = fun _ -> true
           AdaptInto =
             fun state g theta v ->
                 match adapt with
@@ -172,6 +171,16 @@ module UpdateRule =
     let elementwise rule : UpdateRule =
         edit (fun bound -> { bound with Elementwise = true }) rule
 
+    /// The same rule, whose u is finite where its gradient is.
+    let internal total rule : UpdateRule =
+        edit
+            (fun bound ->
+                { bound with
+                    InPlace =
+                        { bound.InPlace with
+                            Asks = fun _ -> false } })
+            rule
+
     /// The same rule, refused by methods that need an adaptation, for this reason.
     let withoutAdaptation reason rule : UpdateRule =
         edit (fun rule -> bound rule.Init rule.Step (Error reason) rule.Elementwise) rule
@@ -188,15 +197,16 @@ module UpdateRule =
                 rule.Adapt
                 |> Result.map (fun adapt state g theta v -> adapt state g theta (v * factor state))
             InPlace =
-                { Update =
-                    fun advance state g theta out ->
-                        let next = rule.InPlace.Update advance state g theta out
-                        out.mul_ (Number.scalar (factor state)) |> ignore
-                        next
-                  AdaptInto =
-                    fun state g theta v ->
-                        v.mul_ (Number.scalar (factor state)) |> ignore
-                        rule.InPlace.AdaptInto state g theta v } }
+                { rule.InPlace with
+                    Update =
+                        fun advance state g theta out ->
+                            let next = rule.InPlace.Update advance state g theta out
+                            out.mul_ (Number.scalar (factor state)) |> ignore
+                            next
+                    AdaptInto =
+                        fun state g theta v ->
+                            v.mul_ (Number.scalar (factor state)) |> ignore
+                            rule.InPlace.AdaptInto state g theta v } }
 
     /// The rule with its rate multiplied by `schedule t`, t from 0: u ↦ schedule(t)·u, decoupled decay included, as
     /// torch's schedulers do. Rules whose update is not proportional to their rate (Adafactor's is a minimum, ASGD's
@@ -211,6 +221,23 @@ module UpdateRule =
             Result.bind (fun all -> rule.Adapt |> Result.map (fun one -> one :: all)) all
 
         List.foldBack add bound (Ok [])
+
+    /// Parts that step one after the other, each in place; by operators, all parts before any is overwritten, where one
+    /// that is not the first would ask.
+    let private inParts step adapt (parts: BoundRule list) update adaptInto : InPlace =
+        let whole = byOperators step adapt
+
+        let asks (theta: Tensor) =
+            parts.Tail |> List.exists _.InPlace.Asks(theta)
+
+        { Update =
+            fun advance state g (theta: Tensor) out ->
+                if asks theta then
+                    whole.Update advance state g theta out
+                else
+                    Scope.run (fun _ -> update advance state g theta out)
+          Asks = fun theta -> parts |> List.exists _.InPlace.Asks(theta)
+          AdaptInto = fun state g theta v -> Scope.run (fun _ -> adaptInto state g theta v) }
 
     let private withParts (state: RuleState) (parts: RuleState seq) =
         { state with
@@ -245,26 +272,23 @@ module UpdateRule =
                 (g, stages state)
                 ||> List.mapFold (fun input (rule, s) -> rule.InPlace.Update advance s input theta out, out)
 
-            if advance then withParts state next else state
+            if advance.IsSome then withParts state next else state
 
         // the inputs of the stages are recomputed; the state is only read
         let adaptInto (state: RuleState) (g: Tensor) theta v =
-            Scope.run (fun _ ->
-                let all = stages state
+            let all = stages state
 
-                let inputs =
-                    (g, all[.. all.Length - 2])
-                    ||> List.scan (fun input (rule, s) ->
-                        let output = torch.empty_like input
-                        rule.InPlace.Update false s input theta output |> ignore
-                        output)
+            let inputs =
+                (g, all[.. all.Length - 2])
+                ||> List.scan (fun input (rule, s) ->
+                    let output = torch.empty_like input
+                    rule.InPlace.Update None s input theta output |> ignore
+                    output)
 
-                List.foldBack2 (fun (rule, s) input () -> rule.InPlace.AdaptInto s input theta v) all inputs ())
+            List.foldBack2 (fun (rule, s) input () -> rule.InPlace.AdaptInto s input theta v) all inputs ()
 
         { bound init step adapt (rules |> List.forall _.Elementwise) with
-            InPlace =
-                { Update = update
-                  AdaptInto = adaptInto } }
+            InPlace = inParts step adapt rules update adaptInto }
 
     /// u = (rₖ ∘ … ∘ r₁) g; its adaptation is J₁ᵀ … Jₖᵀ, each at its own input. ArgumentException for no rule.
     let rec chain (rules: UpdateRule list) : UpdateRule =
@@ -305,16 +329,14 @@ module UpdateRule =
                 [ for (slices, rule), s in zip state ->
                       slices.Within out (rule.InPlace.Update advance s (slices.Gather g) (slices.Gather theta)) ]
 
-            if advance then withParts state next else state
+            if advance.IsSome then withParts state next else state
 
         let adaptInto (state: RuleState) g theta v =
             for (slices, rule), s in zip state do
                 slices.Within v (rule.InPlace.AdaptInto s (slices.Gather g) (slices.Gather theta))
 
         { bound init step adapt (rules |> List.forall _.Elementwise) with
-            InPlace =
-                { Update = fun advance state g theta out -> Scope.run (fun _ -> update advance state g theta out)
-                  AdaptInto = fun state g theta v -> Scope.run (fun _ -> adaptInto state g theta v) } }
+            InPlace = inParts step adapt rules update adaptInto }
 
     /// Each parameter follows the first rule whose predicate its name satisfies. ArgumentException, when a level is
     /// made, for a parameter in no group and for a group without parameters.

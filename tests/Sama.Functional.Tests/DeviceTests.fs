@@ -31,6 +31,15 @@ let private refused (words: string list) action =
                 Expect.stringContains e.Message word ""
         | e -> failtest $"{e}")
 
+/// The CPU driven as any other device: by operators, its values read together.
+let private asDevice (body: unit -> 'result) : 'result =
+    Host.direct <- false
+
+    try
+        body ()
+    finally
+        Host.direct <- true
+
 let tests =
     testList
         "devices"
@@ -99,4 +108,76 @@ let tests =
 
               refused [ "the batch, item 2 ([3]) on meta" ] (fun () ->
                   Bilevel.start 1L (on torch.CPU (fun () -> scale torch.CPU, scale elsewhere) snd)
-                  |> ignore) ]
+                  |> ignore)
+
+          for name, rule in RuleTests.rules do
+              testCase $"where values are read together the run still is the fold of the pure step: {name}"
+              <| fun _ ->
+                  let problem = quadratic rule 2 Hypergradient.sama
+                  use start = Bilevel.start 3L problem
+
+                  let ended () =
+                      use run = new BilevelRun(problem, start)
+                      let reports = [ for _ in 1..6 -> run.Step() ]
+                      let metas = reports |> List.map _.Meta |> List.filter (isNull >> not)
+
+                      List.map _.BaseLoss reports,
+                      [ for meta in metas -> meta.MetaLoss, meta.HypergradientNorm, meta.Response.Norm ],
+                      run.Snapshot()
+
+                  let losses, metas, state = asDevice ended
+                  use state = state
+                  let mutable folded = start
+
+                  let expected =
+                      [ for _ in 1..3 do
+                            let next, reports = Bilevel.step problem folded
+                            folded <- next
+                            yield! List.map _.BaseLoss reports ]
+
+                  Expect.equal losses expected "losses"
+                  Expect.equal metas.Length 3 "meta steps"
+                  Expect.isTrue (state.Theta.Equals folded.Theta && state.Lambda.Equals folded.Lambda) "state"
+
+          testCase "where values are read together a failed step names what failed first, and leaves the state"
+          <| fun _ ->
+              let broken level (at: int64) (policy: NonFinitePolicy) =
+                  let poison own (draw: Draw) (loss: Tensor) =
+                      if own = level && draw.Step = at then loss * nan else loss
+
+                  Problem.create
+                      { BilevelOptions.Default with
+                          NonFinite = policy }
+                      Hypergradient.sama
+                      [ Level.create
+                            "low"
+                            [ "w", torch.ones (3L, dtype = f64) ]
+                            (adam 0.1)
+                            id
+                            (fun _ theta lambda draw -> (square theta["w"] * lambda["x"]).sum () |> poison "low" draw)
+                        Level.create "top" [ "x", torch.ones (3L, dtype = f64) ] (adam 0.1) id (fun _ theta _ draw ->
+                            square(theta["w"]).sum () |> poison "top" draw) ]
+
+              for level in [ "low"; "top" ] do
+                  asDevice (fun () ->
+                      let problem = broken level 2L NonFinitePolicy.Stop
+                      use start = Bilevel.start 1L problem
+                      use run = new BilevelRun(problem, start)
+                      run.Step() |> ignore
+                      run.Step() |> ignore
+                      use before = run.Snapshot()
+
+                      Expect.throwsC (fun () -> run.Step() |> ignore) (fun e ->
+                          Expect.equal e.Message $"step 2, level '{level}': the loss is not finite" "")
+
+                      use after = run.Snapshot()
+
+                      for old, now in Seq.zip before.Levels after.Levels do
+                          for a, b in
+                              Seq.zip (old.Vector :: List.ofSeq old.Rule.All) (now.Vector :: List.ofSeq now.Rule.All) do
+                              Expect.isTrue (a.Equals b) "as it was"
+
+                      let problem = broken level 2L NonFinitePolicy.Skip
+                      use run = new BilevelRun(problem, start)
+                      let skipped = [ for _ in 1..4 -> run.Step().Skipped ]
+                      Expect.equal (skipped |> List.map isNull) [ true; true; false; true ] "the third") ]

@@ -162,36 +162,41 @@ let tests =
               let combined = UpdateRule.chain [ clipByGlobalNorm 1.0; softSign 0.1 ]
               after 3 (quadratic combined 1 Hypergradient.sama) |> RunState.dispose
 
-          testCase "a rule that divides by zero leaves the run as it was"
-          <| fun _ ->
-              let broken =
-                  UpdateRule.create
-                      "broken"
-                      (fun theta -> RuleState.create 0L [ "seen", torch.zeros_like theta ] [])
-                      (fun state g _ ->
-                          let u = if state.Count = 2L then g / 0.0 else g * 0.1
-                          u, RuleState.create (state.Count + 1L) [ "seen", state["seen"] + g ] [])
+          for place, within in
+              [ "alone", id
+                "behind another in a chain", (fun rule -> UpdateRule.chain [ adam 0.1; rule ])
+                "before another in a chain", (fun rule -> UpdateRule.chain [ rule; adam 0.1 ]) ] do
+              testCase $"a rule that divides by zero leaves the run as it was: {place}"
+              <| fun _ ->
+                  let broken =
+                      within
+                      <| UpdateRule.create
+                          "broken"
+                          (fun theta -> RuleState.create 0L [ "seen", torch.zeros_like theta ] [])
+                          (fun state g _ ->
+                              let u = if state.Count = 2L then g / 0.0 else g * 0.1
+                              u, RuleState.create (state.Count + 1L) [ "seen", state["seen"] + g ] [])
 
-              let problem = quadratic broken 100 Hypergradient.samaNa
-              use run = new BilevelRun(problem, Bilevel.start 5L problem)
+                  let problem = quadratic broken 100 Hypergradient.samaNa
+                  use run = new BilevelRun(problem, Bilevel.start 5L problem)
 
-              for _ in 1..2 do
-                  run.Step() |> ignore
+                  for _ in 1..2 do
+                      run.Step() |> ignore
 
-              use before = run.Snapshot()
+                  use before = run.Snapshot()
 
-              Expect.throwsC (fun () -> run.Step() |> ignore) (function
-                  | :? NonFiniteException as e -> Expect.stringContains e.Message "the update" "what is not finite"
-                  | e -> failtest $"{e}")
+                  Expect.throwsC (fun () -> run.Step() |> ignore) (function
+                      | :? NonFiniteException as e -> Expect.stringContains e.Message "the update" "what is not finite"
+                      | e -> failtest $"{e}")
 
-              use after = run.Snapshot()
-              Expect.equal after.Step before.Step "step"
+                  use after = run.Snapshot()
+                  Expect.equal after.Step before.Step "step"
 
-              for level in 0..1 do
-                  Expect.isTrue (after.Levels[level].Vector.Equals before.Levels[level].Vector) "parameters"
+                  for level in 0..1 do
+                      Expect.isTrue (after.Levels[level].Vector.Equals before.Levels[level].Vector) "parameters"
 
-                  for a, b in Seq.zip after.Levels[level].Rule.All before.Levels[level].Rule.All do
-                      Expect.isTrue (a.Equals b) "state"
+                      for a, b in Seq.zip after.Levels[level].Rule.All before.Levels[level].Rule.All do
+                          Expect.isTrue (a.Equals b) "state"
 
           testCase "averaged SGD without gradients: θₜ = θ₀ ∏(1 − λη), ax the mean of θ₂ … θₜ"
           <| fun _ ->

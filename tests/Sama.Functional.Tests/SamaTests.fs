@@ -146,6 +146,55 @@ let tests =
               Expect.isLessThan (at { o with OneSided = true }) 1e-3 "one-sided"
               Expect.isGreaterThan (at { o with Centre = Centre.PostUpdate }) 1e-3 "post-update"
 
+          testCase "on the first micro-batches it is the mean over these"
+          <| fun _ ->
+              use _ = torch.NewDisposeScope()
+              let data, w = normal 31L [| 4L; 5L; 3L |], normal 32L [| 3L |]
+              let residual (x: Tensor) (w: Tensor) = x.matmul w - 1.0
+
+              let problem =
+                  Problem.create
+                      { BilevelOptions.Default with
+                          Accumulate = 4 }
+                      Hypergradient.samaNa
+                      [ Level.create "base" [ "w", w ] (sgd 0.1) (fun draw -> data[draw.Step]) (fun _ theta lambda x ->
+                            torch.sigmoid(lambda["s"]).squeeze () * square(residual x theta["w"]).mean ())
+                        Level.create "meta" [ "s", torch.zeros (1L, dtype = f64) ] (sgd 0.1) ignore (fun _ theta _ () ->
+                            square(theta["w"]).sum ()) ]
+
+              // by hand: σ(0) = 1/2, σ'(0) = 1/4, v = 2θₜ
+              let gradients =
+                  [ for i in 0L .. 3L -> data[i].t().matmul (residual data[i] w) * 0.4 ]
+
+              let mean count =
+                  (List.reduce (+) (List.truncate count gradients)) / Number.scalar (float count)
+
+              let v = (w - mean 4 * 0.05) * 2.0
+              let state = Bilevel.start 1L problem
+
+              for count in 0..4 do
+                  for oneSided in [ false; true ] do
+                      let method =
+                          Hypergradient.samaNaWith
+                              { SamaOptions.Default with
+                                  Alpha = Nullable 1e-6
+                                  OneSided = oneSided
+                                  MicroBatches = count }
+
+                      let got, _ = response (Problem.withMethod method problem) state
+                      let expected = (mean (if count = 0 then 4 else count)).dot(v).unsqueeze 0L * -0.25
+                      Expect.isLessThan (distance got expected) 1e-5 $"{count} micro-batches"
+
+              Expect.throwsT<ArgumentException>
+                  (fun () ->
+                      let five =
+                          Hypergradient.samaWith
+                              { SamaOptions.Default with
+                                  MicroBatches = 5 }
+
+                      Problem.withMethod five problem |> ignore)
+                  "five of four"
+
           testCase "the norm of ε leaves out coordinates that the batch did not touch"
           <| fun _ ->
               let table = normal 30L [| 10L; 2L |]

@@ -61,10 +61,11 @@ module internal F2sa =
             { Vector = keep ((at.LambdaGradient theta - at.LambdaGradient centre) * o.Sigma)
               Move = None
               Report =
-                { Report.empty "f2sa" with
-                    Passes = count + 4
-                    Residual = Nullable residual
-                    Converged = Nullable(residual <= o.Tolerance) } })
+                lazy
+                    { Report.empty "f2sa" with
+                        Passes = count + 4
+                        Residual = Nullable residual
+                        Converged = Nullable(residual <= o.Tolerance) } })
 
     let method (o: F2saOptions) : HypergradientMethod =
         Method.positive "Sigma" o.Sigma

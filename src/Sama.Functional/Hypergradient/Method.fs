@@ -12,6 +12,8 @@ type Need =
     | BaseLambdaGradient
     /// the last base steps; 0: all since the last meta step
     | History of steps: int
+    /// so many micro-batches a base step at least
+    | MicroBatches of count: int
     /// no more base parameters than this
     | AtMost of parameters: int64
 
@@ -19,9 +21,12 @@ type Need =
 [<NoComparison; NoEquality>]
 type Response =
     internal
-        { Vector: Tensor
-          Move: Tensor option
-          Report: Report }
+        {
+            Vector: Tensor
+            Move: Tensor option
+            /// read when it is asked for, in the step's scope: numbers of the response may still be on their device
+            Report: Lazy<Report>
+        }
 
 /// A solver of the adjoint system: p with (dθ*/dλ)ᵀ v = −(∂g/∂λ)ᵀ p, from the solution and its linearization.
 [<NoComparison; NoEquality>]
@@ -73,7 +78,7 @@ module internal Method =
 
                     { Vector = keep (linear.LambdaVjp(p).neg_ ())
                       Move = None
-                      Report = report }) }
+                      Report = lazy report }) }
 
     /// (∂u/∂θ)ᵀ w = Hᵀ (∂u/∂g)ᵀ w + (the rule's decay).
     let transposed (at: IBaseSolution) (linear: ILinearization) (w: Tensor) : Tensor =

@@ -19,6 +19,8 @@ type SamaOptions =
         Centre: Centre
         /// one pass at c + εv against the centre's own gradient, at θₜ₋₁ the base pass's
         OneSided: bool
+        /// how many of the step's micro-batches the perturbed passes see, the first; 0: all. Cheaper, and noisier
+        MicroBatches: int
         /// κ: afterwards θ moves by −κεv; 0 is off
         Nudge: float
     }
@@ -29,6 +31,7 @@ type SamaOptions =
           Norm = PerturbationNorm.Active
           Centre = Centre.PreUpdate
           OneSided = false
+          MicroBatches = 0
           Nudge = 0.0 }
 
 namespace Sama.Functional
@@ -48,27 +51,42 @@ module internal SamaMethod =
         if o.Alpha.HasValue then
             Method.positive "Alpha" o.Alpha.Value
 
+        Method.atLeast 0 "MicroBatches" o.MicroBatches
+
         if not (Double.IsFinite o.Nudge) then
             invalidArg "Nudge" $"the nudge is a finite number, not {o.Nudge}"
+
+    /// The base pass's own λ-gradient serves as the centre's.
+    let private reuses (o: SamaOptions) =
+        o.OneSided && o.Centre = Centre.PreUpdate && o.MicroBatches = 0
 
     /// The difference along p, which loses no bit where ‖p‖ = 0: p is perturbed by αp/max(‖p‖, tiny), the difference
     /// multiplied by ‖p‖/2α. Nothing waits for the norm before the last pass.
     let difference (o: SamaOptions) name (at: IBaseSolution) (p: Tensor) : Response =
         Scope.run (fun keep ->
+            let length = p.numel ()
             let alpha = if o.Alpha.HasValue then o.Alpha.Value else defaultAlpha p
             let all, active, nonZero = Flat.norms p at.Gradient
             let norm = if o.Norm = PerturbationNorm.Active then active else all
             let scale = (alpha / norm.clamp_min (Number.scalar (Number.tiny p))).to_type p.dtype
-            let plus = at.LambdaGradient(at.Perturbed(o.Centre, scale, p))
+
+            let gradient theta =
+                if o.MicroBatches = 0 then
+                    at.LambdaGradient theta
+                else
+                    at.LambdaGradientOn(theta, o.MicroBatches)
+
+            let plus = gradient (at.Perturbed(o.Centre, scale, p))
 
             let minus =
-                match o.OneSided, o.Centre with
-                | false, _ -> at.LambdaGradient(at.Perturbed(o.Centre, -scale, p))
-                | true, Centre.PreUpdate -> at.LambdaGradientBefore()
-                | true, _ -> at.LambdaGradient at.Theta
+                if not o.OneSided then
+                    gradient (at.Perturbed(o.Centre, -scale, p))
+                elif reuses o then
+                    at.LambdaGradientBefore()
+                else
+                    gradient (Method.theta at o.Centre)
 
             let width = if o.OneSided then alpha else 2.0 * alpha
-            let size = Number.read norm
 
             { Vector = keep ((minus - plus) * (norm / width).to_type p.dtype)
               Move =
@@ -77,16 +95,31 @@ module internal SamaMethod =
                 else
                     Some(keep (p * scale * -o.Nudge))
               Report =
-                { Report.empty name with
-                    Norm = Nullable(Number.read all)
-                    ActiveNorm = Nullable(Number.read active)
-                    Epsilon = (if size > 0.0 then Nullable(alpha / size) else Nullable())
-                    Passes = (if o.OneSided && o.Centre = Centre.PreUpdate then 1 else 2)
-                    Zeros = p.numel () - nonZero.item<int64> () } })
+                // read behind the scope
+                let all, active, nonZero = keep all, keep active, keep nonZero
 
-    let private needs (o: SamaOptions) =
-        [ if o.OneSided && o.Centre = Centre.PreUpdate then
-              BaseLambdaGradient ]
+                lazy
+                    (let numbers = Number.readAll [ all; active; nonZero ]
+
+                     let size =
+                         if o.Norm = PerturbationNorm.Active then
+                             numbers[1]
+                         else
+                             numbers[0]
+
+                     { Report.empty name with
+                         Norm = Nullable numbers[0]
+                         ActiveNorm = Nullable numbers[1]
+                         Epsilon = (if size > 0.0 then Nullable(alpha / size) else Nullable())
+                         Passes = (if reuses o then 1 else 2)
+                         Zeros = length - int64 numbers[2] }) })
+
+    /// What the difference asks for.
+    let needs (o: SamaOptions) =
+        [ if reuses o then
+              BaseLambdaGradient
+          if o.MicroBatches > 0 then
+              MicroBatches o.MicroBatches ]
 
     let sama (o: SamaOptions) : HypergradientMethod =
         check o

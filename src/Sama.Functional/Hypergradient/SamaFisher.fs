@@ -29,20 +29,16 @@ module internal SamaFisher =
         SamaMethod.check o.Difference
 
         { Name = "samaFisher"
-          Needs = []
+          Needs = SamaMethod.needs o.Difference
           Adjoint = None
           BestResponse =
             fun at v ->
-                Scope.run (fun keep ->
+                Scope.tensor (fun () ->
                     let fisher = at.SquaredGradient()
                     let mean = fisher.mean ()
                     // at g = 0 the Fisher matrix says nothing, and the identity stands
                     let floor =
                         torch.where (mean.gt (Number.scalar 0.0), mean * o.Damping, torch.ones_like mean)
 
-                    let response =
-                        SamaMethod.difference o.Difference "samaFisher" at (v / (fisher + floor))
-
-                    { response with
-                        Vector = keep response.Vector
-                        Move = Option.map keep response.Move }) }
+                    v / (fisher + floor))
+                |> SamaMethod.difference o.Difference "samaFisher" at }

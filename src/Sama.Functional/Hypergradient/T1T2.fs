@@ -59,7 +59,10 @@ module internal T1T2 =
                 let response = difference.BestResponse at v
 
                 { response with
-                    Report = { response.Report with Method = "t1t2" } }
+                    Report =
+                        lazy
+                            { response.Report.Value with
+                                Method = "t1t2" } }
 
             { difference with
                 Name = "t1t2"

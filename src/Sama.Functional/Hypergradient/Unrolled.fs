@@ -24,6 +24,7 @@ module internal Unrolled =
                 { Vector = vector
                   Move = None
                   Report =
-                    { Report.empty name with
-                        Passes = steps
-                        Products = 2 * steps } } }
+                    lazy
+                        { Report.empty name with
+                            Passes = steps
+                            Products = 2 * steps } } }

@@ -105,6 +105,7 @@ module Combinators =
 
         UpdateRule.create "clipByGlobalNorm" (fun _ -> RuleState.empty) step
         |> UpdateRule.withAdaptation adapt
+        |> UpdateRule.total
 
     /// `clipByGlobalNormWith 1e-6`, as torch.nn.utils.clip_grad_norm_.
     let clipByGlobalNorm (limit: float) : UpdateRule = clipByGlobalNormWith 1e-6 limit

@@ -105,9 +105,9 @@ module internal Elementwise =
             if not (Kernel.serves operands) then
                 slow.Update advance state g theta out
             else
-                (kernel state).StepInto advance operands
+                (kernel state).StepInto advance.IsSome operands
 
-                if advance then
+                if advance.IsSome then
                     match rule.Number with
                     | Some(name, _, _) -> state[name].fill_ (Number.scalar (number rule state)) |> ignore
                     | None -> ()
@@ -115,6 +115,14 @@ module internal Elementwise =
                     RuleState.counted state
                 else
                     state
+
+        let asks (theta: Tensor) =
+            { G = theta
+              Theta = null
+              State = [||]
+              Target = theta }
+            |> Kernel.serves
+            |> not
 
         let adaptInto (state: RuleState) g theta v =
             let operands = operands state g theta v
@@ -127,6 +135,7 @@ module internal Elementwise =
         { UpdateRule.bound init step adapt true with
             InPlace =
                 { Update = update
+                  Asks = asks
                   AdaptInto = adaptInto } }
 
     /// The rule with operators and kernels from one formula.

@@ -71,7 +71,7 @@ module LambRule =
 
             UpdateRule.bound (fun _ -> RuleState.empty) (step layout) (Ok adapt) false
 
-        UpdateRule.ofBind "trustRatio" on
+        UpdateRule.ofBind "trustRatio" on |> UpdateRule.total
 
     /// r = Adam's direction + weightDecay·θ, by parameter u = lr r‖θ‖/‖r‖: AdamW of rate 1, then the trust ratio.
     /// State: Adam's, in the first part. ArgumentException names an option out of range.

@@ -32,7 +32,7 @@ module Projection =
             let adaptInto state (g: Tensor) (theta: Tensor) (v: Tensor) =
                 Scope.run (fun _ ->
                     let u = torch.empty_like g
-                    inner.InPlace.Update false state g theta u |> ignore
+                    inner.InPlace.Update None state g theta u |> ignore
                     v.copy_ (Autodiff.vjp project (theta - u) v) |> ignore)
 
                 inner.InPlace.AdaptInto state g theta v
@@ -40,6 +40,7 @@ module Projection =
             { UpdateRule.bound inner.Init step adapt (elementwise && inner.Elementwise) with
                 InPlace =
                     { Update = update
+                      Asks = inner.InPlace.Asks
                       AdaptInto = adaptInto } }
 
         { Name = $"{rule.Name} → {name}"
