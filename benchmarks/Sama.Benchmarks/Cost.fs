@@ -24,31 +24,68 @@ type Row =
         PeakResidentBytes: int64
     }
 
+let private concatenated = "sama(concatenated)"
+
+[<NoComparison; NoEquality>]
+type private Algorithm =
+    { Name: string
+      Method: HypergradientMethod
+      Options: BilevelOptions }
+
 /// Neumann and CG with as many products as the names say, none for the residual.
-let private methods: (string * HypergradientMethod) list =
-    [ "sama", Hypergradient.sama
-      "samaNa", Hypergradient.samaNa
-      "t1t2", Hypergradient.t1t2
-      "neumann(5)",
-      Hypergradient.neumannWith
-          { NeumannOptions.Default with
-              Step = 0.1
-              MeasureResidual = false }
-      "conjugateGradient(5)",
-      Hypergradient.conjugateGradientWith
-          { ConjugateGradientOptions.Default with
-              Iterations = 5
-              Tolerance = 0.0 }
-      "unrolled", Hypergradient.unrolled
-      "unrolled(recompute)",
-      Hypergradient.unrolledWith
-          { UnrolledOptions.Default with
-              Recompute = true }
-      "sama(oneSided)",
-      Hypergradient.samaWith
-          { SamaOptions.Default with
-              OneSided = true }
-      "sama(bfloat16)", Hypergradient.sama ]
+let private algorithms: Algorithm list =
+    let options = BilevelOptions.Default
+
+    let algorithm name method =
+        { Name = name
+          Method = method
+          Options = options }
+
+    [ { algorithm "plain" Hypergradient.sama with
+          Options = { options with WarmUp = Int64.MaxValue } }
+      algorithm "sama" Hypergradient.sama
+      algorithm "samaNa" Hypergradient.samaNa
+      algorithm "t1t2" Hypergradient.t1t2
+      algorithm
+          "neumann(5)"
+          (Hypergradient.neumannWith
+              { NeumannOptions.Default with
+                  Step = 0.1
+                  MeasureResidual = false })
+      algorithm
+          "conjugateGradient(5)"
+          (Hypergradient.conjugateGradientWith
+              { ConjugateGradientOptions.Default with
+                  Iterations = 5
+                  Tolerance = 0.0 })
+      algorithm "unrolled" Hypergradient.unrolled
+      algorithm
+          "unrolled(recompute)"
+          (Hypergradient.unrolledWith
+              { UnrolledOptions.Default with
+                  Recompute = true })
+      algorithm
+          "sama(oneSided)"
+          (Hypergradient.samaWith
+              { SamaOptions.Default with
+                  OneSided = true })
+      { algorithm
+            "sama(microBatches=1of4)"
+            (Hypergradient.samaWith
+                { SamaOptions.Default with
+                    MicroBatches = 1 }) with
+          Options = { options with Accumulate = 4 } }
+      // by hand: `Concatenated`
+      algorithm concatenated Hypergradient.sama
+      { algorithm "sama(bfloat16)" Hypergradient.sama with
+          Options =
+              { options with
+                  Precision = Precision.BFloat16 } } ]
+
+let private named (algorithm: string) : Algorithm =
+    match algorithms |> List.tryFind (fun a -> a.Name = algorithm) with
+    | Some found -> found
+    | None -> invalidArg (nameof algorithm) $"no algorithm is named '{algorithm}'"
 
 let private firstOrder (algorithm: string) =
     algorithm = "plain" || algorithm.StartsWith "sama"
@@ -66,29 +103,20 @@ let private modelOf (model: string) (algorithm: string) (batch: string) : Model 
 
     model, sizes[0]
 
-let problemOf (device: torch.Device) model algorithm k batch : BilevelProblem =
-    let options =
-        { BilevelOptions.Default with
-            Unroll = k
-            Precision =
-                (if algorithm = "sama(bfloat16)" then
-                     Precision.BFloat16
-                 else
-                     Precision.Own)
-            WarmUp = (if algorithm = "plain" then Int64.MaxValue else 0L) }
+let private problemOf (device: torch.Device) (model: Model, rows) (algorithm: Algorithm) k : BilevelProblem =
+    problem device { algorithm.Options with Unroll = k } (adam 1e-3) algorithm.Method rows model
 
-    let method =
-        match List.tryFind (fst >> (=) algorithm) methods with
-        | Some(_, method) -> method
-        | None when algorithm = "plain" -> Hypergradient.sama
-        | None -> invalidArg (nameof algorithm) $"no algorithm is named '{algorithm}'"
+/// Steps of an algorithm, and what ends them.
+let private begun (device: torch.Device) model (algorithm: string) k batch : (unit -> unit) * IDisposable * int64 =
+    let own = modelOf model algorithm batch
+    let problem = problemOf device own (named algorithm) k
 
-    let model, rows = modelOf model algorithm batch
-    problem device options (adam 1e-3) method rows model
-
-let private begun (problem: BilevelProblem) =
-    use start = Bilevel.start 1L problem
-    new BilevelRun(problem, start)
+    if algorithm = concatenated then
+        let run = new Concatenated.Run(device, snd own, fst own, problem)
+        run.Step, run, problem.Levels[0].Layout.Length
+    else
+        let run = new BilevelRun(problem, 1L)
+        (run.Step >> ignore), run, problem.Levels[0].Layout.Length
 
 /// What a child process measures: `model|batch|algorithm|k`.
 let memory (device: torch.Device) (row: string) : int =
@@ -96,10 +124,11 @@ let memory (device: torch.Device) (row: string) : int =
     | [| model; batch; algorithm; k |] ->
         let peak =
             Memory.measure (fun () ->
-                use run = begun (problemOf device model algorithm (int k) batch)
+                let step, run, _ = begun device model algorithm (int k) batch
+                use _ = run
 
                 for _ in 1 .. 2 * int k do
-                    run.Step() |> ignore)
+                    step ())
 
         printfn $"{JsonSerializer.Serialize peak}"
         0
@@ -109,46 +138,67 @@ let median (values: float seq) : float =
     let sorted = Seq.sort values |> Array.ofSeq
     (sorted[(sorted.Length - 1) / 2] + sorted[sorted.Length / 2]) / 2.0
 
-/// Cosine of an approximation of SAMA's central difference to it, at a few states of a run.
-let private cosine device model algorithm batch : Nullable<float> =
-    match algorithm with
-    | "sama(oneSided)" ->
-        let problem = problemOf device model "sama" 1 batch
-        use run = begun problem
+/// Cosine of an option's hypergradient to that of the central difference on the whole batch in float32, at every fifth of
+/// 50 steps of SAMA on labels that can be learned: the median.
+let private cosine device model (algorithm: string) batch : Nullable<float> =
+    if not (algorithm.StartsWith "sama(") then
+        Nullable()
+    else
+        let model, rows = modelOf model algorithm batch
+        let own = learnable model, rows
+        let option = named algorithm
 
-        let values =
-            [ for _ in 1..3 do
+        let reference =
+            problemOf
+                device
+                own
+                { option with
+                    Method = Hypergradient.sama
+                    Options =
+                        { option.Options with
+                            Precision = Precision.Own } }
+                1
+
+        let optional = problemOf device own option 1
+        use run = new BilevelRun(reference, 1L)
+
+        let cosines =
+            [ for _ in 1..10 do
                   for _ in 1..5 do
                       run.Step() |> ignore
 
                   use state = run.Snapshot()
 
-                  (Hypergradient.compare
-                      problem
-                      state
-                      Hypergradient.sama
-                      [ List.find (fst >> (=) algorithm) methods |> snd ])
-                      .Head.Cosine ]
+                  Scope.run (fun _ ->
+                      let truth, _, _ = Hypergradient.compute reference state
 
-        Nullable(median values)
-    | _ -> Nullable()
+                      let found =
+                          if algorithm = concatenated then
+                              Concatenated.hypergradient device rows (fst own) reference state
+                          else
+                              let h, _, _ = Hypergradient.compute optional state
+                              h
+
+                      Number.read (truth.dot found / (truth.norm () * found.norm ()))) ]
+
+        Nullable(median cosines)
 
 /// All algorithms in turn, a window of K base steps and a meta step each, `rounds` times after one warm-up; the medians of
 /// the ratios to K plain steps of the same round.
 let private measured (device: torch.Device) model batch k algorithms rounds : Row list =
     let runs =
-        [ for algorithm in "plain" :: algorithms -> algorithm, begun (problemOf device model algorithm k batch) ]
+        [ for algorithm in "plain" :: algorithms -> begun device model algorithm k batch ]
 
     let synchronise () =
         if device.``type`` = DeviceType.CUDA then
             torch.cuda.synchronize ()
 
-    let window (run: BilevelRun) =
+    let window step =
         synchronise ()
         let clock = Stopwatch.StartNew()
 
         for _ in 1..k do
-            run.Step() |> ignore
+            step ()
 
         synchronise ()
         clock.Elapsed.TotalSeconds
@@ -156,15 +206,15 @@ let private measured (device: torch.Device) model batch k algorithms rounds : Ro
     let times =
         [ for round in 0..rounds do
               eprintf "\r%-60s" $"{model} {batch} K = {k}, round {round} of {rounds}"
-              let seconds = [ for _, run in runs -> window run ]
+              let seconds = [ for step, _, _ in runs -> window step ]
 
               if round > 0 then
                   seconds ]
 
-    let parameters = (snd runs.Head).Theta.Layout.Length
+    let _, _, parameters = runs.Head
 
-    for _, run in runs do
-        (run :> IDisposable).Dispose()
+    for _, run, _ in runs do
+        run.Dispose()
 
     GC.Collect()
     let rows = float (modelOf model "plain" batch |> snd)
@@ -183,8 +233,9 @@ let private measured (device: torch.Device) model batch k algorithms rounds : Ro
             PeakTensorBytes = peak.PeakTensorBytes
             PeakResidentBytes = peak.PeakResidentBytes } ]
 
-/// By default the encoder at two batches; `full` adds the other algorithms, models and sizes.
-let run (device: torch.Device) (full: bool) (path: string) : int =
+/// By default the encoder at two batches; `full` adds the other algorithms, models and sizes. `only`: rows whose
+/// model and batch start so.
+let run (device: torch.Device) (full: bool) (only: string option) (path: string) : int =
     let usual = [ "sama"; "neumann(5)"; "conjugateGradient(5)" ]
 
     let cases =
@@ -193,19 +244,39 @@ let run (device: torch.Device) (full: bool) (path: string) : int =
           "encoder", "64x128", 1, usual, 3
           "encoder", "64x128", 10, usual, 1
           if full then
-              "encoder", "16x64", 1, [ "samaNa"; "t1t2"; "sama(oneSided)"; "sama(bfloat16)" ], 7
+              "encoder",
+              "16x64",
+              1,
+              [ "samaNa"
+                "t1t2"
+                "sama(oneSided)"
+                "sama(microBatches=1of4)"
+                concatenated
+                "sama(bfloat16)" ],
+              7
+
               "encoder", "16x64", 5, usual, 3
               "encoder", "16x64", 10, [ "unrolled"; "unrolled(recompute)" ], 2
               "encoder", "64x128", 10, [ "unrolled(recompute)" ], 1
               "cnn", "64", 1, usual, 5
               "mlp", "64", 1, usual, 9
 
-              for width in [ 64; 192; 640; 2048; 5760 ] do
-                  "growth", $"64x{width}", 1, [ "sama" ], 5 ]
+              for width, rounds in [ 64, 41; 224, 41; 704, 41; 2240, 15; 7072, 5 ] do
+                  "growth", $"64x{width}", 1, [ "sama" ], rounds ]
 
     let rows = ResizeArray()
 
-    for model, batch, k, algorithms, rounds in cases do
+    let wanted (model, batch, _, _, _) =
+        only |> Option.forall $"{model} {batch}".StartsWith
+
+    let chosen = List.filter wanted cases
+
+    if chosen.IsEmpty then
+        let known = cases |> List.map (fun (model, batch, _, _, _) -> $"{model} {batch}")
+        let known = String.Join(", ", List.distinct known)
+        invalidArg (nameof only) $"no row starts with '{only.Value}'; there are: {known}"
+
+    for model, batch, k, algorithms, rounds in chosen do
         let measured = measured device model batch k algorithms rounds
         rows.AddRange measured
         Rows.write path rows

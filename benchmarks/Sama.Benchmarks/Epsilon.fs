@@ -34,8 +34,7 @@ let run (device: torch.Device) (path: string) : int =
         let problem =
             problem device BilevelOptions.Default (adam 1e-3) Hypergradient.sama 16L (model ())
 
-        use start = Bilevel.start 1L problem
-        use run = new BilevelRun(problem, start)
+        use run = new BilevelRun(problem, 1L)
 
         for t in [ 10; 100; 600 ] do
             while run.StepsTaken < int64 (t - 1) do

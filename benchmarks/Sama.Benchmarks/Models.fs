@@ -13,6 +13,8 @@ type Model =
         Parameters: unit -> (string * Tensor) list
         /// generator, rows ↦ inputs
         Inputs: torch.Generator -> int64 -> Tensor
+        /// generator, inputs ↦ labels
+        Labels: torch.Generator -> Tensor -> Tensor
         Logits: Params -> Tensor -> Tensor
     }
 
@@ -22,6 +24,28 @@ let private normal (generator: torch.Generator) scale (shape: int64[]) : Tensor 
     torch.randn (shape, generator = generator) * (scale: float)
 
 let private seeded () = new torch.Generator(1UL)
+
+let private anyLabels (generator: torch.Generator) (x: Tensor) : Tensor =
+    torch.randint (classes, [| x.shape[0] |], dtype = torch.int64, generator = generator)
+
+/// The same model with labels that can be learned: the residue class of most tokens, or the largest of the first
+/// numbers; three in ten are random.
+let learnable (model: Model) : Model =
+    let labels generator (x: Tensor) =
+        let flat = x.reshape (x.shape[0], -1L)
+
+        let right =
+            if flat.is_integral () then
+                torch.nn.functional.one_hot(flat.remainder (Scalar.op_Implicit classes), classes).sum(1L).argmax 1L
+            else
+                flat.narrow(1L, 0L, classes).argmax 1L
+
+        let wrong =
+            torch.rand(x.shape[0], generator = generator).lt (Scalar.op_Implicit 0.3)
+
+        torch.where (wrong, anyLabels generator x, right)
+
+    { model with Labels = labels }
 
 /// Post-norm encoder blocks, mean-pooled. Attention by the fused kernel, which has no second derivative on the CPU, or by
 /// plain products.
@@ -113,6 +137,7 @@ let encoder (embeddings: bool) (fused: bool) (tokens: int64) (width: int64) (lay
     { Name = "encoder"
       Parameters = parameters
       Inputs = inputs
+      Labels = anyLabels
       Logits = logits }
 
 /// 5.2 M parameters: 4 layers of 256, 8,000 words of 64 tokens.
@@ -138,6 +163,7 @@ let mlp (name: string) (width: int64) (hidden: int) : Model =
     { Name = name
       Parameters = parameters
       Inputs = fun generator rows -> torch.randn ([| rows; width |], generator = generator)
+      Labels = anyLabels
       Logits = logits }
 
 /// A residual network on 32 x 32 images: four stages of two blocks, from 16 channels up, group norms.
@@ -196,31 +222,30 @@ let cnn: Model =
     { Name = "cnn"
       Parameters = parameters
       Inputs = fun generator rows -> torch.randn ([| rows; 3L; 32L; 32L |], generator = generator)
+      Labels = anyLabels
       Logits = logits }
 
 let private moved (device: torch.Device) (tensor: Tensor) = tensor.``to`` device
 
-/// Losses re-weighted by a net on the losses themselves: λ enters after the model. Random inputs and labels from the draw.
+/// Inputs and labels of a draw.
+let batch (device: torch.Device) (rows: int64) (model: Model) (draw: Draw) : Tensor * Tensor =
+    use generator = new torch.Generator(uint64 draw.RandomSeed)
+    let x = model.Inputs generator rows
+    moved device x, moved device (model.Labels generator x)
+
+/// Cross entropies: [rows].
+let losses (model: Model) (theta: Params) (x: Tensor, y: Tensor) : Tensor =
+    torch.nn.functional.cross_entropy (model.Logits theta x, y, reduction = torch.nn.Reduction.None)
+
+/// Weights of losses, by a net on the losses themselves, which are not differentiated: [rows].
+let weights (lambda: Params) (stopped: Tensor) : Tensor =
+    let hidden =
+        torch.tanh (torch.nn.functional.linear (stopped.unsqueeze 1L, lambda["hidden"], lambda["hiddenBias"]))
+
+    (torch.sigmoid (torch.nn.functional.linear (hidden, lambda["out"]))).squeeze 1L
+
+/// Losses re-weighted by λ, which enters after the model. A base step sees `rows` rows, in micro-batches if there are any.
 let problem (device: torch.Device) (options: BilevelOptions) rule method (rows: int64) (model: Model) : BilevelProblem =
-    let batch (draw: Draw) =
-        use generator = new torch.Generator(uint64 draw.RandomSeed)
-
-        moved device (model.Inputs generator rows),
-        moved device (torch.randint (classes, [| rows |], dtype = torch.int64, generator = generator))
-
-    let losses theta (x: Tensor, y: Tensor) =
-        torch.nn.functional.cross_entropy (model.Logits theta x, y, reduction = torch.nn.Reduction.None)
-
-    let baseLoss (pass: Pass) theta (lambda: Params) batch =
-        let losses = losses theta batch
-        let feature = pass.Stop("losses", losses).unsqueeze 1L
-
-        let hidden =
-            torch.tanh (torch.nn.functional.linear (feature, lambda["hidden"], lambda["hiddenBias"]))
-
-        let weights = torch.sigmoid (torch.nn.functional.linear (hidden, lambda["out"]))
-        (weights.squeeze 1L * losses).mean ()
-
     let lambda =
         use generator = seeded ()
 
@@ -231,8 +256,15 @@ let problem (device: torch.Device) (options: BilevelOptions) rule method (rows: 
     let named tensors =
         [ for name, tensor in tensors -> name, moved device tensor ]
 
+    let baseLoss (pass: Pass) theta lambda rows =
+        let losses = losses model theta rows
+        (weights lambda (pass.Stop("losses", losses)) * losses).mean ()
+
+    let micro = rows / int64 options.Accumulate
+
     Problem.create
         options
         method
-        [ Level.create model.Name (named (model.Parameters())) rule batch baseLoss
-          Level.create "weights" (named lambda) (adam 1e-3) batch (fun _ theta _ batch -> (losses theta batch).mean ()) ]
+        [ Level.create model.Name (named (model.Parameters())) rule (batch device micro model) baseLoss
+          Level.create "weights" (named lambda) (adam 1e-3) (batch device rows model) (fun _ theta _ rows ->
+              (losses model theta rows).mean ()) ]

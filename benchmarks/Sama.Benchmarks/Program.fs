@@ -12,6 +12,7 @@ type Arguments =
     | Data of folder: string
     | Picture of file: string
     | Full
+    | Only of rows: string
     | Device of name: string
     | [<Hidden>] Row of words: string
 
@@ -23,6 +24,7 @@ type Arguments =
             | Data _ -> "folder of fixtures"
             | Picture _ -> "png file for the picture"
             | Full -> "cost: more models, algorithms and sizes"
+            | Only _ -> "cost: the rows whose model and batch start so, like growth or 'encoder 16x64'"
             | Device _ -> "cpu (the default) or cuda"
             | Row _ -> "what a child process measures"
 
@@ -55,7 +57,7 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "exactness", "every hypergradient method against the oracle; --picture", exactness
       "cost",
       "time and memory of a meta step of each algorithm, as multiples of plain training",
-      fun o -> Cost.run (device o) (o.Contains Full) (o.GetResult Json)
+      fun o -> Cost.run (device o) (o.Contains Full) (o.TryGetResult Only) (o.GetResult Json)
       "epsilon",
       "the error of SAMA's difference in float32 for each α and norm",
       fun o -> Epsilon.run (device o) (o.GetResult Json)

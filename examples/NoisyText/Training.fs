@@ -54,12 +54,7 @@ let share (right: bool[]) : float =
 
 /// Trains, evaluates and keeps the running average of θ over about the last 100 steps (Polyak and Juditsky, 1992).
 let private epochs hyper seed (steps: int) heldOut progress problem =
-    use run =
-        let start = Bilevel.start seed problem
-        let run = new BilevelRun(problem, start)
-        RunState.dispose start
-        run
-
+    use run = new BilevelRun(problem, (seed: int64))
     let layout = run.Theta.Layout
     use average = Scope.detach (run.Theta.Vector.clone ())
 

@@ -32,7 +32,7 @@ let problem =
           Level.create "meta" [ ("log", torch.ones 20L * -4.0) ] (adam 1e-1) ignore (fun _ theta _ () ->
               error valid theta["w"]) ]
 
-let run = new BilevelRun(problem, Bilevel.start 0L problem)
+let run = new BilevelRun(problem, 0L)
 
 let on data =
     (error data run.Theta["w"]).item<float32> ()

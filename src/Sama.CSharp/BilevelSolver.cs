@@ -26,14 +26,9 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         this.options = options ?? new();
         patience = this.options.Validation is { } validation ? new Patience(validation) : null;
         Problem = problem;
-        if (this.options.Initial is { } initial)
-        {
-            run = new F.BilevelRun(problem, initial);
-            return;
-        }
-
-        using var start = problem.Start(this.options.Seed);
-        run = new F.BilevelRun(problem, start);
+        run = this.options.Initial is { } initial
+            ? new F.BilevelRun(problem, initial)
+            : new F.BilevelRun(problem, this.options.Seed);
     }
 
     /// <summary>What is solved.</summary>

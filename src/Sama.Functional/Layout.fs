@@ -107,7 +107,11 @@ module Layout =
     /// Named tensors, copied into one new flat vector in their order.
     let ravel (named: (string * Tensor) seq) : Tensor =
         checkUsable named
-        Scope.tensor (fun () -> torch.cat [| for _, tensor in named -> tensor.detach().reshape -1L |])
+        // TorchSharp's cat of one tensor is that tensor
+        Scope.tensor (fun () ->
+            match [| for _, tensor in named -> tensor.detach().reshape -1L |] with
+            | [| one |] -> one.clone ()
+            | all -> torch.cat all)
 
     /// Views of a flat vector, one a slice; differentiable, and their backward is one `cat`.
     let views (layout: Layout) (vector: Tensor) : Tensor[] =

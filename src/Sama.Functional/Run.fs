@@ -4,14 +4,13 @@ open System
 open TorchSharp
 open Sama
 
-/// The in-place run: the same steps as `Bilevel.step`, on vectors that live as long as the run. The initial state is
-/// borrowed and copied. Not thread-safe.
+/// The in-place run: the same steps as `Bilevel.step`, on vectors that live as long as the run. Not thread-safe.
 ///
 /// A step that takes a meta step leaves θ, λ and the rules' states alone until everything is known: θₜ lies in `next`,
 /// which is lent as scratch afterwards, the meta gradient is adapted where it lies. So a step that fails has changed
 /// nothing, and SAMA adds two vectors of θ's length to the θ, g and rule state of plain training.
 [<Sealed>]
-type BilevelRun(problem: BilevelProblem, initial: RunState) =
+type BilevelRun private (problem: BilevelProblem, initial: RunState, own: Tensor -> Tensor) =
     do
         if problem.Levels.Length <> 2 then
             invalidArg (nameof problem) "runs have two levels; Hypergradient.at takes three, for a loop of your own"
@@ -19,7 +18,7 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
         Bilevel.requireOf problem (nameof initial) initial
         Problem.requireDevice problem (Bilevel.vectorsOf initial)
 
-    let own (tensor: Tensor) = Scope.detach (tensor.clone ())
+    let copy (tensor: Tensor) = Scope.detach (tensor.clone ())
     let mutable state = RunState.map own initial
     let theta, lambda = state.Theta, state.Lambda
     let zeros (like: Tensor) = Scope.detach (torch.zeros_like like)
@@ -50,7 +49,7 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
 
         if back > 1 && Bilevel.metaDue problem.Options (state.Step + int64 back - 1L) then
             forget ()
-            snapshot <- ValueSome(struct (own theta, RuleState.map own state.Levels[0].Rule, state.Step))
+            snapshot <- ValueSome(struct (copy theta, RuleState.map copy state.Levels[0].Rule, state.Step))
 
     let history _ =
         match snapshot with
@@ -182,6 +181,12 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
 
     do restore ()
 
+    /// From a state, which is borrowed and copied. ArgumentException for a state of another problem or device.
+    new(problem, initial: RunState) = new BilevelRun(problem, initial, (fun t -> Scope.detach (t.clone ())))
+
+    /// From the start, as `Bilevel.start seed problem` gives it, without a copy of it.
+    new(problem, seed: int64) = new BilevelRun(problem, Bilevel.start seed problem, Scope.detach)
+
     /// The problem that is run.
     member _.Problem = problem
 
@@ -212,7 +217,7 @@ type BilevelRun(problem: BilevelProblem, initial: RunState) =
             Scope.sweep state.Step problem.Levels[0].Layout.Length
 
     /// A copy of the state, owned by the caller.
-    member _.Snapshot() : RunState = RunState.map own state
+    member _.Snapshot() : RunState = RunState.map copy state
 
     interface IDisposable with
         member _.Dispose() =

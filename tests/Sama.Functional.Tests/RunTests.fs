@@ -100,6 +100,31 @@ let tests =
                           Expect.isTrue (got.Theta.Equals state.Theta && got.Lambda.Equals state.Lambda) "state"
                           RunState.dispose got
 
+          testCase "a run from a seed is the run from the start, and leaves the given parameters alone"
+          <| fun _ ->
+              let w = torch.ones (3L, dtype = f64)
+
+              let problem =
+                  Problem.create
+                      BilevelOptions.Default
+                      Hypergradient.sama
+                      [ Level.create "base" [ "w", w ] (adam 0.1) id goodBase
+                        Level.create "meta" [ "x", torch.ones (3L, dtype = f64) ] (adam 0.1) id goodMeta ]
+
+              let ended (run: BilevelRun) =
+                  use run = run
+
+                  for _ in 1..3 do
+                      run.Step() |> ignore
+
+                  run.Snapshot()
+
+              use first = ended (new BilevelRun(problem, 1L))
+              Expect.isTrue (w.Equals(torch.ones_like w)) "as given"
+              use start = Bilevel.start 1L problem
+              use second = ended (new BilevelRun(problem, start))
+              Expect.isTrue (first.Theta.Equals second.Theta && first.Lambda.Equals second.Lambda) "the same"
+
           testCase "meta steps come after warm-up, at the end of each window"
           <| fun _ ->
               let options =
