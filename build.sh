@@ -51,7 +51,7 @@ run_project() { # project, arguments
 }
 
 run_tests() {
-    local passed=0 failed=0 log line code
+    local passed=0 failed=0 failures="" log line code
     log=$(mktemp)
     prepare
     for project in "${tests[@]}"; do
@@ -67,8 +67,12 @@ run_tests() {
         # a suite that ends badly without a failed test has crashed
         if [ "$code" != 0 ] && [ "$((${f:-0} + ${e:-0}))" = 0 ]; then failed=$((failed + 1)); fi
         if [ -z "$line" ] && [ "$code" = 0 ]; then failed=$((failed + 1)); fi
+        failures+=$(sed -n '/^[^ ]*\[[0-9:]* ERR\]/,/^[^ ]*\[[0-9:]* INF\]/p' "$log")
+        if [ -z "$line" ]; then failures+=$(tail -n 20 "$log"); fi
     done
     rm -f "$log"
+    # once more, where the end of a long log shows it
+    if [ -n "$failures" ]; then printf '\n%s\n' "$failures"; fi
     # a suite may end in a colour code without a line break: the count stands on a line of its own
     printf '\n%s passed, %s failed\n' "$passed" "$failed"
     [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
