@@ -165,17 +165,27 @@ let private laws =
 
           let expected (first: float) =
               // of "one two one" six terms, two of them "one"; "two" does not hold it
-              let targets = [ Math.Exp 1.0 / (Math.Exp 1.0 + Math.Exp first); Math.Exp 1.0 / (Math.Exp 1.0 + 1.0) ]
+              let targets =
+                  [ Math.Exp 1.0 / (Math.Exp 1.0 + Math.Exp first)
+                    Math.Exp 1.0 / (Math.Exp 1.0 + 1.0) ]
+
               let mass = (List.sum targets + 4.0) / 10.0
 
               List.zip targets [ 0.9; 0.2 ]
               |> List.averageBy (fun (target, p) ->
                   let own, other = p * mass, (1.0 - p) * (1.0 - mass)
                   let target = 0.9 * target + 0.05
-                  -target * log (own / (own + other)) - (1.0 - target) * log (other / (own + other)))
+
+                  -target * log (own / (own + other))
+                  - (1.0 - target) * log (other / (own + other)))
 
           Expect.floatClose Accuracy.medium (target [| 0f; 0f |]) (expected 0.0) "no evidence"
-          Expect.floatClose Accuracy.medium (target [| 0f; 1f |]) (expected (4.0 * 2.0 / sqrt 6.0)) "evidence of class 1"
+
+          Expect.floatClose
+              Accuracy.medium
+              (target [| 0f; 1f |])
+              (expected (4.0 * 2.0 / sqrt 6.0))
+              "evidence of class 1"
 
       testCase "class frequencies count each class once more"
       <| fun _ ->
