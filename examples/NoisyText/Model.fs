@@ -7,7 +7,7 @@ open TorchSharp
 open Sama
 open NoisyText.Text
 
-let private hidden, metaHidden = 96L, 16L
+let private hidden, metaHidden, terms = 96L, 16L, 32768L
 
 let private normal (generator: torch.Generator) (shape: int64[]) (scale: float) : Tensor =
     torch.randn (shape, generator = generator) * scale
@@ -39,12 +39,8 @@ let classifier (generator: torch.Generator) words vectors (classes: int) : (stri
       "output", normal [| int64 classes; 2L * hidden |] 0.07
       "outputBias", torch.zeros (int64 classes) ]
 
-/// What the classifier makes of texts: pooled features [rows, 2 hidden] and log probabilities [rows, classes].
-[<NoComparison; NoEquality>]
-type Reading = { Features: Tensor; Log: Tensor }
-
-/// Windows of three words, pooled by attention and by their maximum.
-let read (training: bool) (theta: Params) (ids: Tensor) : Reading =
+/// Log probabilities [rows, classes]: windows of three words, pooled by attention and by their maximum.
+let read (training: bool) (theta: Params) (ids: Tensor) : Tensor =
     let rows, words = ids.shape[0], ids.shape[1]
 
     let drop (x: Tensor) =
@@ -72,8 +68,7 @@ let read (training: bool) (theta: Params) (ids: Tensor) : Reading =
     let logits =
         torch.nn.functional.linear (drop pooled, theta["output"], theta["outputBias"])
 
-    { Features = pooled
-      Log = torch.nn.functional.log_softmax (logits, 1L) }
+    torch.nn.functional.log_softmax (logits, 1L)
 
 /// Cross entropy of targets [rows, classes], a tenth of them spread over all classes, and log probabilities: [rows]
 /// (label smoothing; Szegedy et al., 2016).
@@ -81,8 +76,8 @@ let crossEntropy (target: Tensor) (log: Tensor) : Tensor =
     -(target * log).sum (1L) * 0.9 - log.mean ([| 1L |]) * 0.1
 
 /// Starts with equal weights: reliabilities of rules and labels are a linear path from 0, what depends on the
-/// prediction a small net with output 0. `correct` adds the share of the prediction, and what the text says of the
-/// true class.
+/// prediction a small net with output 0. `correct` adds the share of the prediction, and what each term of a text says
+/// of the true class.
 let metaLearner (generator: torch.Generator) (correct: bool) (classes: int) (rules: int) : (string * Tensor) list =
     let outputs, clues = (if correct then 2 else 1), int64 (classes + rules)
 
@@ -92,7 +87,7 @@ let metaLearner (generator: torch.Generator) (correct: bool) (classes: int) (rul
       "output", torch.zeros (int64 outputs, metaHidden)
       "outputBias", torch.tensor (Array.sub [| 0f; -1f |] 0 outputs)
       if correct then
-          "text", torch.zeros (int64 classes, 2L * hidden) ]
+          "terms", torch.zeros (terms, int64 classes) ]
 
 let private clamp (low: float) (high: float) (x: Tensor) =
     x.clamp (Scalar.op_Implicit low, Scalar.op_Implicit high)
@@ -115,9 +110,29 @@ let private judge (lambda: Params) (log: Tensor) (rows: Examples) : Tensor =
     torch.nn.functional.linear (hidden, lambda["output"], lambda["outputBias"])
     + torch.nn.functional.linear (torch.cat ([| rows.OneHot; rows.Votes |], 1L), lambda["clues"])
 
-/// Logit of the weak label's weight: [rows]. `read` is not differentiated.
-let weightLogit (lambda: Params) (read: Reading) (rows: Examples) : Tensor =
-    (judge lambda read.Log rows).select (1L, 0L)
+/// Logit of the weak label's weight: [rows]. `teacher`, log probabilities, is not differentiated.
+let weightLogit (lambda: Params) (teacher: Tensor) (rows: Examples) : Tensor =
+    (judge lambda teacher rows).select (1L, 0L)
+
+/// What λ knows of a text's classes: evidence of its words and of its pairs of neighbours, added up and divided by the
+/// square root of their number: [rows, classes]. Terms share rows of the table by their hash (Weinberger et al., 2009).
+/// Taken four times, evidence moves four times as far in a step of Adam, as a term that few batches hold needs.
+let private evidence (lambda: Params) (ids: Tensor) : Tensor =
+    let rows, words = ids.shape[0], ids.shape[1]
+    let start = torch.zeros (rows, 1L, dtype = torch.int64)
+    let before = torch.cat ([| start; ids.narrow (1L, 0L, words - 1L) |], 1L)
+    let pairs = ids * 31L + (before + 1L) * 7919L
+
+    let hashed = torch.cat([| ids; pairs |], 1L).remainder (Scalar.op_Implicit terms)
+
+    let present =
+        ids.ne(Scalar.op_Implicit 0).to_type(torch.float32).repeat(1L, 2L).unsqueeze 2L
+
+    let each =
+        lambda["terms"].index_select(0L, hashed.reshape -1L).view (rows, 2L * words, -1L)
+
+    4.0 * (each * present).sum 1L
+    / present.sum(1L).clamp_min(Scalar.op_Implicit 1.0).sqrt ()
 
 /// Cross entropy of targets [rows, classes] whose class frequencies π_t are not those of clean rows, π: the logits
 /// meet the targets with log π_t − log π added, so that the classifier itself keeps the frequencies of clean rows
@@ -131,22 +146,21 @@ let private adjusted (prior: Tensor) (target: Tensor) (log: Tensor) : Tensor =
 
 /// w ℓ(weak label), w = σ(z − z̄) with z̄ the batch's mean: Adam takes steps of one size whatever the weights' common
 /// factor, which is therefore not λ's to choose; free, it drifts until every weight is saturated.
-let weighedLoss (lambda: Params) (stopped: Reading) (log: Tensor) (rows: Examples) : Tensor =
-    let z = weightLogit lambda stopped rows
+let weighedLoss (lambda: Params) (teacher: Tensor) (log: Tensor) (rows: Examples) : Tensor =
+    let z = weightLogit lambda teacher rows
     (torch.sigmoid (z - z.mean ()) * crossEntropy rows.OneHot log).mean ()
 
 /// w ℓ(weak label) + (1 − w) ℓ(correction): weight that a weak label loses goes to the correction, (1 − s) c + s ·
-/// prediction, c = softmax(weak label + A φ/‖φ‖) with the classifier's features φ. As in meta label correction
-/// (Zheng et al., 2021) c is learned and sees label and text; it does not see the prediction, which it would push
-/// ever further.
+/// prediction, c = softmax(weak label + evidence of the text). As in meta label correction (Zheng et al., 2021) c is
+/// learned and sees label and text, here by a table of its own: it neither follows features that move under it nor sees
+/// the prediction, which it would push ever further.
 /// `prior`: class frequencies of clean rows.
-let correctedLoss (prior: Tensor) (lambda: Params) (stopped: Reading) (log: Tensor) (rows: Examples) : Tensor =
-    let out = torch.sigmoid (judge lambda stopped.Log rows)
+let correctedLoss (prior: Tensor) (lambda: Params) (teacher: Tensor) (log: Tensor) (rows: Examples) : Tensor =
+    let out = torch.sigmoid (judge lambda teacher rows)
     let weight, share = out.narrow (1L, 0L, 1L), out.narrow (1L, 1L, 1L)
-    let text = stopped.Features / (stopped.Features.norm (1, true) + 1e-6)
 
     let learned =
-        torch.nn.functional.softmax (rows.OneHot + torch.nn.functional.linear (text, lambda["text"]), 1L)
+        torch.nn.functional.softmax (rows.OneHot + evidence lambda rows.Ids, 1L)
 
-    let correction = learned * (1.0 - share) + stopped.Log.exp () * share
+    let correction = learned * (1.0 - share) + teacher.exp () * share
     (adjusted prior (rows.OneHot * weight + correction * (1.0 - weight)) log).mean ()

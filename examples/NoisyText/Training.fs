@@ -42,8 +42,7 @@ let private rightRows (theta: Params) (rows: Examples) : bool[] =
     use _ = torch.no_grad ()
 
     [| for chunk in chunks rows do
-           yield!
-               Scope.run (fun _ -> (read false theta chunk.Ids).Log.argmax(1L).eq(chunk.Labels).data<bool>().ToArray()) |]
+           yield! Scope.run (fun _ -> (read false theta chunk.Ids).argmax(1L).eq(chunk.Labels).data<bool>().ToArray()) |]
 
 /// Which rows the kept classifier gets right.
 let right (trained: Trained) (rows: Examples) : bool[] =
@@ -52,18 +51,28 @@ let right (trained: Trained) (rows: Examples) : bool[] =
 let share (right: bool[]) : float =
     right |> Array.averageBy (fun right -> if right then 1.0 else 0.0)
 
-/// Trains, evaluates and keeps the running average of θ over about the last 100 steps (Polyak and Juditsky, 1992).
-let private epochs hyper seed (steps: int) heldOut progress problem =
-    use run = new BilevelRun(problem, (seed: int64))
-    let layout = run.Theta.Layout
-    use average = Scope.detach (run.Theta.Vector.clone ())
+/// Trains, evaluates and keeps the running averages of θ and λ over about the last 100 steps (Polyak and Juditsky,
+/// 1992). `problem` is given that of θ, which moves along.
+let private epochs
+    hyper
+    seed
+    (steps: int)
+    heldOut
+    progress
+    (start: (string * Tensor) list)
+    (problem: Params -> BilevelProblem)
+    =
+    let theta = asParams [ for name, value in start -> name, value.clone () ]
+    use run = new BilevelRun(problem theta, (seed: int64))
+    let lambda = Params.frozen run.Lambda.Layout (run.Lambda.Vector.clone ())
 
     let follow () =
         let steps = float run.StepsTaken
         let kept = min 0.99 (steps / (10.0 + steps))
 
-        average.mul_(Scalar.op_Implicit kept).add_ (run.Theta.Vector, Scalar.op_Implicit (1.0 - kept))
-        |> ignore
+        for average, latest in [ theta, run.Theta; lambda, run.Lambda ] do
+            average.Vector.mul_(Scalar.op_Implicit kept).add_ (latest.Vector, Scalar.op_Implicit (1.0 - kept))
+            |> ignore
 
     let mutable kept: Trained option = None
     let curve = ResizeArray()
@@ -76,7 +85,6 @@ let private epochs hyper seed (steps: int) heldOut progress problem =
             follow ()
 
         Scope.run (fun _ ->
-            let theta = Params.frozen layout average
             let reached = share (rightRows theta heldOut)
             progress $"epoch {epoch}/{hyper.Epochs}  loss {loss:F3}  held-out {reached:F3}"
             curve.Add { Loss = loss; HeldOut = reached }
@@ -85,7 +93,7 @@ let private epochs hyper seed (steps: int) heldOut progress problem =
                 kept <-
                     Some
                         { Theta = named theta
-                          Lambda = named run.Lambda
+                          Lambda = named lambda
                           HeldOut = reached
                           Curve = [] })
 
@@ -93,47 +101,44 @@ let private epochs hyper seed (steps: int) heldOut progress problem =
         Curve = List.ofSeq curve }
 
 let private meanLoss training theta (rows: Examples) =
-    (crossEntropy rows.OneHot (read training theta rows.Ids).Log).mean ()
+    (crossEntropy rows.OneHot (read training theta rows.Ids)).mean ()
 
 /// Steps of an epoch.
 let stepsOf hyper (rows: Examples) : int = max 1 (rows.Count / hyper.Batch)
 
 /// Plain training, `steps` an epoch: the meta level is a constant that never takes a step.
 let plain hyper rate seed start steps (rows: Examples) heldOut progress : Trained =
-    Problem.create
-        { BilevelOptions.Default with
-            WarmUp = Int64.MaxValue }
-        Hypergradient.samaNa
-        [ Level.create "classifier" start (adam rate) (batch hyper.Batch rows) (fun _ theta _ rows ->
-              meanLoss true theta rows)
-          Level.create "unused" [ "constant", torch.zeros 1L ] (sgd 0.0) ignore (fun _ _ lambda () ->
-              lambda["constant"].sum ()) ]
-    |> epochs hyper seed steps heldOut progress
+    epochs hyper seed steps heldOut progress start (fun _ ->
+        Problem.create
+            { BilevelOptions.Default with
+                WarmUp = Int64.MaxValue }
+            Hypergradient.samaNa
+            [ Level.create "classifier" start (adam rate) (batch hyper.Batch rows) (fun _ theta _ rows ->
+                  meanLoss true theta rows)
+              Level.create "unused" [ "constant", torch.zeros 1L ] (sgd 0.0) ignore (fun _ _ lambda () ->
+                  lambda["constant"].sum ()) ])
 
-/// Training on weak labels by `loss λ reading (stopped) prediction rows`, whose λ is learned by SAMA from the loss
-/// on clean rows.
+/// Training on weak labels by `loss λ teacher prediction rows`, whose λ is learned by SAMA from the loss on clean rows.
+/// The teacher, from which λ takes what depends on the prediction, is the averaged classifier (Tarvainen and Valpola,
+/// 2017): calmer than the one in training, and a constant in a step, so that it needs no `pass.Stop`.
 let bySama hyper loss seed start learner (weak: Examples) (meta: Examples) heldOut progress : Trained =
-    let baseLoss (pass: Pass) theta lambda (rows: Examples) =
-        let read = read true theta rows.Ids
-
-        let stopped =
-            { Features = pass.Stop("features", read.Features)
-              Log = pass.Stop("prediction", read.Log) }
-
-        loss lambda stopped read.Log rows
-
     let method =
         Hypergradient.samaWith
             { SamaOptions.Default with
                 Alpha = Nullable hyper.Alpha }
 
-    Problem.create
-        BilevelOptions.Default
-        method
-        [ Level.create "classifier" start (adam hyper.Rate) (batch hyper.Batch weak) baseLoss
-          Level.create "metaLearner" learner (adam hyper.MetaRate) (batch hyper.MetaBatch meta) (fun _ theta _ rows ->
-              meanLoss false theta rows) ]
-    |> epochs hyper seed (stepsOf hyper weak) heldOut progress
+    epochs hyper seed (stepsOf hyper weak) heldOut progress start (fun average ->
+        Problem.create
+            BilevelOptions.Default
+            method
+            [ Level.create "classifier" start (adam hyper.Rate) (batch hyper.Batch weak) (fun _ theta lambda rows ->
+                  loss lambda (read false average rows.Ids) (read true theta rows.Ids) rows)
+              Level.create
+                  "metaLearner"
+                  learner
+                  (adam hyper.MetaRate)
+                  (batch hyper.MetaBatch meta)
+                  (fun _ theta _ rows -> meanLoss false theta rows) ])
 
 /// The learned weight of every weakly labelled row, relative to the mean logit.
 let weights (trained: Trained) (weak: Examples) : float[] =

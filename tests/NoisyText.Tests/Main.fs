@@ -83,21 +83,17 @@ let private judged (prior: Tensor) (change: string -> Tensor -> Tensor) correct 
     let rows = Text.examples vocabulary 2 [ for row in rows -> row, 0 ]
     let log = torch.tensor([| 0.9f; 0.1f; 0.2f; 0.8f |]).view(2L, 2L).log ()
 
-    let read: Model.Reading =
-        { Features = torch.ones (2L, 192L)
-          Log = log }
-
     let loss =
         (if correct then
              Model.correctedLoss prior
          else
              Model.weighedLoss)
             lambda
-            read
+            log
             log
             rows
 
-    Model.weightLogit lambda read rows, loss.to_type(torch.float64).item<float> ()
+    Model.weightLogit lambda log rows, loss.to_type(torch.float64).item<float> ()
 
 let private laws =
     [ testCase "an epoch's batches are disjoint, the same for a draw, and no longer than their longest text"
@@ -150,6 +146,46 @@ let private laws =
                       -0.95 * log (own / (own + other)) - 0.05 * log (other / (own + other)))
 
               Expect.floatClose Accuracy.medium loss expected $"prior {prior}"
+
+      testCase "what the text says moves the correction alone, and only of texts that hold the term"
+      <| fun _ ->
+          // no weight for the weak labels, no share for the prediction: the target is softmax(label 0 + evidence)
+          let target (evidence: float32[]) =
+              let say name (value: Tensor) =
+                  match name with
+                  | "outputBias" -> value - 60.0
+                  | "terms" ->
+                      value.index_put_ (torch.tensor evidence, torch.tensor [| int64 vocabulary["one"] |])
+                      |> ignore
+
+                      value
+                  | _ -> value
+
+              judged even say true |> snd
+
+          let expected (first: float) =
+              // of "one two one" six terms, two of them "one"; "two" does not hold it
+              let targets =
+                  [ Math.Exp 1.0 / (Math.Exp 1.0 + Math.Exp first)
+                    Math.Exp 1.0 / (Math.Exp 1.0 + 1.0) ]
+
+              let mass = (List.sum targets + 4.0) / 10.0
+
+              List.zip targets [ 0.9; 0.2 ]
+              |> List.averageBy (fun (target, p) ->
+                  let own, other = p * mass, (1.0 - p) * (1.0 - mass)
+                  let target = 0.9 * target + 0.05
+
+                  -target * log (own / (own + other))
+                  - (1.0 - target) * log (other / (own + other)))
+
+          Expect.floatClose Accuracy.medium (target [| 0f; 0f |]) (expected 0.0) "no evidence"
+
+          Expect.floatClose
+              Accuracy.medium
+              (target [| 0f; 1f |])
+              (expected (4.0 * 2.0 / sqrt 6.0))
+              "evidence of class 1"
 
       testCase "class frequencies count each class once more"
       <| fun _ ->
