@@ -193,7 +193,11 @@ let private measured (device: torch.Device) model batch k algorithms rounds : Ro
         if device.``type`` = DeviceType.CUDA then
             torch.cuda.synchronize ()
 
+    let plain, _, _ = runs.Head
+
+    // a plain step before each: no window pays for what the one before it left in caches and allocator
     let window step =
+        plain ()
         synchronise ()
         let clock = Stopwatch.StartNew()
 
@@ -221,14 +225,16 @@ let private measured (device: torch.Device) model batch k algorithms rounds : Ro
 
     [ for i, algorithm in List.indexed ("plain" :: algorithms) do
           let peak = Memory.inChild [ model; batch; algorithm; string k ]
+          // a step over several batches is that many plain steps
+          let batches = float (named algorithm).Options.Accumulate
 
           { Model = model
             Batch = batch
             Parameters = parameters
             Algorithm = algorithm
             K = k
-            TimePerPlainStep = median [ for round in times -> round[i] / round[0] ]
-            SamplesPerSecond = rows * float k / median [ for round in times -> round[i] ]
+            TimePerPlainStep = median [ for round in times -> round[i] / round[0] ] / batches
+            SamplesPerSecond = rows * float k * batches / median [ for round in times -> round[i] ]
             Cosine = cosine device model algorithm batch
             PeakTensorBytes = peak.PeakTensorBytes
             PeakResidentBytes = peak.PeakResidentBytes } ]

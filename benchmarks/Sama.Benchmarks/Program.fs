@@ -9,7 +9,7 @@ open Sama.Functional
 type Arguments =
     | [<MainCommand; ExactlyOnce; First>] Bench of name: string
     | Json of file: string
-    | Data of folder: string
+    | Data of path: string
     | Picture of file: string
     | Full
     | Only of rows: string
@@ -21,7 +21,7 @@ type Arguments =
             match this with
             | Bench _ -> "which measurement"
             | Json _ -> "json file for the rows"
-            | Data _ -> "folder of fixtures"
+            | Data _ -> "fixtures: a folder; cost-report: a json file of cost, once for each"
             | Picture _ -> "png file for the picture"
             | Full -> "cost: more models, algorithms and sizes"
             | Only _ -> "cost: the rows whose model and batch start so, like growth or 'encoder 16x64'"
@@ -58,6 +58,9 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "cost",
       "time and memory of a meta step of each algorithm, as multiples of plain training",
       fun o -> Cost.run (device o) (o.Contains Full) (o.TryGetResult Only) (o.GetResult Json)
+      "cost-report",
+      "tables of the rows under --data, with the cost model beside them; --picture",
+      fun o -> CostReport.run (o.GetResults Data) (o.TryGetResult Picture)
       "epsilon",
       "the error of SAMA's difference in float32 for each α and norm",
       fun o -> Epsilon.run (device o) (o.GetResult Json)

@@ -16,3 +16,11 @@ let write (path: string) (rows: 'row seq) : unit =
     let temporary = path + ".part"
     File.WriteAllText(temporary, JsonSerializer.Serialize(Array.ofSeq rows, options))
     File.Move(temporary, path, true)
+
+/// The rows of a file that `write` wrote. InvalidDataException names a file that holds something else.
+let read<'row> (path: string) : 'row list =
+    try
+        JsonSerializer.Deserialize<'row[]>(File.ReadAllText path, options)
+        |> List.ofArray
+    with :? JsonException as e ->
+        raise (InvalidDataException $"{path}: {e.Message}")

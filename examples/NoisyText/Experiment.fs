@@ -23,18 +23,18 @@ type private Split =
       Words: int
       Vectors: Dictionary<int, float32[]> option }
 
-let private split (vectors: string option) (data: Dataset) seed : Split =
+let private split (device: torch.Device) (vectors: string option) (data: Dataset) seed : Split =
     let weak = weaklyLabelled seed data
     let vocabulary = vocabulary (weak |> Seq.map _.Row.Text)
 
     let clean rows =
-        examples vocabulary data.Classes (rows |> Seq.map (fun row -> row, row.Label))
+        (examples vocabulary data.Classes (rows |> Seq.map (fun row -> row, row.Label))).To device
 
     let valid = Array.copy data.Valid
     Random(seed).Shuffle valid
     let half = valid.Length / 2
 
-    { Weak = examples vocabulary data.Classes (weak |> Seq.map (fun w -> w.Row, w.WeakLabel))
+    { Weak = (examples vocabulary data.Classes (weak |> Seq.map (fun w -> w.Row, w.WeakLabel))).To device
       Right = weak |> Array.map (fun w -> w.WeakLabel = w.Row.Label)
       Meta = clean valid[.. half - 1]
       HeldOut = clean valid[half..]
@@ -46,6 +46,7 @@ type Options =
     {
         Seeds: int list
         Hyper: Hyperparameters
+        Device: torch.Device
         Vectors: string option
         Report: string option
         Picture: string option
@@ -65,7 +66,10 @@ let run (data: Dataset) (options: Options) : unit =
             eprintf "\r%-78s" $"{label}  {line}"
 
     let splits =
-        [ for seed in options.Seeds -> int64 seed, split options.Vectors data seed ]
+        [ for seed in options.Seeds -> int64 seed, split options.Device options.Vectors data seed ]
+
+    let moved (parameters: (string * Tensor) list) =
+        [ for name, value in parameters -> name, value.``to`` options.Device ]
 
     let judged (split: Split) =
         if options.HeldOut then split.HeldOut else split.Test
@@ -77,7 +81,7 @@ let run (data: Dataset) (options: Options) : unit =
         let trained =
             [ for seed, split in splits do
                   use generator = new torch.Generator(uint64 (1000L + seed))
-                  let start = classifier generator split.Words split.Vectors data.Classes
+                  let start = moved (classifier generator split.Words split.Vectors data.Classes)
                   train seed split start (progress $"{name}, seed {seed}:") ]
 
         trained,
@@ -91,7 +95,7 @@ let run (data: Dataset) (options: Options) : unit =
         let trained, result =
             measure name (fun seed split start progress ->
                 use generator = new torch.Generator(uint64 (2000L + seed))
-                let learner = metaLearner generator correct data.Classes data.Rules
+                let learner = moved (metaLearner generator correct data.Classes data.Rules)
                 bySama hyper (loss split) seed start learner split.Weak split.Meta split.HeldOut progress)
 
         let aurocs =

@@ -52,7 +52,7 @@ let read (training: bool) (theta: Params) (ids: Tensor) : Tensor =
         theta["embedding"].index_select(0L, ids.reshape -1L).view (rows, words, -1L)
 
     let embedded = drop embedded * mask
-    let edge = torch.zeros (rows, 1L, embedded.shape[2])
+    let edge = torch.zeros (rows, 1L, embedded.shape[2], device = ids.device)
     let before = torch.cat ([| edge; embedded.narrow (1L, 0L, words - 1L) |], 1L)
     let behind = torch.cat ([| embedded.narrow (1L, 1L, words - 1L); edge |], 1L)
     let windows = torch.cat ([| before; embedded; behind |], 2L)
@@ -119,7 +119,7 @@ let weightLogit (lambda: Params) (teacher: Tensor) (rows: Examples) : Tensor =
 /// Taken four times, evidence moves four times as far in a step of Adam, as a term that few batches hold needs.
 let private evidence (lambda: Params) (ids: Tensor) : Tensor =
     let rows, words = ids.shape[0], ids.shape[1]
-    let start = torch.zeros (rows, 1L, dtype = torch.int64)
+    let start = torch.zeros (rows, 1L, dtype = torch.int64, device = ids.device)
     let before = torch.cat ([| start; ids.narrow (1L, 0L, words - 1L) |], 1L)
     let pairs = ids * 31L + (before + 1L) * 7919L
 

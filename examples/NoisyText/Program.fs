@@ -3,6 +3,7 @@ module NoisyText.Program
 open System
 open System.IO
 open Argu
+open TorchSharp
 open Sama.Functional
 open NoisyText.Dataset
 open NoisyText.Training
@@ -19,6 +20,7 @@ type Arguments =
     | Meta_Rate of rate: float
     | Alpha of alpha: float
     | Held_Out
+    | Device of name: string
     | Quickstart
 
     interface IArgParserTemplate with
@@ -35,6 +37,7 @@ type Arguments =
             | Meta_Rate _ -> "rate of the meta learner (default 5e-3)"
             | Alpha _ -> "size of SAMA's perturbation (default 1e-2)"
             | Held_Out -> "accuracy on the held-out rows instead of the test rows, for tuning"
+            | Device _ -> "cpu (the default) or cuda"
             | Quickstart -> "a generated data set instead of --data"
 
 /// Seeds of a list 0,2 or a range 0-4. ArgumentException for anything else.
@@ -87,12 +90,20 @@ let main args =
               MetaRate = positive "meta-rate" (parsed.GetResult(Meta_Rate, 5e-3))
               Alpha = positive "alpha" (parsed.GetResult(Alpha, 1e-2)) }
 
+        let device =
+            match parsed.GetResult(Device, "cpu") with
+            | "cpu" -> torch.CPU
+            | "cuda" when torch.cuda.is_available () -> torch.CUDA
+            | "cuda" -> raise (ArgumentException "--device cuda: this libtorch sees no CUDA device")
+            | other -> raise (ArgumentException $"--device {other}: cpu or cuda is expected")
+
         if hyper.Epochs < 1 then
             raise (ArgumentException $"--epochs is at least 1, not {hyper.Epochs}")
 
         let options: Experiment.Options =
             { Seeds = seedsOf (parsed.GetResult(Seeds, "0"))
               Hyper = hyper
+              Device = device
               Vectors = parsed.TryGetResult Vectors
               Report = output (parsed.TryGetResult Report)
               Picture = output (parsed.TryGetResult Picture)

@@ -41,6 +41,13 @@ type Examples =
 
     member rows.Count = rows.Lengths.Length
 
+    member rows.To(device: torch.Device) =
+        { rows with
+            Ids = rows.Ids.``to`` device
+            Labels = rows.Labels.``to`` device
+            OneHot = rows.OneHot.``to`` device
+            Votes = rows.Votes.``to`` device }
+
 let examples (vocabulary: Vocabulary) classes (rows: (Row * int) seq) : Examples =
     let rows = Array.ofSeq rows
 
@@ -82,7 +89,7 @@ let prior (rows: Examples) : Tensor =
 /// Some of the rows, cut to the longest text among them.
 let at (rows: int[]) (all: Examples) : Examples =
     let lengths = rows |> Array.map (fun row -> all.Lengths[row])
-    let index = torch.tensor (rows |> Array.map int64)
+    let index = torch.tensor (rows |> Array.map int64, device = all.Ids.device)
 
     { Ids = all.Ids.narrow(1L, 0L, int64 (Array.max lengths)).index_select (0L, index)
       Lengths = lengths

@@ -42,7 +42,9 @@ let private rightRows (theta: Params) (rows: Examples) : bool[] =
     use _ = torch.no_grad ()
 
     [| for chunk in chunks rows do
-           yield! Scope.run (fun _ -> (read false theta chunk.Ids).argmax(1L).eq(chunk.Labels).data<bool>().ToArray()) |]
+           yield!
+               Scope.run (fun _ ->
+                   (read false theta chunk.Ids).argmax(1L).eq(chunk.Labels).cpu().data<bool>().ToArray()) |]
 
 /// Which rows the kept classifier gets right.
 let right (trained: Trained) (rows: Examples) : bool[] =
@@ -115,8 +117,12 @@ let plain hyper rate seed start steps (rows: Examples) heldOut progress : Traine
             Hypergradient.samaNa
             [ Level.create "classifier" start (adam rate) (batch hyper.Batch rows) (fun _ theta _ rows ->
                   meanLoss true theta rows)
-              Level.create "unused" [ "constant", torch.zeros 1L ] (sgd 0.0) ignore (fun _ _ lambda () ->
-                  lambda["constant"].sum ()) ])
+              Level.create
+                  "unused"
+                  [ "constant", torch.zeros (1L, device = rows.Ids.device) ]
+                  (sgd 0.0)
+                  ignore
+                  (fun _ _ lambda () -> lambda["constant"].sum ()) ])
 
 /// Training on weak labels by `loss λ teacher prediction rows`, whose λ is learned by SAMA from the loss on clean rows.
 /// The teacher, from which λ takes what depends on the prediction, is the averaged classifier (Tarvainen and Valpola,
@@ -149,4 +155,4 @@ let weights (trained: Trained) (weak: Examples) : float[] =
         let logits =
             torch.cat [| for rows in chunks weak -> weightLogit lambda (read false theta rows.Ids) rows |]
 
-        (torch.sigmoid (logits - logits.mean ())).to_type(torch.float64).data<float>().ToArray())
+        (torch.sigmoid (logits - logits.mean ())).to_type(torch.float64).cpu().data<float>().ToArray())

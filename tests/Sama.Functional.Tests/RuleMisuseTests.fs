@@ -162,20 +162,23 @@ let tests =
               let combined = UpdateRule.chain [ clipByGlobalNorm 1.0; softSign 0.1 ]
               after 3 (quadratic combined 1 Hypergradient.sama) |> RunState.dispose
 
-          for place, within in
-              [ "alone", id
-                "behind another in a chain", (fun rule -> UpdateRule.chain [ adam 0.1; rule ])
-                "before another in a chain", (fun rule -> UpdateRule.chain [ rule; adam 0.1 ]) ] do
-              testCase $"a rule that divides by zero leaves the run as it was: {place}"
+          let dividing (wrong: bool ref) =
+              UpdateRule.create
+                  "broken"
+                  (fun theta -> RuleState.create 0L [ "seen", torch.zeros_like theta ] [])
+                  (fun state g _ ->
+                      let u = if wrong.Value then g / 0.0 else g * 0.1
+                      u, RuleState.create (state.Count + 1L) [ "seen", state["seen"] + g ] [])
+
+          for what, broken in
+              [ "a rule that divides by zero", dividing
+                "one behind another in a chain", (fun wrong -> UpdateRule.chain [ adam 0.1; dividing wrong ])
+                "one before another in a chain", (fun wrong -> UpdateRule.chain [ dividing wrong; adam 0.1 ])
+                "a projection to NaN", (fun wrong -> adam 0.1 |> project (fun x -> if wrong.Value then x * nan else x)) ] do
+              testCase $"{what} leaves the run as it was"
               <| fun _ ->
-                  let broken =
-                      within
-                      <| UpdateRule.create
-                          "broken"
-                          (fun theta -> RuleState.create 0L [ "seen", torch.zeros_like theta ] [])
-                          (fun state g _ ->
-                              let u = if state.Count = 2L then g / 0.0 else g * 0.1
-                              u, RuleState.create (state.Count + 1L) [ "seen", state["seen"] + g ] [])
+                  let wrong = ref false
+                  let broken = broken wrong
 
                   let problem = quadratic broken 100 Hypergradient.samaNa
                   use run = new BilevelRun(problem, Bilevel.start 5L problem)
@@ -183,6 +186,7 @@ let tests =
                   for _ in 1..2 do
                       run.Step() |> ignore
 
+                  wrong.Value <- true
                   use before = run.Snapshot()
 
                   Expect.throwsC (fun () -> run.Step() |> ignore) (function

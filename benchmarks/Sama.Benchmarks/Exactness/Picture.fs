@@ -53,7 +53,7 @@ let private panel (rows: Row list) (problem: string) : Plot =
     plot
 
 /// The drawing library here looks for no fonts of the system by itself. InvalidDataException if there is none.
-let private useFont () =
+let useFont () =
     let folder = "/usr/share/fonts"
 
     let fonts =

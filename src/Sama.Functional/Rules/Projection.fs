@@ -7,7 +7,8 @@ open Sama
 [<AutoOpen>]
 module Projection =
 
-    let rec private projected name elementwise (onto: Tensor -> Tensor) (rule: UpdateRule) : UpdateRule =
+    /// `own`: of the user, who may return anything; then u is looked at behind it, before the state is written.
+    let rec private projected name elementwise own (onto: Tensor -> Tensor) (rule: UpdateRule) : UpdateRule =
         let on (layout: Layout) =
             let inner = rule.Bind layout
 
@@ -37,19 +38,27 @@ module Projection =
 
                 inner.InPlace.AdaptInto state g theta v
 
-            { UpdateRule.bound inner.Init step adapt (elementwise && inner.Elementwise) with
+            let bound =
+                UpdateRule.bound inner.Init step adapt (elementwise && inner.Elementwise)
+
+            { bound with
                 InPlace =
-                    { Update = update
-                      Asks = inner.InPlace.Asks
-                      AdaptInto = adaptInto } }
+                    if own then
+                        { bound.InPlace with
+                            AdaptInto = adaptInto }
+                    else
+                        { Update = update
+                          Asks = inner.InPlace.Asks
+                          AdaptInto = adaptInto } }
 
         { Name = $"{rule.Name} → {name}"
           Bind = on
-          Rescale = Some(fun schedule -> projected name elementwise onto (UpdateRule.scheduled schedule rule)) }
+          Rescale = Some(fun schedule -> projected name elementwise own onto (UpdateRule.scheduled schedule rule)) }
 
     /// u = θ − P(θ − rule's u), P a differentiable function of each parameter in its own shape; the adaptation goes
     /// through P by differentiation. θ − u is P up to one rounding.
-    let project (onto: Tensor -> Tensor) (rule: UpdateRule) : UpdateRule = projected "project" false onto rule
+    let project (onto: Tensor -> Tensor) (rule: UpdateRule) : UpdateRule =
+        projected "project" false true onto rule
 
     /// Every coordinate stays in [lower, upper]; those that are stopped have adaptation 0. ArgumentException for an
     /// empty box or NaN; bounds may be infinite.
@@ -60,7 +69,7 @@ module Projection =
         let clamp (x: Tensor) =
             x.clamp (Number.scalar lower, Number.scalar upper)
 
-        projected "box" true clamp rule
+        projected "box" true false clamp rule
 
     /// The nearest point with coordinates ≥ 0 that sum to 1: max(x − τ, 0), τ = (Σ_A x − 1)/|A|, A the largest set of
     /// leading coordinates in order of size that stay positive (Duchi et al., 2008). Any shape.
@@ -74,4 +83,5 @@ module Projection =
         (x - tau).clamp_min (Number.scalar 0.0)
 
     /// Each parameter stays a point of the simplex.
-    let projectSimplex (rule: UpdateRule) : UpdateRule = projected "simplex" false simplex rule
+    let projectSimplex (rule: UpdateRule) : UpdateRule =
+        projected "simplex" false false simplex rule
