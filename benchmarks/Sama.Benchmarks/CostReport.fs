@@ -82,9 +82,9 @@ let private panel
 
     let rowsOf i name =
         [ for g, (_, rows) in List.indexed labelled do
-              for row in rows do
-                  if row.Algorithm = name then
-                      float g * width + float i, row ]
+              match rows |> List.tryFind (fun row -> row.Algorithm = name) with
+              | Some row -> float g * width + float i, row
+              | None -> () ]
 
     for i, name in List.indexed names do
         let bars =
@@ -139,7 +139,7 @@ let private picture (path: string) (rows: Row list) =
 
     multi.AddPlot(
         panel
-            "peak tensor MB"
+            "peak tensor MB, K = 1"
             names
             (labelled (fun (r: Row) -> r.Batch))
             (fun r -> float r.PeakTensorBytes / 1e6)
