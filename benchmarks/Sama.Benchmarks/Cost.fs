@@ -225,22 +225,20 @@ let private measured (device: torch.Device) model batch k algorithms rounds : Ro
 
     [ for i, algorithm in List.indexed ("plain" :: algorithms) do
           let peak = Memory.inChild [ model; batch; algorithm; string k ]
-          // a step over several batches is that many plain steps
-          let batches = float (named algorithm).Options.Accumulate
 
           { Model = model
             Batch = batch
             Parameters = parameters
             Algorithm = algorithm
             K = k
-            TimePerPlainStep = median [ for round in times -> round[i] / round[0] ] / batches
-            SamplesPerSecond = rows * float k * batches / median [ for round in times -> round[i] ]
+            TimePerPlainStep = median [ for round in times -> round[i] / round[0] ]
+            SamplesPerSecond = rows * float k / median [ for round in times -> round[i] ]
             Cosine = cosine device model algorithm batch
             PeakTensorBytes = peak.PeakTensorBytes
             PeakResidentBytes = peak.PeakResidentBytes } ]
 
-/// By default the encoder at two batches; `full` adds the other algorithms, models and sizes. `only`: rows whose
-/// model and batch start so.
+/// By default the encoder at two batches; `full` adds the other algorithms, models and sizes. `only`: rows that
+/// start so: model, batch, K.
 let run (device: torch.Device) (full: bool) (only: string option) (path: string) : int =
     let usual = [ "sama"; "neumann(5)"; "conjugateGradient(5)" ]
 
@@ -250,36 +248,31 @@ let run (device: torch.Device) (full: bool) (only: string option) (path: string)
           "encoder", "64x128", 1, usual, 3
           "encoder", "64x128", 10, usual, 1
           if full then
-              "encoder",
-              "16x64",
-              1,
-              [ "samaNa"
-                "t1t2"
-                "sama(oneSided)"
-                "sama(microBatches=1of4)"
-                concatenated
-                "sama(bfloat16)" ],
-              7
+              "encoder", "16x64", 1, [ "samaNa"; "t1t2"; "sama(oneSided)"; concatenated; "sama(bfloat16)" ], 7
 
               "encoder", "16x64", 5, usual, 3
               "encoder", "16x64", 10, [ "unrolled"; "unrolled(recompute)" ], 2
+              "encoder", "64x128", 1, [ "sama(microBatches=1of4)" ], 3
               "encoder", "64x128", 10, [ "unrolled(recompute)" ], 1
               "cnn", "64", 1, usual, 5
               "mlp", "64", 1, usual, 9
 
               for width, rounds in [ 64, 41; 224, 41; 704, 41; 2240, 15; 7072, 5 ] do
-                  "growth", $"64x{width}", 1, [ "sama" ], rounds ]
+                  "growth", $"32x{width}", 1, [ "sama" ], rounds ]
 
     let rows = ResizeArray()
 
-    let wanted (model, batch, _, _, _) =
-        only |> Option.forall $"{model} {batch}".StartsWith
+    let label (model, batch, k, _, _) = $"{model} {batch} K={k}"
+    let words (text: string) = List.ofArray (text.Split ' ')
+
+    let wanted case =
+        only
+        |> Option.forall (fun only -> List.truncate (words only).Length (words (label case)) = words only)
 
     let chosen = List.filter wanted cases
 
     if chosen.IsEmpty then
-        let known = cases |> List.map (fun (model, batch, _, _, _) -> $"{model} {batch}")
-        let known = String.Join(", ", List.distinct known)
+        let known = String.Join(", ", cases |> List.map label |> List.distinct)
         invalidArg (nameof only) $"no row starts with '{only.Value}'; there are: {known}"
 
     for model, batch, k, algorithms, rounds in chosen do

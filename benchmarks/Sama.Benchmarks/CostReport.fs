@@ -18,14 +18,11 @@ let predicted (r: Row) : float option =
         | "sama"
         | "samaNa" -> Some(3.0 + 2.0)
         | "sama(oneSided)" -> Some(3.0 + 1.0)
-        // a meta batch and two quarters for four batches of base passes
-        | "sama(microBatches=1of4)" -> Some((3.0 + 2.0) / 4.0)
+        | "sama(microBatches=1of4)" -> Some(3.0 + 2.0 / 4.0)
         | "sama(concatenated)" -> Some(2.0 + 2.0 * 4.0 + 2.0 - 3.0)
         | "t1t2" -> Some(3.0 + 3.0 + 6.0)
         | "neumann(5)"
         | "conjugateGradient(5)" -> Some(3.0 + 3.0 + 6.0 * 6.0)
-        | "unrolled" -> Some(3.0 + 6.0 * float r.K)
-        | "unrolled(recompute)" -> Some(3.0 + 9.0 * float r.K)
         | _ -> None
 
     meta |> Option.map (fun forwards -> 1.0 + forwards / (3.0 * float r.K))

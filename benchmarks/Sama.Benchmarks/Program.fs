@@ -24,7 +24,7 @@ type Arguments =
             | Data _ -> "fixtures: a folder; cost-report: a json file of cost, once for each"
             | Picture _ -> "png file for the picture"
             | Full -> "cost: more models, algorithms and sizes"
-            | Only _ -> "cost: the rows whose model and batch start so, like growth or 'encoder 16x64'"
+            | Only _ -> "cost: the rows that start so, like growth or 'encoder 16x64 K=1'"
             | Device _ -> "cpu (the default) or cuda"
             | Row _ -> "what a child process measures"
 
