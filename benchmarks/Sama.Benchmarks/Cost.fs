@@ -122,14 +122,16 @@ let private begun (device: torch.Device) model (algorithm: string) k batch : (un
 let memory (device: torch.Device) (row: string) : int =
     match row.Split '|' with
     | [| model; batch; algorithm; k |] ->
-        let peak =
-            Memory.measure (fun () ->
-                let step, run, _ = begun device model algorithm (int k) batch
-                use _ = run
+        let train model batch =
+            let step, run, _ = begun device model algorithm (int k) batch
+            use _ = run
 
-                for _ in 1 .. 2 * int k do
-                    step ())
+            for _ in 1 .. 2 * int k do
+                step ()
 
+        // a small model first: compiled code and pools of the runtime are not tensors
+        train "growth" "16x32"
+        let peak = Memory.measure (fun () -> train model batch)
         printfn $"{JsonSerializer.Serialize peak}"
         0
     | _ -> invalidArg (nameof row) $"'{row}' is not model|batch|algorithm|k"
