@@ -11,6 +11,8 @@ open Sama
 /// nothing, and SAMA adds two vectors of θ's length to the θ, g and rule state of plain training.
 [<Sealed>]
 type BilevelRun private (problem: BilevelProblem, initial: RunState, own: Tensor -> Tensor) =
+    static let copy (tensor: Tensor) = Scope.detach (tensor.clone ())
+
     do
         if problem.Levels.Length <> 2 then
             invalidArg (nameof problem) "runs have two levels; Hypergradient.at takes three, for a loop of your own"
@@ -18,7 +20,6 @@ type BilevelRun private (problem: BilevelProblem, initial: RunState, own: Tensor
         Bilevel.requireOf problem (nameof initial) initial
         Problem.requireDevice problem (Bilevel.vectorsOf initial)
 
-    let copy (tensor: Tensor) = Scope.detach (tensor.clone ())
     let mutable state = RunState.map own initial
     let theta, lambda = state.Theta, state.Lambda
     let zeros (like: Tensor) = Scope.detach (torch.zeros_like like)
@@ -182,7 +183,7 @@ type BilevelRun private (problem: BilevelProblem, initial: RunState, own: Tensor
     do restore ()
 
     /// From a state, which is borrowed and copied. ArgumentException for a state of another problem or device.
-    new(problem, initial: RunState) = new BilevelRun(problem, initial, (fun t -> Scope.detach (t.clone ())))
+    new(problem, initial: RunState) = new BilevelRun(problem, initial, copy)
 
     /// From the start, as `Bilevel.start seed problem` gives it, without a copy of it.
     new(problem, seed: int64) = new BilevelRun(problem, Bilevel.start seed problem, Scope.detach)
