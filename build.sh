@@ -24,7 +24,8 @@ TEXT
 cpp_runtime() {
     [ "$(uname -s)" = Linux ] || { echo "warning: only Linux is tested" >&2; return; }
     local library
-    library=$(ldconfig -p | awk '/libstdc\+\+\.so\.6 .*x86-64/ { print $NF; exit }')
+    # awk reads to the end: ldconfig would fail on a closed pipe
+    library=$(ldconfig -p | awk '/libstdc\+\+\.so\.6 .*x86-64/ && !found++ { print $NF }')
     if [ -n "$library" ] && grep -qa GLIBCXX_3.4.32 "$library"; then return; fi
     if [ "$(id -u)" = 0 ] && [ -r /etc/debian_version ] && command -v apt-get >/dev/null; then
         echo "installing libstdc++6 from Debian trixie" >&2
@@ -40,7 +41,12 @@ cpp_runtime() {
     exit 1
 }
 
-tools() { (cd "$root" && dotnet tool restore >/dev/null && dotnet paket restore >/dev/null); }
+quietly() { # command; what it prints is shown if it fails
+    local printed
+    printed=$("$@" 2>&1) || { echo "$printed" >&2; return 1; }
+}
+
+tools() { (cd "$root" && quietly dotnet tool restore && quietly dotnet paket restore); }
 prepare() { cpp_runtime; tools; }
 
 run_project() { # project, arguments
