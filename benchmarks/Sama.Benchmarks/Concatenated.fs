@@ -34,7 +34,7 @@ let private gradients (device: torch.Device) rows (model: Model) (problem: Bilev
     let v = Autodiff.pull Autodiff.Freed (meta.mean ()) one leaf
     problem.Levels[0].Rule.InPlace.AdaptInto state.Levels[0].Rule g theta v
     let alpha = 1e-3
-    let _, norm, _ = Flat.norms v g
+    let norm = (Flat.norms v g).Active
     let scale = (alpha / norm).to_type v.dtype
 
     let ofLambda (scale: Tensor) =
@@ -62,8 +62,7 @@ type Run(device: torch.Device, rows: int64, model: Model, problem: BilevelProble
 
             let moved =
                 [| for level, own, gradient in Seq.zip3 problem.Levels state.Levels [ g; h ] do
-                       let rule =
-                           level.Rule.InPlace.Update (Some ignore) own.Rule gradient own.Vector gradient
+                       let rule = level.Rule.InPlace.Advance own.Rule gradient own.Vector gradient
 
                        own.Vector.sub_ gradient |> ignore
                        { own with Rule = rule } |]

@@ -172,13 +172,13 @@ let private cosine device model (algorithm: string) batch : Nullable<float> =
                   use state = run.Snapshot()
 
                   Scope.run (fun _ ->
-                      let truth, _, _ = Hypergradient.compute reference state
+                      let truth, _, _ = (Hypergradient.compute reference state).Parts
 
                       let found =
                           if algorithm = concatenated then
                               Concatenated.hypergradient device rows (fst own) reference state
                           else
-                              let h, _, _ = Hypergradient.compute optional state
+                              let h, _, _ = (Hypergradient.compute optional state).Parts
                               h
 
                       Number.read (truth.dot found / (truth.norm () * found.norm ()))) ]

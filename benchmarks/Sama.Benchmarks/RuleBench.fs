@@ -85,7 +85,7 @@ let private adaptationErrors (rate: float) (rule: UpdateRule) : (float * float) 
     use _ = torch.NewDisposeScope()
     let bound = UpdateRule.bind layout rule
 
-    match bound.Adapt with
+    match bound.Adaptation with
     | Error _ -> None
     | Ok adapt ->
         let theta = normal 2L layout.Length
@@ -159,7 +159,7 @@ let private single (rule: UpdateRule) (side: int64) (body: BoundRule -> RuleStat
     let theta = draw 1L
 
     let state =
-        bound.InPlace.Update (Some ignore) (bound.Init theta) (draw 2L) theta (torch.empty_like theta)
+        bound.InPlace.Advance (bound.Init theta) (draw 2L) theta (torch.empty_like theta)
 
     body bound state (draw 3L) theta (draw 4L)
 
@@ -171,8 +171,8 @@ let private perCopy (rule: UpdateRule) : float * float option =
 
         let actions: (unit -> unit) list =
             [ fun () -> copy.copy_ g |> ignore
-              fun () -> live <- bound.InPlace.Update (Some ignore) live g theta out
-              if Result.isOk bound.Adapt then
+              fun () -> live <- bound.InPlace.Advance live g theta out
+              if Result.isOk bound.Adaptation then
                   fun () -> bound.InPlace.AdaptInto state g theta v ]
 
         match fst (ratios 41 actions) with
@@ -190,7 +190,7 @@ let private adamAtScale () =
         let mutable live = state
 
         let step () =
-            live <- bound.InPlace.Update (Some ignore) live g theta out
+            live <- bound.InPlace.Advance live g theta out
             theta.sub_ out |> ignore
 
         let adaptation () = bound.InPlace.AdaptInto state g theta v

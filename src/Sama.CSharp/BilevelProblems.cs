@@ -33,22 +33,40 @@ public static class BilevelProblemExtensions
             ArgumentNullException.ThrowIfNull(metaLevel);
             ArgumentNullException.ThrowIfNull(method);
             return F.Problem.create(
-                new(unroll, warmUp, accumulate, nonFinite, precision), method, ListModule.OfSeq([baseLevel, metaLevel]));
+                new(unroll: unroll, warmUp: warmUp, accumulate: accumulate, nonFinite: nonFinite, precision: precision),
+                method,
+                ListModule.OfSeq([baseLevel, metaLevel]));
         }
 
-        /// <summary>Two or three levels; with three, <see cref="Hypergradient.Compute"/> gives the hypergradient for a loop
-        /// of one's own.</summary>
+        /// <summary>Levels one above the other, as many as there are.</summary>
         /// <param name="levels">From the lowest up, the last one the meta level.</param>
-        /// <param name="method">How the hypergradient is found; with three levels one that solves for its adjoint.</param>
+        /// <param name="method">How the hypergradients are found, where a level has no method of its own.</param>
         /// <param name="options">How the problem is run; null: <see cref="BilevelOptions.Default"/>.</param>
         /// <returns>The problem; it owns nothing.</returns>
-        /// <exception cref="ArgumentException">Options out of range, levels of one name, or a method that the levels
-        /// cannot serve; the message has the reason.</exception>
+        /// <exception cref="ArgumentException">Options out of range, levels of one name or with a parameter in common, or a
+        /// method that the levels cannot serve; the message has the reason.</exception>
         public static BilevelProblem Create(
             IEnumerable<Level> levels, HypergradientMethod method, BilevelOptions? options = null)
         {
             ArgumentNullException.ThrowIfNull(method);
             return F.Problem.create(options ?? BilevelOptions.Default, method, Interop.List(levels, nameof(levels)));
+        }
+
+        /// <summary>Tiers of levels: those of one tier step together and do not see each other, such as tasks under one
+        /// parent; each sees those of the tiers below and is steered by those above, as far as its loss depends on
+        /// them.</summary>
+        /// <param name="tiers">From the lowest up.</param>
+        /// <param name="method">How the hypergradients are found, where a level has no method of its own.</param>
+        /// <param name="options">How the problem is run; null: <see cref="BilevelOptions.Default"/>.</param>
+        /// <returns>The problem; it owns nothing.</returns>
+        /// <exception cref="ArgumentException">As <c>Create</c>; settings that differ within a tier.</exception>
+        public static BilevelProblem OfTiers(
+            IEnumerable<IEnumerable<Level>> tiers, HypergradientMethod method, BilevelOptions? options = null)
+        {
+            ArgumentNullException.ThrowIfNull(tiers);
+            ArgumentNullException.ThrowIfNull(method);
+            var lists = tiers.Select(tier => Interop.List(tier, nameof(tiers))).ToArray();
+            return F.Problem.ofTiers(options ?? BilevelOptions.Default, method, ListModule.OfArray(lists));
         }
     }
 
@@ -67,7 +85,8 @@ public static class BilevelProblemExtensions
         /// <summary>The levels' initial parameters and rule states.</summary>
         /// <param name="seed">Fixes batches and masks.</param>
         /// <returns>The state; the caller disposes it.</returns>
-        /// <exception cref="ArgumentException">A parameter that influences no loss, by name.</exception>
+        /// <exception cref="InvalidOperationException">A module whose parameters were replaced, cast, frozen or unfrozen
+        /// since its level was made.</exception>
         public RunState Start(long seed = 0) => F.Bilevel.start(seed, NotNull(problem));
 
         /// <summary>Base steps up to the next meta step, and that one, as a pure function of the state.</summary>
@@ -90,8 +109,6 @@ public static class BilevelProblemExtensions
         public (RunState Solved, Report Report) Solve(RunState state, double tolerance = 1e-6, int maxSteps = 1000)
         {
             ArgumentNullException.ThrowIfNull(state);
-            ArgumentOutOfRangeException.ThrowIfNegative(tolerance);
-            ArgumentOutOfRangeException.ThrowIfLessThan(maxSteps, 1);
             return F.Bilevel.solve(NotNull(problem), tolerance, maxSteps, state).ToValueTuple();
         }
 

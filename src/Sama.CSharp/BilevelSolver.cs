@@ -13,13 +13,14 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     private readonly Lock sync = new();
     private F.BilevelRun run;
     private bool stepping;
+    private Thread? stepper;
     private bool disposed;
 
     /// <summary>Starts a run.</summary>
-    /// <param name="problem">What is solved; of two levels.</param>
+    /// <param name="problem">What is solved.</param>
     /// <param name="options">Seed, validation, callbacks, log; null for the defaults.</param>
-    /// <exception cref="ArgumentException">A parameter that influences no loss, by name; an initial state of another
-    /// problem; validation options out of range.</exception>
+    /// <exception cref="ArgumentException">An initial state of another problem, or inside a window that it does not hold;
+    /// validation options out of range.</exception>
     public BilevelSolver(BilevelProblem problem, BilevelSolverOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(problem);
@@ -43,6 +44,12 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     /// <summary>The live meta parameters; borrowed, they change with the next step.</summary>
     public Params Lambda => Run.Lambda;
 
+    /// <summary>The live parameters of a level; borrowed, they change with the next step.</summary>
+    /// <param name="level">The level's name.</param>
+    /// <returns>Its parameters.</returns>
+    /// <exception cref="ArgumentException">There is no level of that name.</exception>
+    public Params Parameters(string level) => Run.Parameters(level);
+
     /// <summary>The best validation score so far; null before the first.</summary>
     public double? BestScore => patience?.Best;
 
@@ -56,7 +63,8 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     }
 
     /// <summary>One base step, the meta step if one is due, and the score if one is due.</summary>
-    /// <returns>What was done. If it throws, the state is the one before the step.</returns>
+    /// <returns>What was done. If the step itself throws, the state is the one before it; if the score or a callback does,
+    /// the step was taken.</returns>
     /// <exception cref="NonFiniteException">A loss, gradient or update that is not finite.</exception>
     /// <exception cref="InvalidOperationException">A step is in progress on another thread.</exception>
     /// <exception cref="ObjectDisposedException">The solver is disposed.</exception>
@@ -103,7 +111,35 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     /// <summary>A copy of the state, with which another run can start.</summary>
     /// <returns>The state; the caller disposes it.</returns>
     /// <exception cref="InvalidOperationException">A step is in progress on another thread.</exception>
-    public RunState Snapshot() => Exclusively(() => run.Snapshot());
+    public RunState Snapshot()
+    {
+        // a score may keep the state that it judges: its thread stands between two steps
+        lock (sync)
+            if (stepper == Thread.CurrentThread) return run.Snapshot();
+
+        return Exclusively(() => run.Snapshot());
+    }
+
+    /// <summary>A copy of the state that had the best score so far, under <see cref="Validation.KeepBest"/> or
+    /// <see cref="Validation.RestoreBest"/>.</summary>
+    /// <returns>The state, which the caller disposes; null before the first score.</returns>
+    public RunState? BestState() => patience?.State is { } best ? F.RunState.copy(best) : null;
+
+    /// <summary>Goes back to the state of the best score, whether or not patience has ended.</summary>
+    /// <returns>False if there is none yet.</returns>
+    /// <exception cref="InvalidOperationException">Neither <see cref="Validation.KeepBest"/> nor
+    /// <see cref="Validation.RestoreBest"/> is set.</exception>
+    public bool RestoreBest()
+    {
+        if (patience is not { Keeps: true })
+            throw new InvalidOperationException("no state is kept: set Validation.KeepBest or Validation.RestoreBest");
+        return Exclusively(() =>
+        {
+            if (patience.State is not { } best) return false;
+            Restart(best);
+            return true;
+        });
+    }
 
     /// <summary>Frees the run's vectors, at the end of the step in progress if there is one. Modules keep theirs.</summary>
     public void Dispose()
@@ -181,6 +217,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
             Step = report.Step,
             BaseLoss = report.BaseLoss,
             Meta = report.Meta,
+            Metas = report.Metas,
             Skipped = report.Skipped,
         };
         return patience is { } watch && report.Step % watch.Options.Every == 0 ? Validate(watch, step) : step;
@@ -189,23 +226,33 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     private BilevelStep Validate(Patience watch, BilevelStep step)
     {
         double score;
-        using (torch.NewDisposeScope())
-        using (torch.no_grad())
-            score = watch.Options.Score(run.Theta, run.Lambda);
+        lock (sync) stepper = Thread.CurrentThread;
+        try
+        {
+            using (torch.NewDisposeScope())
+            using (torch.no_grad())
+                score = watch.Options.Score(run.Theta, run.Lambda);
+        }
+        finally
+        {
+            lock (sync) stepper = null;
+        }
 
         var improved = watch.Improves(score, step.Step);
-        if (improved && watch.Options.RestoreBest) watch.Keep(run.Snapshot());
+        if (improved && watch.Keeps) watch.Keep(run.Snapshot());
         if (watch.Exhausted)
         {
             if (options.Logger is { } logger) SolverLog.Stopped(logger, step.Step, watch.Best ?? score, watch.BestStep);
-            if (watch.State is { } best)
-            {
-                ((IDisposable)run).Dispose();
-                run = new F.BilevelRun(Problem, best);
-            }
+            if (watch.Options.RestoreBest && watch.State is { } best) Restart(best);
         }
 
         return step with { Score = score, Improved = improved, Stop = watch.Exhausted };
+    }
+
+    private void Restart(RunState state)
+    {
+        ((IDisposable)run).Dispose();
+        run = new F.BilevelRun(Problem, state);
     }
 
     private void Free()

@@ -32,7 +32,7 @@ public sealed record BilevelSolverOptions
 /// <summary>A score taken between steps without gradients, and early stopping by it.</summary>
 public sealed record Validation
 {
-    /// <summary>The score at (θ, λ), which are borrowed. A module's parameters are θ (or λ) already: set it to
+    /// <summary>The score at (θ, λ) of the lowest and the highest level, which are borrowed. A module's parameters are θ (or λ) already: set it to
     /// <c>eval()</c> and back here if it has dropout or batch statistics.</summary>
     public required Func<Params, Params, double> Score { get; init; }
 
@@ -48,7 +48,10 @@ public sealed record Validation
     /// <summary>Scores in a row without improvement after which a run ends, at least 1. Default null: never.</summary>
     public int? Patience { get; init; }
 
-    /// <summary>Goes back to the state of the best score when patience ends; costs one more copy of the state. Default
-    /// false.</summary>
+    /// <summary>Keeps a copy of the state of the best score, for <see cref="BilevelSolver.BestState"/> and
+    /// <see cref="BilevelSolver.RestoreBest"/>. Default false.</summary>
+    public bool KeepBest { get; init; }
+
+    /// <summary>Goes back to the state of the best score when patience ends; keeps a copy of it. Default false.</summary>
     public bool RestoreBest { get; init; }
 }

@@ -9,8 +9,11 @@ public sealed record BilevelStep
     /// <summary>The base loss at the parameters before the step; NaN if the step was skipped before it was finite.</summary>
     public required double BaseLoss { get; init; }
 
-    /// <summary>The meta step that followed; null if none was due.</summary>
+    /// <summary>The meta step that followed, of the highest level that took one; null if none was due.</summary>
     public MetaReport? Meta { get; init; }
+
+    /// <summary>The steps of all levels above the lowest that were due, from the lowest up.</summary>
+    public IReadOnlyList<MetaReport> Metas { get; init; } = [];
 
     /// <summary>Why the step was left out, under <see cref="NonFinitePolicy.Skip"/>; null if it was taken.</summary>
     public string? Skipped { get; init; }

@@ -1,27 +1,5 @@
 namespace Sama;
 
-/// <summary>A hypergradient at a point: flat vectors, which the owner of this object disposes with it.</summary>
-public sealed class HypergradientResult : IDisposable
-{
-    internal HypergradientResult(Tuple<Tensor, Tensor, Report> parts) => (Total, Direct, Report) = parts;
-
-    /// <summary>h = ∂L_meta/∂λ + (dθ*/dλ)ᵀ ∂L_meta/∂θ.</summary>
-    public Tensor Total { get; }
-
-    /// <summary>∂L_meta/∂λ, the first term of h.</summary>
-    public Tensor Direct { get; }
-
-    /// <summary>What the method did.</summary>
-    public Report Report { get; }
-
-    /// <summary>Frees both vectors.</summary>
-    public void Dispose()
-    {
-        Total.Dispose();
-        Direct.Dispose();
-    }
-}
-
 /// <summary>Hypergradients for a loop of one's own, and what can be asked about them. Nothing here changes a state.</summary>
 public static class Hypergradient
 {
@@ -37,7 +15,7 @@ public static class Hypergradient
     {
         ArgumentNullException.ThrowIfNull(problem);
         ArgumentNullException.ThrowIfNull(state);
-        return new(method is null ? F.Hypergradient.compute(problem, state) : F.Hypergradient.at(problem, state, method));
+        return method is null ? F.Hypergradient.compute(problem, state) : F.Hypergradient.at(problem, state, method);
     }
 
     /// <summary>Methods at one point, each held against a reference.</summary>
@@ -70,8 +48,6 @@ public static class Hypergradient
     {
         ArgumentNullException.ThrowIfNull(problem);
         ArgumentNullException.ThrowIfNull(state);
-        ArgumentOutOfRangeException.ThrowIfNegative(tolerance);
-        ArgumentOutOfRangeException.ThrowIfLessThan(maxSteps, 1);
         return F.Hypergradient.check(problem, tolerance, maxSteps, directions, state);
     }
 
@@ -91,5 +67,18 @@ public static class Hypergradient
         ArgumentNullException.ThrowIfNull(norms);
         return [.. F.Hypergradient.epsilonSweep(
             problem, state, Interop.Values(alphas), Interop.Values(norms.DefaultIfEmpty(PerturbationNorm.Active)))];
+    }
+
+    /// <summary>Parameters that none of so many draws connects to a loss: a warning, since parameters that some batches
+    /// alone use are ordinary.</summary>
+    /// <param name="problem">The problem.</param>
+    /// <param name="state">The point.</param>
+    /// <param name="draws">Draws of each level, at least 1.</param>
+    /// <returns>Names as "level/parameter".</returns>
+    public static IReadOnlyList<string> Unreached(BilevelProblem problem, RunState state, int draws = 4)
+    {
+        ArgumentNullException.ThrowIfNull(problem);
+        ArgumentNullException.ThrowIfNull(state);
+        return [.. F.Hypergradient.unreached(problem, state, draws)];
     }
 }

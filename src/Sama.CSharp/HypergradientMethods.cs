@@ -1,7 +1,7 @@
 namespace Sama;
 
 /// <summary>Hypergradient methods, by the field's names.</summary>
-/// <remarks>Methods that take second derivatives (all but SAMA's three, F2SA and T1–T2 by difference) refuse modules: give
+/// <remarks>Methods that take second derivatives (all but SAMA's three and F2SA) refuse modules: give
 /// the model as a function of <see cref="Params"/>. Options out of range raise an
 /// <see cref="ArgumentException"/> that names them.</remarks>
 public static class HypergradientMethodExtensions
@@ -25,7 +25,7 @@ public static class HypergradientMethodExtensions
             bool oneSided = false,
             int microBatches = 0,
             double nudge = 0) =>
-            F.Hypergradient.samaWith(new(alpha, norm, centre, oneSided, microBatches, nudge));
+            F.Hypergradient.samaWith(new(alpha: alpha, norm: norm, centre: centre, oneSided: oneSided, microBatches: microBatches, nudge: nudge));
 
         /// <summary>SAMA without adaptation: v is the meta gradient itself.</summary>
         /// <param name="alpha">α of ε = α/‖v‖; null: 1e-3, in float64 1e-5.</param>
@@ -43,7 +43,7 @@ public static class HypergradientMethodExtensions
             bool oneSided = false,
             int microBatches = 0,
             double nudge = 0) =>
-            F.Hypergradient.samaNaWith(new(alpha, norm, centre, oneSided, microBatches, nudge));
+            F.Hypergradient.samaNaWith(new(alpha: alpha, norm: norm, centre: centre, oneSided: oneSided, microBatches: microBatches, nudge: nudge));
 
         /// <summary>SAMA's difference along v divided by a diagonal of the empirical Fisher matrix.</summary>
         /// <param name="damping">ρ, added to the diagonal, relative to its mean.</param>
@@ -61,81 +61,68 @@ public static class HypergradientMethodExtensions
             Centre centre = Centre.PreUpdate,
             bool oneSided = false,
             int microBatches = 0) =>
-            F.Hypergradient.samaFisherWith(new(damping, new(alpha, norm, centre, oneSided, microBatches, 0)));
+            F.Hypergradient.samaFisherWith(new(damping: damping, difference: new(alpha: alpha, norm: norm, centre: centre, oneSided: oneSided, microBatches: microBatches, nudge: 0)));
 
         /// <summary>The implicit function theorem, solved densely in float64.</summary>
-        /// <param name="centre">Where the base loss is linearised.</param>
         /// <param name="maxSize">Refused above so many base parameters.</param>
         /// <param name="followStops">Differentiate through stop-features too, as the fixed point does.</param>
         /// <returns>The method.</returns>
         public static HypergradientMethod Exact(
-            Centre centre = Centre.PreUpdate, long maxSize = 4096, bool followStops = true) =>
-            F.Hypergradient.exactWith(new(centre, maxSize, followStops));
+            long maxSize = 4096, bool followStops = true) =>
+            F.Hypergradient.exactWith(new(maxSize: maxSize, followStops: followStops));
 
-        /// <summary>T1–T2 (Luketina et al., ICML 2016): −(∂g/∂λ)ᵀ (∂u/∂g)ᵀ v, at θₜ₋₁ the one-step-unrolled response and
+        /// <summary>T1–T2 (Luketina et al., ICML 2016): −(∂g/∂λ)ᵀ (∂u/∂g)ᵀ v at θₜ₋₁, the one-step-unrolled response and
         /// SAMA's limit as ε → 0.</summary>
-        /// <param name="centre">Where the derivative is taken.</param>
-        /// <param name="finiteDifference">By SAMA's central difference instead of a second derivative.</param>
-        /// <param name="alpha">α of the difference; null: SAMA's default.</param>
         /// <returns>The method.</returns>
-        public static HypergradientMethod T1T2(
-            Centre centre = Centre.PreUpdate, bool finiteDifference = false, double? alpha = null) =>
-            F.Hypergradient.t1t2With(new(centre, finiteDifference, alpha));
+        public static HypergradientMethod T1T2() => F.Hypergradient.t1t2;
 
         /// <summary>The Neumann series η Σ (I − η ∂u/∂θ)ʲ for the inverse.</summary>
         /// <param name="terms">Terms of the series.</param>
         /// <param name="step">η; the series converges if all eigenvalues of I − η ∂u/∂θ are below 1 in size.</param>
         /// <param name="measureResidual">One product more, for the residual in the report.</param>
         /// <param name="tolerance">Relative residual that counts as converged.</param>
-        /// <param name="centre">Where the base loss is linearised.</param>
         /// <returns>The method.</returns>
         public static HypergradientMethod Neumann(
             int terms = 5,
             double step = 1,
             bool measureResidual = true,
-            double tolerance = 1e-6,
-            Centre centre = Centre.PreUpdate) =>
-            F.Hypergradient.neumannWith(new(terms, step, measureResidual, tolerance, centre));
+            double tolerance = 1e-6) =>
+            F.Hypergradient.neumannWith(new(terms: terms, step: step, measureResidual: measureResidual, tolerance: tolerance));
 
         /// <summary>Conjugate gradients on the adjoint system; MINRES or normal equations where the rule asks for it.</summary>
         /// <param name="iterations">Iterations at most.</param>
         /// <param name="tolerance">Stops at this relative residual.</param>
         /// <param name="damping">ρ, added to the diagonal.</param>
-        /// <param name="centre">Where the base loss is linearised.</param>
         /// <returns>The method.</returns>
         public static HypergradientMethod ConjugateGradient(
-            int iterations = 20, double tolerance = 1e-6, double damping = 0, Centre centre = Centre.PreUpdate) =>
-            F.Hypergradient.conjugateGradientWith(new(iterations, tolerance, damping, centre));
+            int iterations = 20, double tolerance = 1e-6, double damping = 0) =>
+            F.Hypergradient.conjugateGradientWith(new(iterations: iterations, tolerance: tolerance, damping: damping));
 
         /// <summary>The fixed-point iteration q ← q − η((∂u/∂θ)ᵀ q − v).</summary>
         /// <param name="iterations">Iterations at most.</param>
         /// <param name="step">η.</param>
         /// <param name="tolerance">Stops at this relative residual.</param>
         /// <param name="start">q₀, flat, borrowed for as long as the method is used; null: 0.</param>
-        /// <param name="centre">Where the base loss is linearised.</param>
         /// <returns>The method.</returns>
         public static HypergradientMethod FixedPoint(
             int iterations = 100,
             double step = 1,
             double tolerance = 1e-6,
-            Tensor? start = null,
-            Centre centre = Centre.PreUpdate) =>
-            F.Hypergradient.fixedPointWith(new(iterations, step, tolerance, start, centre));
+            Tensor? start = null) =>
+            F.Hypergradient.fixedPointWith(new(iterations: iterations, step: step, tolerance: tolerance, start: start));
 
         /// <summary>The inverse of a low-rank approximation from columns of the Hessian.</summary>
         /// <param name="rank">Columns that are computed, drawn by the seed.</param>
         /// <param name="rho">ρ, which stands for the Hessian outside their span.</param>
         /// <param name="columns">The columns themselves; null: drawn.</param>
         /// <param name="seed">Draws the columns.</param>
-        /// <param name="centre">Where the base loss is linearised.</param>
         /// <returns>The method.</returns>
         public static HypergradientMethod Nystrom(
             int rank = 10,
             double rho = 0.01,
             IEnumerable<long>? columns = null,
-            long seed = 0,
-            Centre centre = Centre.PreUpdate) =>
-            F.Hypergradient.nystromWith(new(rank, columns?.ToArray(), rho, seed, centre));
+            long seed = 0) =>
+            F.Hypergradient.nystromWith(new(rank: rank, columns: columns?.ToArray(), rho: rho, seed: seed));
 
         /// <summary>Reverse mode through the base steps since the last meta step.</summary>
         /// <param name="steps">Base steps from the first to θₜ; 0: the whole window.</param>
@@ -145,7 +132,7 @@ public static class HypergradientMethodExtensions
         /// <returns>The method.</returns>
         public static HypergradientMethod Unrolled(
             int steps = 0, int last = 0, bool recompute = false, bool followStops = true) =>
-            F.Hypergradient.unrolledWith(new(steps, last, recompute, followStops));
+            F.Hypergradient.unrolledWith(new(steps: steps, last: last, recompute: recompute, followStops: followStops));
 
         /// <summary>Reverse mode through the last base steps alone.</summary>
         /// <param name="last">How many, at least 1.</param>
@@ -157,15 +144,13 @@ public static class HypergradientMethodExtensions
         /// <param name="iterations">Gradient steps towards θ_σ.</param>
         /// <param name="step">η of these steps.</param>
         /// <param name="tolerance">Stops at this relative residual.</param>
-        /// <param name="centre">Where the derivative is taken.</param>
         /// <returns>The method.</returns>
         public static HypergradientMethod F2sa(
             double sigma = 100,
             int iterations = 100,
             double step = 0.1,
-            double tolerance = 1e-6,
-            Centre centre = Centre.PreUpdate) =>
-            F.Hypergradient.f2saWith(new(sigma, iterations, step, tolerance, centre));
+            double tolerance = 1e-6) =>
+            F.Hypergradient.f2saWith(new(sigma: sigma, iterations: iterations, step: step, tolerance: tolerance));
 
         /// <summary>A method of one's own.</summary>
         /// <param name="name">Names the method in reports and messages.</param>
@@ -212,7 +197,9 @@ public static class HypergradientMethodExtensions
             string method, int passes = 0, int products = 0, double? residual = null, bool? converged = null)
         {
             ArgumentException.ThrowIfNullOrEmpty(method);
-            return new Report(method, null, null, null, residual, null, converged, passes, products, 0);
+            return new Report(
+                method: method, norm: null, activeNorm: null, epsilon: null, residual: residual, conditionNumber: null,
+                converged: converged, passes: passes, products: products, zeros: 0, capped: 0, note: null);
         }
     }
 }

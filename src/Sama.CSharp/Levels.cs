@@ -95,6 +95,64 @@ public static class LevelExtensions
         }
     }
 
+    extension(Level level)
+    {
+        /// <summary>The level, taking one step every so many steps of the levels below it.</summary>
+        /// <param name="steps">At least 1.</param>
+        /// <returns>The level.</returns>
+        public Level Every(int steps) => F.Level.every(steps, NotNull(level));
+
+        /// <summary>The level, starting with the first window behind so many base steps.</summary>
+        /// <param name="baseSteps">At least 0.</param>
+        /// <returns>The level.</returns>
+        public Level WarmUp(long baseSteps) => F.Level.warmUp(baseSteps, NotNull(level));
+
+        /// <summary>The level, taking only so many steps of each window, the last ones: tasks of unequal length.</summary>
+        /// <param name="count">At least 1.</param>
+        /// <returns>The level.</returns>
+        public Level Steps(int count) => F.Level.steps(count, NotNull(level));
+
+        /// <summary>The level, whose response to those above it is found by that method instead of the problem's.</summary>
+        /// <param name="method">The method.</param>
+        /// <returns>The level.</returns>
+        public Level WithMethod(HypergradientMethod method)
+        {
+            ArgumentNullException.ThrowIfNull(method);
+            return F.Level.withMethod(method, NotNull(level));
+        }
+
+        /// <summary>The level, responding to those above it in that way, if it has levels below it.</summary>
+        /// <param name="response">In total, or with the levels below held.</param>
+        /// <returns>The level.</returns>
+        public Level Responding(MiddleResponse response) => F.Level.responding(response, NotNull(level));
+
+        /// <summary>The level, which every window starts anew where <paramref name="start"/> says, with a fresh rule state;
+        /// <c>unrolled</c> differentiates through it (MAML).</summary>
+        /// <param name="start">A flat vector of the level's length, from the levels above it.</param>
+        /// <returns>The level.</returns>
+        public Level ResetTo(Func<Levels, Tensor> start)
+        {
+            ArgumentNullException.ThrowIfNull(start);
+            return F.Level.resetTo(Interop.Function(start), NotNull(level));
+        }
+
+        /// <summary>The level, with modules that its loss calls beside those of the levels: their buffers are part of a run's
+        /// state. Modules that the loss captured are found without it.</summary>
+        /// <param name="modules">Such as a frozen encoder in training mode.</param>
+        /// <returns>The level.</returns>
+        public Level Observing(params IEnumerable<nn.Module> modules)
+        {
+            ArgumentNullException.ThrowIfNull(level);
+            return F.Level.observing(Interop.List(modules, nameof(modules)), level);
+        }
+    }
+
+    private static Level NotNull(Level level)
+    {
+        ArgumentNullException.ThrowIfNull(level);
+        return level;
+    }
+
     private static void Check(string name, UpdateRule rule, object data, object loss)
     {
         ArgumentException.ThrowIfNullOrEmpty(name);

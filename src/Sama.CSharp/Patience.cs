@@ -23,6 +23,8 @@ internal sealed class Patience : IDisposable
 
     public RunState? State { get; private set; }
 
+    public bool Keeps => Options.KeepBest || Options.RestoreBest;
+
     public bool Exhausted => since >= Options.Patience;
 
     /// <summary>Takes a score in; NaN never improves.</summary>
@@ -45,5 +47,5 @@ internal sealed class Patience : IDisposable
         State = state;
     }
 
-    public void Dispose() => ((IDisposable?)State)?.Dispose();
+    public void Dispose() => State?.Dispose();
 }

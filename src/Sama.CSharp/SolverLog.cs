@@ -16,8 +16,8 @@ internal static partial class SolverLog
     [LoggerMessage(4, LogLevel.Information, "step {Step}: stopped, no better score than {Best} of step {BestStep}")]
     public static partial void Stopped(ILogger logger, long step, double best, long bestStep);
 
-    [LoggerMessage(5, LogLevel.Warning, "step {Step}: {Method} did not converge, residual {Residual}")]
-    public static partial void NotConverged(ILogger logger, long step, string method, double? residual);
+    [LoggerMessage(5, LogLevel.Warning, "step {Step}, level {Level}: {Warning}")]
+    public static partial void Warned(ILogger logger, long step, string level, string warning);
 
     [LoggerMessage(6, LogLevel.Error, "step {Step} failed; the state is the one before it")]
     public static partial void Failed(ILogger logger, long step, Exception error);
@@ -35,8 +35,8 @@ internal static partial class SolverLog
         else if (step.Meta is { } meta)
         {
             MetaStep(logger, step.Step, step.BaseLoss, meta.MetaLoss, meta.HypergradientNorm);
-            if (meta.Response.Converged is false)
-                NotConverged(logger, step.Step, meta.Response.Method, meta.Response.Residual);
+            foreach (var one in step.Metas)
+                foreach (var warning in one.Warnings) Warned(logger, step.Step, one.Level, warning);
         }
         else
         {

@@ -21,7 +21,7 @@ public static class UpdateRuleExtensions
             bool nesterov = false,
             double weightDecay = 0,
             bool maximize = false) =>
-            F.SgdRule.sgdWith(new(learningRate, momentum, dampening, nesterov, weightDecay, maximize));
+            F.SgdRule.sgdWith(new(learningRate: learningRate, momentum: momentum, dampening: dampening, nesterov: nesterov, weightDecay: weightDecay, maximize: maximize));
 
         /// <summary>Adam (Kingma and Ba, 2015): m and s the averages of g and g², u = lr·m/(c₁(√(s/c₂) + ε)).</summary>
         /// <param name="learningRate">lr, at least 0.</param>
@@ -44,7 +44,7 @@ public static class UpdateRuleExtensions
             bool correctBeforeMaximum = false,
             bool maximize = false) =>
             F.AdamRule.adamWith(
-                new(learningRate, beta1, beta2, epsilon, weightDecay, false, amsGrad, correctBeforeMaximum, maximize));
+                new(learningRate: learningRate, beta1: beta1, beta2: beta2, epsilon: epsilon, weightDecay: weightDecay, decoupledDecay: false, amsGrad: amsGrad, correctBeforeMaximum: correctBeforeMaximum, maximize: maximize));
 
         /// <summary>AdamW (Loshchilov and Hutter, 2019): Adam with the decay lr·weightDecay·θ beside the gradient.</summary>
         /// <param name="learningRate">lr, at least 0.</param>
@@ -67,7 +67,7 @@ public static class UpdateRuleExtensions
             bool correctBeforeMaximum = false,
             bool maximize = false) =>
             F.AdamRule.adamWith(
-                new(learningRate, beta1, beta2, epsilon, weightDecay, true, amsGrad, correctBeforeMaximum, maximize));
+                new(learningRate: learningRate, beta1: beta1, beta2: beta2, epsilon: epsilon, weightDecay: weightDecay, decoupledDecay: true, amsGrad: amsGrad, correctBeforeMaximum: correctBeforeMaximum, maximize: maximize));
 
         /// <summary>Adamax (Kingma and Ba, 2015): n ← max(β₂n, |g| + ε), u = lr·m/(c₁n).</summary>
         /// <param name="learningRate">lr, at least 0.</param>
@@ -85,7 +85,7 @@ public static class UpdateRuleExtensions
             double epsilon = 1e-8,
             double weightDecay = 0,
             bool maximize = false) =>
-            F.AdamVariants.adamaxWith(new(learningRate, beta1, beta2, epsilon, weightDecay, maximize));
+            F.AdamVariants.adamaxWith(new(learningRate: learningRate, beta1: beta1, beta2: beta2, epsilon: epsilon, weightDecay: weightDecay, maximize: maximize));
 
         /// <summary>NAdam (Dozat, 2016): Adam with Nesterov's momentum.</summary>
         /// <param name="learningRate">lr, at least 0.</param>
@@ -108,7 +108,7 @@ public static class UpdateRuleExtensions
             double momentumDecay = 4e-3,
             bool maximize = false) =>
             F.AdamVariants.nadamWith(
-                new(learningRate, beta1, beta2, epsilon, weightDecay, decoupledDecay, momentumDecay, maximize));
+                new(learningRate: learningRate, beta1: beta1, beta2: beta2, epsilon: epsilon, weightDecay: weightDecay, decoupledDecay: decoupledDecay, momentumDecay: momentumDecay, maximize: maximize));
 
         /// <summary>RAdam (Liu et al., 2020): Adam with its early steps rectified.</summary>
         /// <param name="learningRate">lr, at least 0.</param>
@@ -131,7 +131,7 @@ public static class UpdateRuleExtensions
             bool epsilonAfterCorrection = false,
             bool maximize = false) =>
             F.AdamVariants.radamWith(
-                new(learningRate, beta1, beta2, epsilon, weightDecay, decoupledDecay, epsilonAfterCorrection, maximize));
+                new(learningRate: learningRate, beta1: beta1, beta2: beta2, epsilon: epsilon, weightDecay: weightDecay, decoupledDecay: decoupledDecay, epsilonAfterCorrection: epsilonAfterCorrection, maximize: maximize));
 
         /// <summary>RMSprop: s ← αs + (1−α)g², b ← μb + g/(√s + ε), u = lr·b.</summary>
         /// <param name="learningRate">lr, at least 0.</param>
@@ -154,7 +154,7 @@ public static class UpdateRuleExtensions
             double weightDecay = 0,
             bool maximize = false) =>
             F.RmsPropRule.rmspropWith(
-                new(learningRate, alpha, epsilon, momentum, centered, epsilonInsideRoot, weightDecay, maximize));
+                new(learningRate: learningRate, alpha: alpha, epsilon: epsilon, momentum: momentum, centered: centered, epsilonInsideRoot: epsilonInsideRoot, weightDecay: weightDecay, maximize: maximize));
 
         /// <summary>Adagrad (Duchi et al., 2011): s ← s + g², u = lrₜ·g/(√s + ε).</summary>
         /// <param name="learningRate">lr, at least 0.</param>
@@ -175,7 +175,7 @@ public static class UpdateRuleExtensions
             double weightDecay = 0,
             bool maximize = false) =>
             F.AdagradRule.adagradWith(
-                new(learningRate, learningRateDecay, initialAccumulator, epsilon, epsilonInsideRoot, weightDecay, maximize));
+                new(learningRate: learningRate, learningRateDecay: learningRateDecay, initialAccumulator: initialAccumulator, epsilon: epsilon, epsilonInsideRoot: epsilonInsideRoot, weightDecay: weightDecay, maximize: maximize));
 
         /// <summary>Adadelta (Zeiler, 2012).</summary>
         /// <param name="learningRate">lr, at least 0.</param>
@@ -191,7 +191,7 @@ public static class UpdateRuleExtensions
             double epsilon = 1e-6,
             double weightDecay = 0,
             bool maximize = false) =>
-            F.AdagradRule.adadeltaWith(new(learningRate, rho, epsilon, weightDecay, maximize));
+            F.AdagradRule.adadeltaWith(new(learningRate: learningRate, rho: rho, epsilon: epsilon, weightDecay: weightDecay, maximize: maximize));
 
         /// <summary>Lion (Chen et al., 2023): u = lr(sign(β₁m + (1−β₁)g) + weightDecay·θ). Without a surrogate, methods that need an adaptation refuse it.</summary>
         /// <param name="learningRate">lr, at least 0.</param>
@@ -209,7 +209,7 @@ public static class UpdateRuleExtensions
             double weightDecay = 1e-3,
             SignSurrogate surrogate = SignSurrogate.None,
             double temperature = 1e-3) =>
-            F.LionRule.lionWith(new(learningRate, beta1, beta2, weightDecay, surrogate, temperature));
+            F.LionRule.lionWith(new(learningRate: learningRate, beta1: beta1, beta2: beta2, weightDecay: weightDecay, surrogate: surrogate, temperature: temperature));
 
         /// <summary>Averaged SGD (Polyak and Juditsky, 1992).</summary>
         /// <param name="learningRate">lr, at least 0.</param>
@@ -227,7 +227,7 @@ public static class UpdateRuleExtensions
             double t0 = 1e6,
             double weightDecay = 0,
             bool maximize = false) =>
-            F.AsgdRule.asgdWith(new(learningRate, lambd, alpha, t0, weightDecay, maximize));
+            F.AsgdRule.asgdWith(new(learningRate: learningRate, lambd: lambd, alpha: alpha, t0: t0, weightDecay: weightDecay, maximize: maximize));
 
         /// <summary>Adafactor (Shazeer and Stern, 2018): second moments of matrices by their row and column means.</summary>
         /// <param name="learningRate">lr, at least 0.</param>
@@ -248,7 +248,7 @@ public static class UpdateRuleExtensions
             double weightDecay = 0,
             bool maximize = false) =>
             F.AdafactorRule.adafactorWith(
-                new(learningRate, beta2Decay, epsilon1, epsilon2, clippingThreshold, weightDecay, maximize));
+                new(learningRate: learningRate, beta2Decay: beta2Decay, epsilon1: epsilon1, epsilon2: epsilon2, clippingThreshold: clippingThreshold, weightDecay: weightDecay, maximize: maximize));
 
         /// <summary>LAMB (You et al., 2020): Adam's direction, by parameter scaled by ‖θ‖/‖direction‖.</summary>
         /// <param name="learningRate">lr, at least 0.</param>
@@ -264,7 +264,7 @@ public static class UpdateRuleExtensions
             double beta2 = 0.999,
             double epsilon = 1e-6,
             double weightDecay = 0) =>
-            F.LambRule.lambWith(new(learningRate, beta1, beta2, epsilon, weightDecay));
+            F.LambRule.lambWith(new(learningRate: learningRate, beta1: beta1, beta2: beta2, epsilon: epsilon, weightDecay: weightDecay));
 
         /// <summary>g·min(1, limit/(‖g‖ + slack)): stands before other rules in a chain.</summary>
         /// <param name="limit">Largest norm, positive.</param>

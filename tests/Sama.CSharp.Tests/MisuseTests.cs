@@ -59,7 +59,7 @@ internal static class MisuseTests
         Argument("no parameter", "shapes", () => Base(parameters: []), "at least one"),
         Argument("a parameter without a name", "shapes", () => Base(parameters: [("", Vector())]), "empty"),
         Argument("a level without a name", "name", () => Base(name: "")),
-        Argument("a module without trainable parameters", "shapes", () => Level.OfModule("relu", nn.ReLU(), Sgd, _ => 0, (_, _) => Vector())),
+        Argument("a module without trainable parameters", "m", () => Level.OfModule("relu", nn.ReLU(), Sgd, _ => 0, (_, _) => Vector()), "'relu'"),
         Case("a parameter disposed before the run", () =>
         {
             var w = Vector();
@@ -72,8 +72,20 @@ internal static class MisuseTests
         Argument("no base step per meta step", "options", () => BilevelProblem.Create(Base(), Meta(), Sama, unroll: 0), "Unroll (0)"),
         Argument("a negative warm-up", "options", () => BilevelProblem.Create(Base(), Meta(), Sama, warmUp: -1), "WarmUp (-1)"),
         Argument("no micro-batch", "options", () => BilevelProblem.Create(Base(), Meta(), Sama, accumulate: 0), "Accumulate (0)"),
-        Argument("a base parameter that no loss sees", "problem", () => Run(Base(parameters: [("w", Vector()), ("idle", Vector())])), "'idle'", "'base'"),
-        Argument("a meta parameter that no loss sees", "problem", () => Run(Base(loss: (_, theta, _, _) => theta["w"].sum())), "'x'", "'meta'"),
+        Case("a base parameter that no loss sees is named by a warning", () =>
+        {
+            var problem = BilevelProblem.Create(Base(parameters: [("w", Vector()), ("idle", Vector())]), Meta(), Sama);
+            using var start = problem.Start();
+            Equal("base/idle", string.Join(' ', Hypergradient.Unreached(problem, start)), "unreached");
+            using var solver = new BilevelSolver(problem);
+            var step = solver.RunSteps(10)!;
+            That(step.Meta!.Warnings.Any(w => w.Contains("idle") && w.Contains("'base'")), string.Join('\n', step.Meta.Warnings));
+        }),
+        Case("a meta level that no loss sees is refused when it has not moved", () => Throws<InvalidOperationException>(() =>
+        {
+            using var solver = new BilevelSolver(BilevelProblem.Create(Base(loss: (_, theta, _, _) => theta["w"].sum()), Meta(), Sama));
+            solver.RunSteps(3);
+        }, "'meta'", "can never move")),
         Argument("a name that no level has", "name", () => Run(Level.Create("base", [("w", Vector())], Sgd, _ => 0, (_, levels, _) => levels["other"].Vector.sum())), "'other'", "base, meta"),
         Argument("a name that no parameter has", "name", () => Run(Base(loss: (_, theta, _, _) => theta["u"].sum())), "'u'", "w"),
 
@@ -122,7 +134,7 @@ internal static class MisuseTests
             using var state = BilevelProblem.Create(Base(parameters: [("w", Vector()), ("v", Vector())],
                 loss: (_, theta, lambda, _) => (theta["w"] * theta["v"] * lambda["x"]).sum()), Meta(), Sama).Start();
             _ = new BilevelSolver(Problems.Ridge(), new() { Initial = state });
-        }, "'ridge'", "8", "4"),
+        }, "'ridge'", "'base'"),
         Argument("a disposed state", "initial", () =>
         {
             var state = Problems.Ridge().Start();

@@ -24,6 +24,9 @@ let private on (device: torch.Device) (batch: unit -> 'batch) (first: 'batch -> 
 let private scale (device: torch.Device) =
     torch.full ([| 3L |], scalar 2.0, dtype = f64, device = device)
 
+let private steps problem =
+    Bilevel.step problem (Bilevel.start 1L problem) |> ignore
+
 let private refused (words: string list) action =
     Expect.throwsC action (function
         | :? ArgumentException as e ->
@@ -31,14 +34,8 @@ let private refused (words: string list) action =
                 Expect.stringContains e.Message word ""
         | e -> failtest $"{e}")
 
-/// The CPU driven as any other device: by operators, its values read together.
-let private asDevice (body: unit -> 'result) : 'result =
-    Host.direct <- false
-
-    try
-        body ()
-    finally
-        Host.direct <- true
+/// The CPU read as any other device: its values are brought over together.
+let private asDevice (problem: BilevelProblem) : BilevelProblem = { problem with ReadTogether = true }
 
 let tests =
     testList
@@ -104,11 +101,10 @@ let tests =
               use _ = torch.NewDisposeScope()
 
               refused [ "level 'base'"; "the batch ([3]) on meta" ] (fun () ->
-                  Bilevel.start 1L (on torch.CPU (fun () -> scale elsewhere) id) |> ignore)
+                  steps (on torch.CPU (fun () -> scale elsewhere) id))
 
               refused [ "the batch, item 2 ([3]) on meta" ] (fun () ->
-                  Bilevel.start 1L (on torch.CPU (fun () -> scale torch.CPU, scale elsewhere) snd)
-                  |> ignore)
+                  steps (on torch.CPU (fun () -> scale torch.CPU, scale elsewhere) snd))
 
           for name, rule in RuleTests.rules do
               testCase $"where values are read together the run still is the fold of the pure step: {name}"
@@ -117,7 +113,7 @@ let tests =
                   use start = Bilevel.start 3L problem
 
                   let ended () =
-                      use run = new BilevelRun(problem, start)
+                      use run = new BilevelRun(asDevice problem, start)
                       let reports = [ for _ in 1..6 -> run.Step() ]
                       let metas = reports |> List.map _.Meta |> List.filter (isNull >> not)
 
@@ -125,7 +121,7 @@ let tests =
                       [ for meta in metas -> meta.MetaLoss, meta.HypergradientNorm, meta.Response.Norm ],
                       run.Snapshot()
 
-                  let losses, metas, state = asDevice ended
+                  let losses, metas, state = ended ()
                   use state = state
                   let mutable folded = start
 
@@ -159,25 +155,24 @@ let tests =
                             square(theta["w"]).sum () |> poison "top" draw) ]
 
               for level in [ "low"; "top" ] do
-                  asDevice (fun () ->
-                      let problem = broken level 2L NonFinitePolicy.Stop
-                      use start = Bilevel.start 1L problem
-                      use run = new BilevelRun(problem, start)
-                      run.Step() |> ignore
-                      run.Step() |> ignore
-                      use before = run.Snapshot()
+                  let problem = asDevice (broken level 2L NonFinitePolicy.Stop)
+                  use start = Bilevel.start 1L problem
+                  use run = new BilevelRun(problem, start)
+                  run.Step() |> ignore
+                  run.Step() |> ignore
+                  use before = run.Snapshot()
 
-                      Expect.throwsC (fun () -> run.Step() |> ignore) (fun e ->
-                          Expect.equal e.Message $"step 2, level '{level}': the loss is not finite" "")
+                  Expect.throwsC (fun () -> run.Step() |> ignore) (fun e ->
+                      Expect.equal e.Message $"step 2, level '{level}': the loss is not finite" "")
 
-                      use after = run.Snapshot()
+                  use after = run.Snapshot()
 
-                      for old, now in Seq.zip before.Levels after.Levels do
-                          for a, b in
-                              Seq.zip (old.Vector :: List.ofSeq old.Rule.All) (now.Vector :: List.ofSeq now.Rule.All) do
-                              Expect.isTrue (a.Equals b) "as it was"
+                  for old, now in Seq.zip before.Levels after.Levels do
+                      for a, b in
+                          Seq.zip (old.Vector :: List.ofSeq old.Rule.All) (now.Vector :: List.ofSeq now.Rule.All) do
+                          Expect.isTrue (a.Equals b) "as it was"
 
-                      let problem = broken level 2L NonFinitePolicy.Skip
-                      use run = new BilevelRun(problem, start)
-                      let skipped = [ for _ in 1..4 -> run.Step().Skipped ]
-                      Expect.equal (skipped |> List.map isNull) [ true; true; false; true ] "the third") ]
+                  let problem = asDevice (broken level 2L NonFinitePolicy.Skip)
+                  use run = new BilevelRun(problem, start)
+                  let skipped = [ for _ in 1..4 -> run.Step().Skipped ]
+                  Expect.equal (skipped |> List.map isNull) [ true; true; false; true ] "the third" ]

@@ -12,13 +12,13 @@ let private normalised rule method =
     let x, y =
         normal 70L [| 12L; 5L |], (normal 71L [| 12L |]).gt(scalar 0.0).to_type torch.int64
 
-    let losses (pass: Pass) (p: Params) =
+    let losses (p: Params) =
         let hidden = torch.nn.functional.linear (x, p["W1"])
 
         let hidden =
-            torch.nn.functional.batch_norm (hidden, null, null, p["scale"], p["shift"], training = pass.Training)
+            torch.nn.functional.batch_norm (hidden, null, null, p["scale"], p["shift"], training = true)
 
-        let hidden = torch.nn.functional.dropout (torch.tanh hidden, 0.3, pass.Training)
+        let hidden = torch.nn.functional.dropout (torch.tanh hidden, 0.3, true)
 
         torch.nn.functional.cross_entropy (
             torch.nn.functional.linear (hidden, p["W2"]),
@@ -38,14 +38,14 @@ let private normalised rule method =
               rule
               ignore
               (fun pass theta lambda () ->
-                  let l = losses pass theta
+                  let l = losses theta
                   (torch.sigmoid (pass.Stop("losses", l) * lambda["a"] + lambda["b"]) * l).mean ())
           Level.create
               "weights"
               [ "a", torch.ones (1L, dtype = f64); "b", torch.zeros (1L, dtype = f64) ]
               (sgd 0.1)
               ignore
-              (fun pass theta _ () -> (losses pass theta).mean ()) ]
+              (fun _ theta _ () -> (losses theta).mean ()) ]
 
 let private small options =
     Sama.Benchmarks.Models.problem

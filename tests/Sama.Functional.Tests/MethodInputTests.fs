@@ -49,8 +49,6 @@ let private good (theta: Params) (lambda: Params) =
 let private mistakes: (string * string list * (Params -> Params -> Tensor)) list =
     [ "a loss that is not one number", [ "one number"; "3" ], (fun t l -> t["w"] * l["x"] + t["b"] * l["y"])
       "a loss without a gradient", [ "no parameter" ], (fun t l -> (good t l).detach ())
-      "a θ that the loss does not see", [ "'b'"; "'base'" ], (fun t l -> (square t["w"] * l["x"] * l["y"]).sum ())
-      "a λ that no loss sees", [ "'y'"; "'meta'" ], (fun t l -> (square t["w"] * square l["x"] + square t["b"]).sum ())
       "a parameter of another name", [ "'v'"; "w" ], (fun t l -> (t["v"] * l["x"]).sum ())
       "shapes that do not fit", [ "size" ], (fun t l -> good t l + (t["w"] + torch.ones (4L, dtype = f64)).sum ())
       "matrices that do not fit",

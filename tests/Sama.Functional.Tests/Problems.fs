@@ -60,7 +60,7 @@ type Feature =
     | Detached
 
 /// A two-layer classifier with dropout whose losses a sigmoid net re-weights by the losses themselves.
-let reweighting feature dropout rule method =
+let reweightingWith options feature dropout rule method =
     let x, meta = normal 10L [| 24L; 5L |], normal 11L [| 16L; 5L |]
 
     let target (t: Tensor) =
@@ -68,9 +68,9 @@ let reweighting feature dropout rule method =
 
     let y, metaY = target (x + normal 12L [| 24L; 5L |]), target meta
 
-    let losses (pass: Pass) (p: Params) (x: Tensor) (y: Tensor) =
+    let losses (p: Params) (x: Tensor) (y: Tensor) =
         let hidden = torch.tanh (torch.nn.functional.linear (x, p["W1"], p["b1"]))
-        let hidden = torch.nn.functional.dropout (hidden, dropout, pass.Training)
+        let hidden = torch.nn.functional.dropout (hidden, dropout, true)
 
         torch.nn.functional.cross_entropy (
             torch.nn.functional.linear (hidden, p["W2"], p["b2"]),
@@ -83,7 +83,7 @@ let reweighting feature dropout rule method =
         torch.randint (24L, [| 8L |], dtype = torch.int64, generator = g)
 
     let baseLoss (pass: Pass) theta (lambda: Params) (rows: Tensor) =
-        let l = losses pass theta (x.index_select (0L, rows)) (y.index_select (0L, rows))
+        let l = losses theta (x.index_select (0L, rows)) (y.index_select (0L, rows))
 
         let feature =
             match feature with
@@ -94,10 +94,10 @@ let reweighting feature dropout rule method =
         let weight = torch.sigmoid (hidden.mv lambda["A2"])
         (weight * l).mean ()
 
-    let metaLoss pass theta _ () = (losses pass theta meta metaY).mean ()
+    let metaLoss _ theta _ () = (losses theta meta metaY).mean ()
 
     Problem.create
-        BilevelOptions.Default
+        options
         method
         [ Level.create
               "classifier"
@@ -116,6 +116,9 @@ let reweighting feature dropout rule method =
               (adam 1e-2)
               ignore
               metaLoss ]
+
+let reweighting feature dropout rule method =
+    reweightingWith BilevelOptions.Default feature dropout rule method
 
 let samaAt alpha =
     Hypergradient.samaWith

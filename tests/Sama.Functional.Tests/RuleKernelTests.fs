@@ -45,7 +45,7 @@ let private agree
         let g, v = draw (), draw ()
         let expected, next = bound.Step pure' g theta
 
-        match bound.Adapt with
+        match bound.Adaptation with
         | Ok adapt ->
             let inPlace = v.clone ()
             bound.InPlace.AdaptInto live g theta inPlace
@@ -53,14 +53,14 @@ let private agree
         | Error _ -> ()
 
         let peek = torch.empty_like g
-        let unmoved = bound.InPlace.Update None live g theta peek
+        bound.InPlace.Preview live g theta peek
+        Expect.isTrue ((bound.InPlace.Sound live g theta).item<bool> ()) $"{rule} t = {t}: finite"
         close u 1.0 $"{rule} t = {t}: u without advance" peek expected
-        Expect.equal unmoved.Count pure'.Count "the state is only read"
         List.iter2 (same $"{rule} t = {t}: state read") (RuleState.tensors live) (RuleState.tensors pure')
 
         // u overwrites the gradient
         let out = g.clone ()
-        let moved = bound.InPlace.Update (Some ignore) live out theta out
+        let moved = bound.InPlace.Advance live out theta out
         same $"{rule} t = {t}: u" out peek
         Expect.equal moved.Count next.Count "count"
         List.iter2 (close state 1.0 $"{rule} t = {t}: state") (RuleState.tensors moved) (RuleState.tensors next)
@@ -151,7 +151,7 @@ let tests =
 
               let rule = UpdateRule.bind layout adagrad
               let out = torch.empty_like g
-              rule.InPlace.Update (Some ignore) (rule.Init g) g g out |> ignore
+              rule.InPlace.Advance (rule.Init g) g g out |> ignore
               let exact = [| for g in g.data<float>().ToArray() -> g / sqrt (g * g) |]
               same "u" out (torch.tensor exact)
 
@@ -179,5 +179,5 @@ let tests =
               let state = bound.Init strided
               let u, _ = bound.Step state strided strided
               let out = torch.empty_like u
-              bound.InPlace.Update (Some ignore) state strided strided out |> ignore
+              bound.InPlace.Advance state strided strided out |> ignore
               same "strided" out u ]

@@ -153,7 +153,7 @@ let tests =
               let bound = UpdateRule.bind layout (softSign 0.1)
               let g, v = normal 1L [| 5L |], normal 2L [| 5L |]
 
-              match bound.Adapt with
+              match bound.Adaptation with
               | Ok adapt ->
                   let expected = v * 0.1 / square (g.abs () + 1.0)
                   Expect.isLessThan (distance (adapt (bound.Init g) g g v) expected) 1e-15 "lr/(1 + |g|)²"

@@ -9,7 +9,7 @@ open Sama.Functional
 open Sama.Tests.Problems
 
 let adapt (bound: BoundRule) =
-    match bound.Adapt with
+    match bound.Adaptation with
     | Ok adapt -> adapt
     | Error reason -> failtest reason
 

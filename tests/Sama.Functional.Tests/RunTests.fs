@@ -26,7 +26,8 @@ let private goodBase (_: Pass) (theta: Params) (lambda: Params) (_: Draw) =
 
 let private goodMeta (_: Pass) (theta: Params) (_: Params) (_: Draw) = square(theta["w"]).sum ()
 
-let private starts problem () = Bilevel.start 1L problem |> ignore
+let private starts problem () =
+    Bilevel.step problem (Bilevel.start 1L problem) |> ignore
 
 /// The re-weighting of a linear regression, as modules and as functions of Params, from the same numbers.
 let private twins () =
@@ -268,9 +269,16 @@ let tests =
                   [ "no parameter" ]
                   (starts (lossesOnly (fun _ t _ _ -> t["w"].detach().sum ()) goodMeta))
 
-              throws<ArgumentException>
-                  [ "'x'"; "'meta'" ]
-                  (starts (lossesOnly (fun _ t _ _ -> square(t["w"]).sum ()) goodMeta))
+              throws<InvalidOperationException> [ "'meta'"; "can never move" ] (fun () ->
+                  let problem = lossesOnly (fun _ t _ _ -> square(t["w"]).sum ()) goodMeta
+                  use run = new BilevelRun(problem, 1L)
+
+                  for _ in 1..3 do
+                      run.Step() |> ignore)
+
+              throws<InvalidOperationException>
+                  [ "'meta'"; "sees no parameter" ]
+                  (starts (lossesOnly goodBase (fun _ _ _ _ -> torch.ones (1L, dtype = f64))))
 
               throws<ArgumentException> [ "'v'" ] (starts (lossesOnly (fun _ t _ _ -> t["v"].sum ()) goodMeta))
 

@@ -9,7 +9,7 @@ open Sama.Functional
 open Sama.Tests.Problems
 
 let response problem state =
-    let h, direct, report = Hypergradient.compute problem state
+    let h, direct, report = (Hypergradient.compute problem state).Parts
     h - direct, report
 
 let tests =
@@ -55,7 +55,7 @@ let tests =
                   let problem = quadratic (sgd 0.05) 1 (samaAt alpha)
                   let state = after 3 problem
                   let theta = state.Theta - (A.mv state.Theta - B.mv state.Lambda) * 0.05
-                  let h, _, report = Hypergradient.compute problem state
+                  let h, _, report = (Hypergradient.compute problem state).Parts
                   Expect.isLessThan (distance h (c + B.t().mv theta * 0.05)) 1e-9 $"alpha {alpha}"
                   Expect.isLessThan (abs (report.Norm.Value / (theta.norm().item<float> () * 0.05) - 1.0)) 1e-12 "‖v‖"
 
@@ -67,14 +67,14 @@ let tests =
                               { SamaOptions.Default with
                                   Alpha = Nullable alpha })
 
-                  let h, _, _ = Hypergradient.compute na state
+                  let h, _, _ = (Hypergradient.compute na state).Parts
                   Expect.isLessThan (distance h (c + B.t().mv theta)) 1e-9 $"NA, alpha {alpha}"
 
           testCase "v = 0 gives the direct gradient"
           <| fun _ ->
               let problem = quadratic (sgd 0.0) 1 Hypergradient.sama
               let state = Bilevel.start 1L problem
-              let h, direct, report = Hypergradient.compute problem state
+              let h, direct, report = (Hypergradient.compute problem state).Parts
               Expect.equal (distance h c) 0.0 "h"
               Expect.equal (distance direct c) 0.0 "direct"
               Expect.equal report.Norm.Value 0.0 "norm"
@@ -226,8 +226,8 @@ let tests =
               let state = after 2 problem
               let theta, lambda = state.Theta.clone (), state.Lambda.clone ()
               let rng = torch.get_rng_state ()
-              let a, _, _ = Hypergradient.compute problem state
-              let b, _, _ = Hypergradient.compute problem state
+              let a, _, _ = (Hypergradient.compute problem state).Parts
+              let b, _, _ = (Hypergradient.compute problem state).Parts
               Expect.isTrue (state.Theta.Equals theta && state.Lambda.Equals lambda) "state"
               Expect.isTrue (rng.Equals(torch.get_rng_state ())) "generator"
               Expect.isTrue (a.Equals b) "the same bits twice" ]

@@ -66,8 +66,7 @@ let private vectors (device: torch.Device) (length: int64) =
     // the vectors that each reads and writes, if it were one kernel
     [ bandwidth device "copy" length 2 4 (fun () -> u.copy_ v |> ignore)
       bandwidth device "‖v‖ in float64" length 1 4 (fun () -> Flat.norm v |> ignore)
-      bandwidth device "Adam, one step" length 6 4 (fun () ->
-          rule.InPlace.Update (Some ignore) state g theta u |> ignore)
+      bandwidth device "Adam, one step" length 6 4 (fun () -> rule.InPlace.Advance state g theta u |> ignore)
       bandwidth device "Adam's adaptation of a copy" length 7 4 (fun () ->
           u.copy_ v |> ignore
           rule.InPlace.AdaptInto state g theta u) ]

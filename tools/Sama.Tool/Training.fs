@@ -28,9 +28,9 @@ let private problem (device: torch.Device) (dtype: torch.ScalarType) (dropout: f
     let y, metaY =
         (label x).logical_xor(turned).to_type torch.int64, (label metaX).to_type torch.int64
 
-    let losses (pass: Pass) (p: Params) (x: Tensor) (y: Tensor) =
+    let losses (p: Params) (x: Tensor) (y: Tensor) =
         let h = torch.tanh (torch.nn.functional.linear (x, p["W1"], p["b1"]))
-        let h = torch.nn.functional.dropout (h, dropout, pass.Training)
+        let h = torch.nn.functional.dropout (h, dropout, true)
 
         torch.nn.functional.cross_entropy (
             torch.nn.functional.linear (h, p["W2"], p["b2"]),
@@ -47,7 +47,7 @@ let private problem (device: torch.Device) (dtype: torch.ScalarType) (dropout: f
         rows.``to`` device
 
     let baseLoss (pass: Pass) theta (lambda: Params) (rows: Tensor) =
-        let l = losses pass theta (x.index_select (0L, rows)) (y.index_select (0L, rows))
+        let l = losses theta (x.index_select (0L, rows)) (y.index_select (0L, rows))
         let feature = pass.Stop("losses", l).unsqueeze 1L
 
         let h =
@@ -55,7 +55,7 @@ let private problem (device: torch.Device) (dtype: torch.ScalarType) (dropout: f
 
         (torch.sigmoid (h.mv lambda["a2"]) * l).mean ()
 
-    let metaLoss pass theta _ () = (losses pass theta metaX metaY).mean ()
+    let metaLoss _ theta _ () = (losses theta metaX metaY).mean ()
 
     Problem.create
         BilevelOptions.Default

@@ -110,17 +110,7 @@ let private usualLogistic (p: Regression) losses =
     let s = solve (Some(99, 0.1)) oracle losses
     let s = { s with Name = "P3, T = 100" }
 
-    [ measure
-          s
-          "sgd"
-          (sgd 0.1)
-          "exact"
-          "centre=postUpdate"
-          1
-          s.Theta
-          (Hypergradient.exactWith
-              { ExactOptions.Default with
-                  Centre = Centre.PostUpdate })
+    [ measure s "sgd" (sgd 0.1) "exact" "" 1 s.Theta Hypergradient.exact
       measure s "sgd" (sgd 0.1) "unrolled" "steps=100 from θ₀" 100 oracle.Start (unrolled 100)
       measure s "sgd" (sgd 0.1) "samaFisher" "" 1 s.Theta Hypergradient.samaFisher
       measure s "sgd" (sgd 0.1) "sama" "" 1 s.Theta Hypergradient.sama ]

@@ -84,7 +84,7 @@ let measure
     let problem, state = Library.start steps method levels
     Hypergradient.compute problem state |> ignore
     let clock = Stopwatch.StartNew()
-    let h, _, report = Hypergradient.compute problem state
+    let h, _, report = (Hypergradient.compute problem state).Parts
     let elapsed = clock.Elapsed.TotalMilliseconds
     let all = Suite.toVector h
     let total, q = all.SubVector(0, m), all.SubVector(m, n)

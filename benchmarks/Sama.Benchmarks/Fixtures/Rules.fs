@@ -166,7 +166,7 @@ let private trajectory family (case: JsonElement) (rule: UpdateRule) : Row list 
                           compared family name "u" (Some t) (distance (values u) (numbers (a.GetProperty "u"))) 1e-12
                           let out = a.GetProperty "out"
 
-                          match bound.Adapt with
+                          match bound.Adaptation with
                           | Ok adapt when out.ValueKind = JsonValueKind.Array ->
                               let adapted = adapt state g theta (vector (numbers (a.GetProperty "v")))
                               let error = adaptationError (values adapted) out

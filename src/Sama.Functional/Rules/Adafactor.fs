@@ -227,7 +227,8 @@ module AdafactorRule =
 
                 Slices.each layout one [ g; theta; v ]
 
-            UpdateRule.bound init step (Ok adapt) false
+            let byGradient, byTheta = BoundRule.differentiated step
+            BoundRule.create "adafactor" init step (Ok { byGradient with Pull = adapt }) byTheta false
 
         let rec scheduled (rate: int64 -> float) : UpdateRule =
             { Name = "adafactor"

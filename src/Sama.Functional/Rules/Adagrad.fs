@@ -66,7 +66,7 @@ type internal AdagradFormula =
       Rate: float }
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, b: 'V, _: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, b: 'V, _: 'V) : FormulaStep<'V> =
             let o = f.Options
             let g = seen o.Maximize o.WeightDecay g theta
             let s = s .+ g .* g
@@ -106,7 +106,7 @@ type internal AdadeltaFormula =
       Rate: float }
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, a: 'V, c: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, a: 'V, c: 'V) : FormulaStep<'V> =
             let o = f.Options
             let g = seen o.Maximize o.WeightDecay g theta
             let s = weigh s o.Rho (g .* g) (1.0 - o.Rho)
@@ -149,7 +149,8 @@ module AdagradRule =
         Elementwise.rule
             { Elementwise.stateless "adagrad" at with
                 Vectors = [ "sum", o.InitialAccumulator ]
-                ReadsTheta = o.WeightDecay <> 0.0 }
+                ReadsTheta = o.WeightDecay <> 0.0
+                Coupled = Options.coupled o.Maximize o.WeightDecay }
 
     /// Adagrad with that rate.
     let adagrad (learningRate: float) : UpdateRule =
@@ -173,7 +174,8 @@ module AdagradRule =
         Elementwise.rule
             { Elementwise.stateless "adadelta" at with
                 Vectors = [ "square_avg", 0.0; "acc_delta", 0.0 ]
-                ReadsTheta = o.WeightDecay <> 0.0 }
+                ReadsTheta = o.WeightDecay <> 0.0
+                Coupled = Options.coupled o.Maximize o.WeightDecay }
 
     /// Adadelta with that rate.
     let adadelta (learningRate: float) : UpdateRule =

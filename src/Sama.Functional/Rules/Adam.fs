@@ -70,7 +70,7 @@ type internal AdamFormula =
     member private f.Outer = if f.CorrectBeforeMaximum then 1.0 else f.A
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, s: 'V, top: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, s: 'V, top: 'V) : FormulaStep<'V> =
             let g = seen f.Maximize f.Coupled g theta
             let m = weigh m f.Beta1 g (1.0 - f.Beta1)
             let s = f.Second(g, s)
@@ -168,7 +168,14 @@ module AdamRule =
                         moments @ [ "max_exp_avg_sq", 0.0 ]
                     else
                         moments
-                ReadsTheta = o.WeightDecay <> 0.0 }
+                ReadsTheta = o.WeightDecay <> 0.0
+                Coupled = Options.coupled o.Maximize (if o.DecoupledDecay then 0.0 else o.WeightDecay)
+                Decoupled =
+                    fun rate _ ->
+                        if o.DecoupledDecay then
+                            rate * o.LearningRate * o.WeightDecay
+                        else
+                            0.0 }
 
     /// Adam with that rate.
     let adam (learningRate: float) : UpdateRule =

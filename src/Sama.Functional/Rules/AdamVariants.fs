@@ -105,7 +105,7 @@ type internal AdamaxFormula =
       Q: float }
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, n: 'V, c: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, n: 'V, c: 'V) : FormulaStep<'V> =
             let o = f.Options
             let g = seen o.Maximize o.WeightDecay g theta
             let m = weigh m o.Beta1 g (1.0 - o.Beta1)
@@ -148,7 +148,8 @@ module AdamVariants =
         Elementwise.rule
             { Elementwise.stateless "adamax" at with
                 Vectors = [ "exp_avg", 0.0; "exp_inf", 0.0 ]
-                ReadsTheta = o.WeightDecay <> 0.0 }
+                ReadsTheta = o.WeightDecay <> 0.0
+                Coupled = Options.coupled o.Maximize o.WeightDecay }
 
     /// Adamax with that rate.
     let adamax (learningRate: float) : UpdateRule =
@@ -189,7 +190,14 @@ module AdamVariants =
             { Elementwise.stateless "nadam" at with
                 Vectors = moments
                 Number = Some("mu_product", 1.0, fun t product -> product * mu t)
-                ReadsTheta = o.WeightDecay <> 0.0 }
+                ReadsTheta = o.WeightDecay <> 0.0
+                Coupled = Options.coupled o.Maximize (if o.DecoupledDecay then 0.0 else o.WeightDecay)
+                Decoupled =
+                    fun rate _ ->
+                        if o.DecoupledDecay then
+                            rate * o.LearningRate * o.WeightDecay
+                        else
+                            0.0 }
 
     /// NAdam with that rate.
     let nadam (learningRate: float) : UpdateRule =
@@ -236,7 +244,14 @@ module AdamVariants =
         Elementwise.rule
             { Elementwise.stateless "radam" at with
                 Vectors = moments
-                ReadsTheta = o.WeightDecay <> 0.0 }
+                ReadsTheta = o.WeightDecay <> 0.0
+                Coupled = Options.coupled o.Maximize (if o.DecoupledDecay then 0.0 else o.WeightDecay)
+                Decoupled =
+                    fun rate _ ->
+                        if o.DecoupledDecay then
+                            rate * o.LearningRate * o.WeightDecay
+                        else
+                            0.0 }
 
     /// RAdam with that rate.
     let radam (learningRate: float) : UpdateRule =

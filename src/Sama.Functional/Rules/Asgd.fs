@@ -40,7 +40,7 @@ type internal AsgdFormula =
       Mu: float }
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, average: 'V, b: 'V, _: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, average: 'V, b: 'V, _: 'V) : FormulaStep<'V> =
             let g = seen f.Options.Maximize f.Options.WeightDecay g theta
             let u = weigh g f.Eta theta (f.Eta * f.Options.Lambd)
 
@@ -65,18 +65,24 @@ module AsgdRule =
         Options.requireNonNegative "T0" o.T0
         Options.requireNonNegative "WeightDecay" o.WeightDecay
 
+        let eta rate (t: int64) =
+            let rate = rate * o.LearningRate
+            rate / (1.0 + o.Lambd * rate * float (t - 1L)) ** o.Alpha
+
         let at rate (t: int64) _ =
-            let rate, taken = rate * o.LearningRate, float (t - 1L)
+            let taken = float (t - 1L)
 
             Kernel.ofFormula
                 { Options = o
-                  Eta = rate / (1.0 + o.Lambd * rate * taken) ** o.Alpha
+                  Eta = eta rate t
                   Mu = 1.0 / max 1.0 (taken - o.T0) }
 
         Elementwise.rule
             { Elementwise.stateless "asgd" at with
                 Vectors = [ "ax", 0.0 ]
-                ReadsTheta = true }
+                ReadsTheta = true
+                Coupled = Options.coupled o.Maximize o.WeightDecay
+                Decoupled = fun rate t -> eta rate t * o.Lambd }
 
     /// Averaged SGD with that rate.
     let asgd (learningRate: float) : UpdateRule =

@@ -12,7 +12,7 @@ type internal LinearFormula =
       Decay: float }
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, a: 'V, b: 'V, c: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, a: 'V, b: 'V, c: 'V) : FormulaStep<'V> =
             let u = g .* k f.Factor
 
             { U = if f.Decay = 0.0 then u else u .+ theta .* k f.Decay
@@ -29,7 +29,7 @@ type internal ClampFormula =
       Limit: float }
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, _: 'V, a: 'V, b: 'V, c: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, _: 'V, a: 'V, b: 'V, c: 'V) : FormulaStep<'V> =
             let clipped = ifPositive (magnitude g .- k f.Limit) (sign g .* k f.Limit) g
 
             { U = clipped .* k f.Rate
@@ -52,7 +52,8 @@ module Combinators =
 
         Elementwise.rule
             { Elementwise.stateless name at with
-                ReadsTheta = decay <> 0.0 }
+                ReadsTheta = decay <> 0.0
+                Decoupled = fun rate _ -> rate * decay }
 
     /// u = g + wθ before a rule: coupled (L2) decay, which the rule's moments see.
     /// ArgumentException if the decay is negative or not finite.
@@ -105,7 +106,7 @@ module Combinators =
 
         UpdateRule.create "clipByGlobalNorm" (fun _ -> RuleState.empty) step
         |> UpdateRule.withAdaptation adapt
-        |> UpdateRule.total
+        |> UpdateRule.symmetric
 
     /// `clipByGlobalNormWith 1e-6`, as torch.nn.utils.clip_grad_norm_.
     let clipByGlobalNorm (limit: float) : UpdateRule = clipByGlobalNormWith 1e-6 limit

@@ -14,6 +14,10 @@ type internal Elementwise =
         Number: (string * float * (int64 -> float -> float)) option
         /// whether the formula reads θ
         ReadsTheta: bool
+        /// ∂u/∂θ at fixed g is Coupled·∂u/∂g + Decoupled(factor of the base rate, t): coupled decay acts through the
+        /// gradient (negative where the rule climbs), decoupled decay beside it
+        Coupled: float
+        Decoupled: float -> int64 -> float
         /// factor of the base rate, t from 1, the number at t ↦ the step's formula
         At: float -> int64 -> float -> IKernel
         /// why there is no adaptation
@@ -22,12 +26,14 @@ type internal Elementwise =
 
 module internal Elementwise =
 
-    /// A rule without state, number or θ.
+    /// A rule without state, number or decay.
     let stateless (name: string) (at: float -> int64 -> float -> IKernel) : Elementwise =
         { Name = name
           Vectors = []
           Number = None
           ReadsTheta = false
+          Coupled = 0.0
+          Decoupled = fun _ _ -> 0.0
           At = at
           Refused = None }
 
@@ -41,6 +47,56 @@ module internal Elementwise =
         match rule.Number with
         | Some(name, _, next) -> next (state.Count + 1L) (Number.read state[name])
         | None -> 0.0
+
+    /// The twins by kernels where these serve, else by operators.
+    let private inPlace (rule: Elementwise) (kernel: RuleState -> IKernel) number (slow: InPlace) : InPlace =
+        let operands (state: RuleState) g theta target : Operands =
+            { G = g
+              Theta = if rule.ReadsTheta then theta else null
+              State = registers rule (fun name -> state[name]) null
+              Target = target }
+
+        let advance (state: RuleState) operands =
+            (kernel state).StepInto true operands
+
+            match rule.Number with
+            | Some(name, _, _) -> state[name].fill_ (Number.scalar (number rule state)) |> ignore
+            | None -> ()
+
+            RuleState.counted state
+
+        { Sound =
+            fun state g theta ->
+                let operands = operands state g theta g
+
+                if Kernel.serves operands then
+                    torch.tensor ((kernel state).IsFinite operands)
+                else
+                    slow.Sound state g theta
+          Preview =
+            fun state g theta out ->
+                let operands = operands state g theta out
+
+                if Kernel.serves operands then
+                    (kernel state).StepInto false operands
+                else
+                    slow.Preview state g theta out
+          Advance =
+            fun state g theta out ->
+                let operands = operands state g theta out
+
+                if Kernel.serves operands then
+                    advance state operands
+                else
+                    slow.Advance state g theta out
+          AdaptInto =
+            fun state g theta v ->
+                let operands = operands state g theta v
+
+                if rule.Refused.IsNone && Kernel.serves operands then
+                    (kernel state).AdaptInto operands
+                else
+                    slow.AdaptInto state g theta v }
 
     let private bind (rate: int64 -> float) (rule: Elementwise) : BoundRule =
         let kernel (state: RuleState) =
@@ -80,63 +136,31 @@ module internal Elementwise =
 
             moved.U.Like g, RuleState.create (state.Count + 1L) tensors []
 
-        let adapt (state: RuleState) (g: Tensor) (theta: Tensor) (v: Tensor) =
+        let slope (state: RuleState) (g: Tensor) (theta: Tensor) =
             let s = graphs state
-            let slope = (kernel state).Slope(Graph.Of g, Graph.Of theta, s[0], s[1], s[2])
-            let adapted = Real.(.*) slope (Graph.Of v)
-            adapted.Tensor
+            (kernel state).Slope(Graph.Of g, Graph.Of theta, s[0], s[1], s[2])
 
-        let adapt =
+        let adapt state g theta (v: Tensor) =
+            (Real.(.*) (slope state g theta) (Graph.Of v)).Tensor
+
+        let decayed (state: RuleState) g theta (v: Tensor) =
+            let beside = v * rule.Decoupled (rate state.Count) (state.Count + 1L)
+
+            if rule.Coupled = 0.0 then
+                beside
+            else
+                beside + adapt state g theta v * rule.Coupled
+
+        let byGradient =
             match rule.Refused with
             | Some reason -> Error reason
-            | None -> Ok adapt
+            | None -> Ok(BoundRule.diagonal adapt)
 
-        let slow = UpdateRule.byOperators step adapt
+        let bound =
+            BoundRule.create rule.Name init step byGradient (BoundRule.diagonal decayed) true
 
-        let operands (state: RuleState) g theta target : Operands =
-            { G = g
-              Theta = if rule.ReadsTheta then theta else null
-              State = registers rule (fun name -> state[name]) null
-              Target = target }
-
-        let update advance (state: RuleState) g theta out =
-            let operands = operands state g theta out
-
-            if not (Kernel.serves operands) then
-                slow.Update advance state g theta out
-            else
-                (kernel state).StepInto advance.IsSome operands
-
-                if advance.IsSome then
-                    match rule.Number with
-                    | Some(name, _, _) -> state[name].fill_ (Number.scalar (number rule state)) |> ignore
-                    | None -> ()
-
-                    RuleState.counted state
-                else
-                    state
-
-        let asks (theta: Tensor) =
-            { G = theta
-              Theta = null
-              State = [||]
-              Target = theta }
-            |> Kernel.serves
-            |> not
-
-        let adaptInto (state: RuleState) g theta v =
-            let operands = operands state g theta v
-
-            if rule.Refused.IsSome || not (Kernel.serves operands) then
-                slow.AdaptInto state g theta v
-            else
-                (kernel state).AdaptInto operands
-
-        { UpdateRule.bound init step adapt true with
-            InPlace =
-                { Update = update
-                  Asks = asks
-                  AdaptInto = adaptInto } }
+        { bound with
+            InPlace = inPlace rule kernel number bound.InPlace }
 
     /// The rule with operators and kernels from one formula.
     let rule (description: Elementwise) : UpdateRule =

@@ -69,9 +69,16 @@ module LambRule =
             let adapt (_: RuleState) r theta v =
                 Slices.each layout turned [ r; theta; v ]
 
-            UpdateRule.bound (fun _ -> RuleState.empty) (step layout) (Ok adapt) false
+            // by parameter ‖θ‖/‖r‖·(I − r rᵀ/‖r‖²), a symmetric matrix
+            BoundRule.create
+                "trustRatio"
+                (fun _ -> RuleState.empty)
+                (step layout)
+                (Ok(BoundRule.diagonal adapt))
+                (snd (BoundRule.differentiated (step layout)))
+                false
 
-        UpdateRule.ofBind "trustRatio" on |> UpdateRule.total
+        UpdateRule.ofBind "trustRatio" on
 
     /// r = Adam's direction + weightDecay·θ, by parameter u = lr r‖θ‖/‖r‖: AdamW of rate 1, then the trust ratio.
     /// State: Adam's, in the first part. ArgumentException names an option out of range.

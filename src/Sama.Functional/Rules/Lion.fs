@@ -51,7 +51,7 @@ type internal LionFormula =
         weigh m f.Options.Beta1 g (1.0 - f.Options.Beta1)
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, b: 'V, _: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, b: 'V, _: 'V) : FormulaStep<'V> =
             let o = f.Options
             let u = sign (f.Argument(g, m)) .* k f.Rate
 
@@ -99,6 +99,7 @@ module LionRule =
             { Elementwise.stateless "lion" at with
                 Vectors = [ "exp_avg", 0.0 ]
                 ReadsTheta = o.WeightDecay <> 0.0
+                Decoupled = fun rate _ -> rate * o.LearningRate * o.WeightDecay
                 Refused =
                     if o.Surrogate = SignSurrogate.None then
                         Some

@@ -20,3 +20,7 @@ module internal Options =
 
     let requireFraction name value =
         require name "in [0, 1)" (fun x -> x >= 0.0 && x < 1.0) value
+
+    /// ∂u/∂θ over ∂u/∂g under decay that is added to the gradient, which is negated first to maximise.
+    let coupled (maximize: bool) (weightDecay: float) : float =
+        if maximize then -weightDecay else weightDecay

@@ -7,8 +7,10 @@ open Sama
 [<AutoOpen>]
 module Projection =
 
-    /// `own`: of the user, who may return anything; then u is looked at behind it, before the state is written.
-    let rec private projected name elementwise own (onto: Tensor -> Tensor) (rule: UpdateRule) : UpdateRule =
+    /// With u₀ the rule's own update and P′ taken at θ − u₀: ∂u/∂g = P′ ∂u₀/∂g, ∂u/∂θ = I − P′ (I − ∂u₀/∂θ).
+    let rec private projected name elementwise (onto: Tensor -> Tensor) (rule: UpdateRule) : UpdateRule =
+        let name' = $"{rule.Name} → {name}"
+
         let on (layout: Layout) =
             let inner = rule.Bind layout
 
@@ -16,49 +18,74 @@ module Projection =
                 Slices.each layout (fun _ views -> onto views[0]) [ z ]
 
             let step state g theta =
-                let u, next = inner.Step state g theta
+                let u, next = inner.Take state g theta
                 theta - project (theta - u), next
 
-            let adapt =
-                inner.Adapt
-                |> Result.map (fun adapt state g theta v ->
-                    let u, _ = inner.Step state g theta
-                    adapt state g theta (Autodiff.vjp project (theta - u) v))
+            let landing state g theta =
+                let u, _ = inner.Take state g theta
+                (theta - u).detach ()
 
-            let update advance state g (theta: Tensor) (out: Tensor) =
-                let next = inner.InPlace.Update advance state g theta out
+            let pull state g theta v =
+                Autodiff.vjp project (landing state g theta) v
+
+            let push state g theta w =
+                Autodiff.jvp project (landing state g theta) w
+
+            let byGradient =
+                inner.ByGradient
+                |> Result.map (fun own ->
+                    { Pull = fun state g theta v -> own.Pull state g theta (pull state g theta v)
+                      Push = fun state g theta w -> push state g theta (own.Push state g theta w) })
+
+            let byTheta: Jacobian =
+                { Pull =
+                    fun state g theta v ->
+                        let w = pull state g theta v
+                        v - w + inner.ByTheta.Pull state g theta w
+                  Push = fun state g theta w -> w - push state g theta (w - inner.ByTheta.Push state g theta w) }
+
+            let onto' (theta: Tensor) (out: Tensor) =
                 Scope.run (fun _ -> out.copy_ (theta - project (theta - out)) |> ignore)
-                next
 
-            let adaptInto state (g: Tensor) (theta: Tensor) (v: Tensor) =
-                Scope.run (fun _ ->
-                    let u = torch.empty_like g
-                    inner.InPlace.Update None state g theta u |> ignore
-                    v.copy_ (Autodiff.vjp project (theta - u) v) |> ignore)
+            let previewed state (g: Tensor) theta =
+                let u = torch.empty_like g
+                inner.InPlace.Preview state g theta u
+                u
 
-                inner.InPlace.AdaptInto state g theta v
+            let inPlace: InPlace =
+                { Sound =
+                    fun state g theta ->
+                        Scope.tensor (fun () ->
+                            let u = previewed state g theta
+                            onto' theta u
+                            (BoundRule.finite [ u ]).logical_and (inner.InPlace.Sound state g theta))
+                  Preview =
+                    fun state g theta out ->
+                        inner.InPlace.Preview state g theta out
+                        onto' theta out
+                  Advance =
+                    fun state g theta out ->
+                        let next = inner.InPlace.Advance state g theta out
+                        onto' theta out
+                        next
+                  AdaptInto =
+                    fun state g theta v ->
+                        Scope.run (fun _ ->
+                            let u = previewed state g theta
+                            v.copy_ (Autodiff.vjp project (theta - u) v) |> ignore)
 
-            let bound =
-                UpdateRule.bound inner.Init step adapt (elementwise && inner.Elementwise)
+                        inner.InPlace.AdaptInto state g theta v }
 
-            { bound with
-                InPlace =
-                    if own then
-                        { bound.InPlace with
-                            AdaptInto = adaptInto }
-                    else
-                        { Update = update
-                          Asks = inner.InPlace.Asks
-                          AdaptInto = adaptInto } }
+            { BoundRule.create name' inner.Start step byGradient byTheta (elementwise && inner.Elementwise) with
+                InPlace = inPlace }
 
-        { Name = $"{rule.Name} → {name}"
+        { Name = name'
           Bind = on
-          Rescale = Some(fun schedule -> projected name elementwise own onto (UpdateRule.scheduled schedule rule)) }
+          Rescale = Some(fun schedule -> projected name elementwise onto (UpdateRule.scheduled schedule rule)) }
 
     /// u = θ − P(θ − rule's u), P a differentiable function of each parameter in its own shape; the adaptation goes
     /// through P by differentiation. θ − u is P up to one rounding.
-    let project (onto: Tensor -> Tensor) (rule: UpdateRule) : UpdateRule =
-        projected "project" false true onto rule
+    let project (onto: Tensor -> Tensor) (rule: UpdateRule) : UpdateRule = projected "project" false onto rule
 
     /// Every coordinate stays in [lower, upper]; those that are stopped have adaptation 0. ArgumentException for an
     /// empty box or NaN; bounds may be infinite.
@@ -69,19 +96,21 @@ module Projection =
         let clamp (x: Tensor) =
             x.clamp (Number.scalar lower, Number.scalar upper)
 
-        projected "box" true false clamp rule
+        projected "box" true clamp rule
 
     /// The nearest point with coordinates ≥ 0 that sum to 1: max(x − τ, 0), τ = (Σ_A x − 1)/|A|, A the largest set of
     /// leading coordinates in order of size that stay positive (Duchi et al., 2008). Any shape.
     let simplex (x: Tensor) : Tensor =
         let flat = x.reshape -1L
+        // the point is the same for x + c: near 0 the cumulative sums lose nothing
+        let shift = flat.detach().max ()
+        let flat = flat - shift
         let struct (sorted, _) = flat.sort (0L, descending = true)
         let size = torch.arange (1L, flat.numel () + 1L, dtype = x.dtype, device = x.device)
         let level = (sorted.cumsum 0L - 1.0) / size
         let active = (sorted - level).gt(Number.scalar 0.0).sum().item<int64> ()
         let tau = level.select (0L, max 0L (active - 1L))
-        (x - tau).clamp_min (Number.scalar 0.0)
+        (flat - tau).clamp_min(Number.scalar 0.0).view_as x
 
     /// Each parameter stays a point of the simplex.
-    let projectSimplex (rule: UpdateRule) : UpdateRule =
-        projected "simplex" false false simplex rule
+    let projectSimplex (rule: UpdateRule) : UpdateRule = projected "simplex" false simplex rule

@@ -45,7 +45,7 @@ type internal RmsPropFormula =
       Rate: float }
 
     /// s, mean and q after the step
-    member private f.Moments<'V when 'V :> IReal<'V>>(g: 'V, s: 'V, mean: 'V) : Moved<'V> =
+    member private f.Moments<'V when 'V :> IReal<'V>>(g: 'V, s: 'V, mean: 'V) : FormulaStep<'V> =
         let o = f.Options
         let s = weigh s o.Alpha (g .* g) (1.0 - o.Alpha)
 
@@ -61,7 +61,7 @@ type internal RmsPropFormula =
             { U = s; A = s; B = mean; C = s }
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, mean: 'V, b: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, mean: 'V, b: 'V) : FormulaStep<'V> =
             let o = f.Options
             let g = seen o.Maximize o.WeightDecay g theta
             let next = f.Moments(g, s, mean)
@@ -126,7 +126,8 @@ module RmsPropRule =
                     [ "square_avg", 0.0
                       (if o.Centered then "grad_avg" else ""), 0.0
                       (if o.Momentum = 0.0 then "" else "momentum_buffer"), 0.0 ]
-                ReadsTheta = o.WeightDecay <> 0.0 }
+                ReadsTheta = o.WeightDecay <> 0.0
+                Coupled = Options.coupled o.Maximize o.WeightDecay }
 
     /// RMSprop with that rate.
     let rmsprop (learningRate: float) : UpdateRule =

@@ -40,7 +40,7 @@ type internal SgdFormula =
       Fresh: float }
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, b: 'V, _: 'V, c: 'V) : Moved<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, b: 'V, _: 'V, c: 'V) : FormulaStep<'V> =
             let g = seen f.Options.Maximize f.Options.WeightDecay g theta
 
             let b =
@@ -101,7 +101,8 @@ module SgdRule =
         Elementwise.rule
             { Elementwise.stateless "sgd" at with
                 Vectors = (if o.Momentum = 0.0 then [] else [ "momentum_buffer", 0.0 ])
-                ReadsTheta = o.WeightDecay <> 0.0 }
+                ReadsTheta = o.WeightDecay <> 0.0
+                Coupled = Options.coupled o.Maximize o.WeightDecay }
 
     /// Plain SGD: u = lr·g.
     let sgd (learningRate: float) : UpdateRule =

@@ -35,7 +35,7 @@ let private stepAt (losses: Suite.Losses) (rule: UpdateRule) (theta: Vec) (lambd
     let _, g = Library.valueAndGradient (fun x -> losses.Base x fixedLambda) theta
 
     let diagonal =
-        match bound.Adapt with
+        match bound.Adaptation with
         | Ok adapt -> adapt state (Suite.ofVector g) x (torch.ones_like x)
         | Error reason -> invalidOp reason
 

@@ -42,7 +42,7 @@ let ofRun (steps: int) (method: HypergradientMethod) (levels: Level list) : Answ
                     answer }
 
     let problem, state = start steps watched levels
-    let h, direct, report = Hypergradient.compute problem state
+    let h, direct, report = (Hypergradient.compute problem state).Parts
     let total, direct = Suite.toVector h, Suite.toVector direct
 
     { Total = total

@@ -12,11 +12,15 @@ let private withDecoupledDecay (rate: float) (rule: UpdateRule) : UpdateRule =
     let bind layout =
         let inner = rule.Bind layout
 
-        { inner with
-            Step =
-                fun state g theta ->
-                    let u, next = inner.Step state g theta
-                    u + theta * rate, next }
+        let step state g theta =
+            let u, next = inner.Step state g theta
+            u + theta * rate, next
+
+        let byTheta: Jacobian =
+            { Pull = fun state g theta v -> inner.ByTheta.Pull state g theta v + v * rate
+              Push = fun state g theta w -> inner.ByTheta.Push state g theta w + w * rate }
+
+        BoundRule.create rule.Name inner.Start step inner.ByGradient byTheta inner.Elementwise
 
     { rule with Bind = bind }
 
@@ -70,7 +74,7 @@ let startingAt (state: RuleState) (rule: UpdateRule) : UpdateRule =
         Bind =
             fun layout ->
                 { rule.Bind layout with
-                    Init = fun _ -> state } }
+                    Start = fun _ -> state } }
 
 /// The rule of a json object with `rule` and `stateBefore`, its first state that one.
 let from (json: JsonElement) : UpdateRule =
@@ -82,8 +86,11 @@ let frozen (factor: float) (rule: UpdateRule) : UpdateRule =
     let bind layout =
         let inner = rule.Bind layout
 
-        { inner with
-            Step = fun state g theta -> fst (inner.Step state g theta) * factor, state }
+        let step state g theta =
+            fst (inner.Step state g theta) * factor, state
+
+        let byGradient, byTheta = BoundRule.differentiated step
+        BoundRule.create rule.Name inner.Start step (Ok byGradient) byTheta inner.Elementwise
 
     { rule with Bind = bind }
 

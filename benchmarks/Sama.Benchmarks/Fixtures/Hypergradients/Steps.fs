@@ -39,7 +39,7 @@ let private look (levels: Level list) : Seen =
                     { Before = Suite.toVector at.ThetaBefore
                       After = Suite.toVector at.Theta
                       Gradient = Suite.toVector at.Gradient
-                      LambdaGradient = Suite.toVector (at.LambdaGradientBefore())
+                      LambdaGradient = Suite.toVector (at.LambdaGradient at.ThetaBefore)
                       Diagonal = Suite.toVector (at.Adapt(torch.ones_like v))
                       MetaGradient = Suite.toVector v
                       Adapted = Suite.toVector (at.Adapt v)
@@ -194,11 +194,11 @@ let rows (place: Place) network (theta: Vec) (lambda: Vec) (batch: int[]) (s: Js
 
     let one, pre = answer (Hypergradient.truncated 1), answer Hypergradient.t1t2
 
+    // T1–T2 with its derivative taken behind the step
     let post =
         answer (
-            Hypergradient.t1t2With
-                { T1T2Options.Default with
-                    Centre = Centre.PostUpdate }
+            Hypergradient.create "t1t2 at θₜ" [ Adaptation; SecondDerivatives ] (fun at v ->
+                at.Linearize(at.Theta, false).LambdaVjp(at.Adapt v).neg_ (), Report.empty "t1t2 at θₜ")
         )
 
     let unrolled, limit = item "oneStepUnrolled" s, item "limitPostUpdate" s

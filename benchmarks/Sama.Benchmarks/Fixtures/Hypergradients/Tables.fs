@@ -93,16 +93,10 @@ let private gradientDescent place losses (point: JsonElement) (table: JsonElemen
     let lambda, rule = vector "lambda" point, sgd (number "learningRate" table)
     let levels = Library.levels losses rule (vector "theta0" table) lambda
     let theta, _ = Library.advance steps levels
-    let before, _ = Library.advance (steps - 1) levels
     let exact = vector "hypergradient" point
 
     let implicit =
-        Library.levels losses rule before lambda
-        |> Library.ofLevels (
-            Hypergradient.exactWith
-                { ExactOptions.Default with
-                    Centre = Centre.PostUpdate }
-        )
+        Library.hypergradient (Library.seenFrom theta lambda rule losses) rule theta lambda Hypergradient.exact
 
     let unrolled = levels |> Library.ofRun steps (Hypergradient.truncated steps)
 

@@ -1,0 +1,29 @@
+namespace Sama.Functional
+
+open System
+open System.Threading
+open TorchSharp
+open Sama
+
+/// A level's loss on one fetched batch, for as many passes as are wanted of it. It owns handles on the batch's tensors and
+/// the features that its base pass recorded; counted, so that a window and its copies can share it.
+[<Sealed>]
+type internal Micro(draw: Draw, loss: Mode -> Params[] -> Tensor, free: unit -> unit) =
+    let mutable owners = 1
+
+    /// What fixed the batch.
+    member _.Draw = draw
+
+    /// The loss, at every level's parameters.
+    member _.Loss (mode: Mode) (levels: Params[]) : Tensor = loss mode levels
+
+    /// One owner more.
+    member micro.Retain() : Micro =
+        Interlocked.Increment &owners |> ignore
+        micro
+
+    interface IDisposable with
+        /// One owner less; the last one frees the batch.
+        member _.Dispose() =
+            if Interlocked.Decrement &owners = 0 then
+                free ()

@@ -1,0 +1,144 @@
+namespace Sama.Functional
+
+open System
+open TorchSharp
+open Sama
+
+/// What an iterative solver of A x = b reached.
+[<NoComparison; NoEquality>]
+type internal Solution =
+    {
+        X: Tensor
+        Products: int
+        /// ‖b − A x‖/‖b‖
+        Residual: float
+        /// A is singular, as far as rounding tells, or not positive definite
+        Broken: bool
+    }
+
+/// Krylov methods for A x = b, A symmetric and given by its products.
+module internal LinearSolve =
+
+    let private dot (a: Tensor) (b: Tensor) : float =
+        Scope.run (fun _ -> Number.read (a.to_type(torch.float64).dot (b.to_type torch.float64)))
+
+    let private unit (x: Tensor) = torch.finfo(x.dtype).eps
+
+    /// Conjugate gradients from 0 (Hestenes and Stiefel, 1952); stops at the residual, after `iterations`, or where A
+    /// turns out singular on the Krylov space: pᵀAp is rounding or negative, or A r is rounding beside ‖A‖‖r‖. A step
+    /// would then divide by that rounding. The residual is the recursion's own.
+    let private descend (a: Tensor -> Tensor) (b: Tensor) (iterations: int) (tolerance: float) : Solution =
+        Scope.run (fun keep ->
+            let norm = Method.size b
+            let x, r, p = torch.zeros_like b, b.clone (), b.clone ()
+            // A p of the iteration before, for A r = A p − β A p₋
+            let before = torch.zeros_like b
+            let mutable beta = 0.0
+            let mutable largest = 0.0
+            let mutable squared = dot b b
+            let mutable products = 0
+            let mutable broken = false
+
+            while not broken && products < iterations && sqrt squared > tolerance * norm do
+                Scope.run (fun _ ->
+                    let ap = a p
+                    let curvature = dot p ap
+                    let pp, size = dot p p, Method.size ap
+                    products <- products + 1
+                    largest <- max largest (size / sqrt pp)
+                    let ofResidual = Method.size (ap - before * beta)
+                    // b beyond the range of A stays in r: what A makes of r is rounding then
+                    let outside = ofResidual <= sqrt (unit b) * largest * sqrt squared
+
+                    broken <- outside || not (curvature > 64.0 * unit b * sqrt pp * size)
+
+                    if not broken then
+                        let step = squared / curvature
+                        x.add_ (p, Number.scalar step) |> ignore
+                        r.add_ (ap, Number.scalar -step) |> ignore
+                        let next = dot r r
+                        beta <- next / squared
+                        before.copy_ ap |> ignore
+                        p.mul_(Number.scalar beta).add_ r |> ignore
+                        squared <- next)
+
+            { X = keep x
+              Products = products
+              Residual = Method.relative (sqrt squared) norm
+              Broken = broken })
+
+    /// MINRES from 0 (Paige and Saunders, 1975): A may be indefinite or singular, x then has the least residual. It stops
+    /// at the residual, after `iterations`, or where the Krylov space is exhausted.
+    let minres (a: Tensor -> Tensor) (b: Tensor) (iterations: int) (tolerance: float) : Solution =
+        Scope.run (fun keep ->
+            let norm = Method.size b
+            let x = torch.zeros_like b
+            // Lanczos vectors vₖ, vₖ₋₁ and directions dₖ₋₁, dₖ₋₂
+            let v, before = b.clone (), torch.zeros_like b
+            let direction, older = torch.zeros_like b, torch.zeros_like b
+            // the last two rotations, β and the last entry of the rotated right-hand side
+            let mutable c1, s1, c0, s0 = 1.0, 0.0, 1.0, 0.0
+            let mutable beta = if norm > 0.0 then 1.0 else 0.0
+            let mutable eta = norm
+            let mutable largest = 0.0
+            let mutable products = 0
+
+            if norm > 0.0 then
+                v.div_ (Number.scalar norm) |> ignore
+
+            while beta > 0.0 && products < iterations && abs eta > tolerance * norm do
+                Scope.run (fun _ ->
+                    let w = (a v).sub_ (before * beta)
+                    products <- products + 1
+                    let alpha = dot v w
+                    w.add_ (v, Number.scalar -alpha) |> ignore
+                    let next = Method.size w
+                    let rho3, rho2 = s0 * beta, s1 * alpha + c0 * c1 * beta
+                    let delta = c1 * alpha - c0 * s1 * beta
+                    let rho1 = sqrt (delta * delta + next * next)
+                    largest <- max largest (abs alpha + next)
+
+                    // below it the direction would be rounding divided by rounding
+                    if rho1 > 64.0 * unit b * largest then
+                        let c, s = delta / rho1, next / rho1
+                        let d = (v - direction * rho2 - older * rho3).div_ (Number.scalar rho1)
+                        x.add_ (d, Number.scalar (c * eta)) |> ignore
+                        older.copy_ direction |> ignore
+                        direction.copy_ d |> ignore
+                        before.copy_ v |> ignore
+
+                        if next > 0.0 then
+                            v.copy_ (w.div_ (Number.scalar next)) |> ignore
+
+                        c0 <- c1
+                        s0 <- s1
+                        c1 <- c
+                        s1 <- s
+                        eta <- -s * eta
+
+                    beta <-
+                        if rho1 > 64.0 * unit b * largest && next > 64.0 * unit b * largest then
+                            next
+                        else
+                            0.0)
+
+            let residual = Scope.run (fun _ -> Method.size (b - a x))
+
+            { X = keep x
+              Products = products + 1
+              Residual = Method.relative residual norm
+              Broken = false })
+
+    /// Conjugate gradients where they can, MINRES from the start where A turns out singular or indefinite.
+    let conjugateGradient a b iterations tolerance : Solution =
+        let first = descend a b iterations tolerance
+
+        if not first.Broken then
+            first
+        else
+            first.X.Dispose()
+            let second = minres a b iterations tolerance
+
+            { second with
+                Products = first.Products + second.Products
+                Broken = true }

@@ -1,0 +1,114 @@
+namespace Sama
+
+/// What a method asks of the problem it is used in; checked when the problem is composed.
+type Need =
+    /// the base rule's adaptation
+    | Adaptation
+    /// models that are functions of Params
+    | SecondDerivatives
+    /// a base rule that acts on each coordinate by itself
+    | ElementwiseRule
+    /// ∂L_base/∂λ from the base pass itself
+    | BaseLambdaGradient
+    /// differences of gradients at perturbed parameters, which 16 bits do not hold
+    | Differences
+    /// the last base steps; 0: all since the last meta step. Of them, so many are differentiated; 0: all
+    | History of steps: int * last: int
+    /// so many micro-batches a base step at least
+    | MicroBatches of count: int
+    /// no more base parameters than this
+    | AtMost of parameters: int64
+
+/// (dθ*/dλ)ᵀ v; the move that θ is left with, if any; what was done. Tensors are the caller's.
+[<NoComparison; NoEquality>]
+type Response =
+    internal
+        {
+            Vector: Tensor
+            Move: Tensor option
+            /// read when it is asked for, in the step's scope: numbers of the response may still be on their device
+            Report: Lazy<Report>
+        }
+
+/// A solver of the adjoint system: p with (dθ*/dλ)ᵀ v = −(∂g/∂λ)ᵀ p, from the solution and its linearization.
+type internal AdjointSolver = IBaseSolution -> ILinearization -> Tensor -> Tensor * Report
+
+/// How a level moves when what it depends on is moved: what a level above needs to know for its own total derivative.
+[<NoComparison; NoEquality>]
+type internal Motion =
+    /// its last step is taken again
+    | Retaken
+    /// along dθ*/dλ, by the solver
+    | AlongTangent of AdjointSolver
+    /// not known, for this reason
+    | Unknown of string
+
+/// A best-response vjp v ↦ (dθ*/dλ)ᵀ v, and what it needs.
+[<NoComparison; NoEquality>]
+type HypergradientMethod =
+    internal
+        {
+            Name: string
+            Needs: Need list
+            /// may overwrite v
+            BestResponse: IBaseSolution -> Tensor -> Response
+            Motion: Motion
+        }
+
+    override self.ToString() = self.Name
+
+namespace Sama.Functional
+
+open System
+open TorchSharp
+open Sama
+
+/// What the methods share.
+module internal Method =
+
+    /// The method whose response is −(∂g/∂λ)ᵀ p, at θₜ₋₁.
+    let ofAdjoint name needs followStops (solve: AdjointSolver) : HypergradientMethod =
+        { Name = name
+          Needs = SecondDerivatives :: Adaptation :: needs
+          Motion = AlongTangent solve
+          BestResponse =
+            fun at v ->
+                Scope.run (fun keep ->
+                    let linear = at.Linearize(at.ThetaBefore, followStops)
+                    let p, report = solve at linear v
+
+                    { Vector = keep (linear.LambdaVjp(p).neg_ ())
+                      Move = None
+                      Report = lazy report }) }
+
+    /// (∂u/∂θ)ᵀ w = Hᵀ (∂u/∂g)ᵀ w + (the rule's decay).
+    let transposed (at: IBaseSolution) (linear: ILinearization) (w: Tensor) : Tensor =
+        Scope.tensor (fun () -> linear.ThetaVjp(at.Adapt w) + at.Decay w)
+
+    /// An elementwise rule has ∂u/∂θ = D H + E, D and E diagonal. With p = D q the adjoint system (∂u/∂θ)ᵀ q = v is
+    /// Hᵀ p + (E/D) p = v, symmetric where H is, and without decay (E = 0) free of the rule. Coordinates with D = 0 have
+    /// p = 0 and leave the system. The coordinates that stay (1 or 0), and E/D there.
+    let diagonals (at: IRuleJacobians) (like: Tensor) : Tensor * Tensor =
+        let ones = torch.ones_like like
+        let d, e = at.Adapt ones, at.Decay ones
+        let stay = d.ne (Number.scalar 0.0)
+        stay.to_type d.dtype, torch.where (stay, e / torch.where (stay, d, ones), torch.zeros_like d)
+
+    let size (x: Tensor) : float =
+        Scope.run (fun _ -> Number.read (Flat.norm x))
+
+    /// ‖r‖/‖v‖, 0 for v = 0.
+    let relative (residual: float) (norm: float) : float =
+        if norm = 0.0 then 0.0 else residual / norm
+
+    let positive name (value: float) =
+        if not (value > 0.0 && Double.IsFinite value) then
+            invalidArg name $"{name} is a positive number, not {value}"
+
+    let nonNegative name (value: float) =
+        if not (value >= 0.0 && Double.IsFinite value) then
+            invalidArg name $"{name} is a finite number of at least 0, not {value}"
+
+    let atLeast (least: int) name (value: int) =
+        if value < least then
+            invalidArg name $"{name} is at least {least}, not {value}"

@@ -1,0 +1,175 @@
+namespace Sama
+
+/// The coordinates over which ε = α/‖v‖ takes its norm: those whose loss gradient is not zero, or all.
+type PerturbationNorm =
+    /// coordinates whose loss gradient is not 0
+    | Active = 0
+    /// all coordinates
+    | All = 1
+
+/// Options of SAMA.
+[<NoComparison>]
+type SamaOptions =
+    {
+        /// α of ε = α/‖v‖; null: 1e-3, in float64 1e-5
+        Alpha: System.Nullable<float>
+        /// the coordinates over which ‖v‖ is taken
+        Norm: PerturbationNorm
+        /// where the difference is centred
+        Centre: Centre
+        /// one pass at c + εv against the centre's own gradient, at θₜ₋₁ the base pass's
+        OneSided: bool
+        /// how many of the step's micro-batches the perturbed passes see, the first; 0: all. Cheaper, and noisier
+        MicroBatches: int
+        /// κ: afterwards θ moves by −κεv; 0 is off
+        Nudge: float
+    }
+
+    /// Central difference at θₜ₋₁, norm over active coordinates, no nudge.
+    static member Default =
+        { Alpha = System.Nullable()
+          Norm = PerturbationNorm.Active
+          Centre = Centre.PreUpdate
+          OneSided = false
+          MicroBatches = 0
+          Nudge = 0.0 }
+
+namespace Sama.Functional
+
+open System
+open TorchSharp
+open Sama
+
+/// SAMA (Choe et al., Making Scalable Meta Learning Practical, NeurIPS 2023): ∂u/∂θ ≈ I, p = (∂u/∂g)ᵀ v, and
+/// (dθ*/dλ)ᵀ v ≈ −[∂λ L(c + εp, λ) − ∂λ L(c − εp, λ)]/2ε: three first-order backward passes.
+///
+/// ε = α/max(‖p‖_A, ‖p‖_B/50), A the coordinates whose base gradient is not 0 and B the others. Embedding rows that no
+/// batch touched hold more than 99.95 % of ‖p‖² under Adam (‖p‖_B ≈ 45‖p‖_A) and would starve a norm over all; examples
+/// of weight 0 have no gradient though their mixed derivative is none, so B may not be moved without bound.
+module internal SamaMethod =
+
+    let private reach = 50.0
+
+    let private defaultAlpha (v: Tensor) =
+        if v.dtype = torch.float64 then 1e-5 else 1e-3
+
+    let check (o: SamaOptions) =
+        if o.Alpha.HasValue then
+            Method.positive "Alpha" o.Alpha.Value
+
+        Method.atLeast 0 "MicroBatches" o.MicroBatches
+
+        if not (Double.IsFinite o.Nudge) then
+            invalidArg "Nudge" $"the nudge is a finite number, not {o.Nudge}"
+
+    /// The base pass's own λ-gradient serves as the centre's.
+    let private reuses (o: SamaOptions) =
+        o.OneSided && o.Centre = Centre.PreUpdate && o.MicroBatches = 0
+
+    /// What ε divides α by, and whether the coordinates outside A decided it (0-D, 1 or 0).
+    let private normOf (o: SamaOptions) (norms: Norms) : Tensor * Tensor =
+        if o.Norm = PerturbationNorm.All then
+            norms.All, torch.zeros_like norms.All
+        else
+            let outside =
+                (norms.All.square () - norms.Active.square ()).clamp_min(Number.scalar 0.0).sqrt ()
+                / reach
+
+            torch.maximum (norms.Active, outside), outside.gt(norms.Active).to_type torch.float64
+
+    /// `before` is ‖v‖ before the adaptation, if there was one.
+    let private report (o: SamaOptions) name (alpha: float) (length: int64) (numbers: float[]) (before: float option) =
+        let norm, nonZero = numbers[4], int64 numbers[2]
+
+        { Report.empty name with
+            Norm = Nullable numbers[0]
+            ActiveNorm = Nullable numbers[1]
+            Epsilon = (if norm > 0.0 then Nullable(alpha / norm) else Nullable())
+            Passes = (if reuses o then 1 else 2)
+            Zeros = length - nonZero
+            Capped = (if numbers[5] = 1.0 then int64 numbers[3] else 0L)
+            Note =
+                match before with
+                | Some size when nonZero = 0L && size > 0.0 ->
+                    "h has no part through the level below: the base rule's adaptation is 0 at every coordinate that the meta gradient reaches, since none has ever seen a base gradient (all weights of examples 0?) or its rate is 0"
+                | _ -> null }
+
+    /// The difference along p, which loses no bit where ‖p‖ = 0: p is perturbed by αp/max(‖p‖, tiny), the difference
+    /// multiplied by ‖p‖/2α. Nothing waits for the norm before the last pass.
+    let private along (o: SamaOptions) name (at: IBaseGradients) (before: Tensor option) (p: Tensor) : Response =
+        Scope.run (fun keep ->
+            let length = p.numel ()
+            let alpha = if o.Alpha.HasValue then o.Alpha.Value else defaultAlpha p
+            let norms = Flat.norms p at.Gradient
+            let norm, capped = normOf o norms
+            let scale = (alpha / norm.clamp_min (Number.scalar (Number.tiny p))).to_type p.dtype
+
+            let gradient (theta: Tensor) =
+                if o.MicroBatches = 0 then
+                    at.LambdaGradient theta
+                else
+                    at.LambdaGradient(theta, o.MicroBatches)
+
+            let plus = gradient (at.Perturbed(o.Centre, scale, p))
+
+            let minus =
+                if not o.OneSided then
+                    gradient (at.Perturbed(o.Centre, -scale, p))
+                elif o.Centre = Centre.PreUpdate then
+                    gradient at.ThetaBefore
+                else
+                    gradient at.Theta
+
+            let width = if o.OneSided then alpha else 2.0 * alpha
+
+            { Vector = keep ((minus - plus) * (norm / width).to_type minus.dtype)
+              Move =
+                if o.Nudge = 0.0 then
+                    None
+                else
+                    Some(keep (p * scale * -o.Nudge))
+              Report =
+                // read behind the scope
+                let values =
+                    [ norms.All; norms.Active; norms.NonZero; norms.Outside; norm; capped ]
+                    |> List.map keep
+
+                lazy
+                    (report
+                        o
+                        name
+                        alpha
+                        length
+                        (Number.readAll values)
+                        (before |> Option.map (fun size -> (Number.readAll [ size ])[0]))) })
+
+    let difference o name at p = along o name at None p
+
+    /// What the difference asks for.
+    let needs (o: SamaOptions) =
+        [ Differences
+          if reuses o then
+              BaseLambdaGradient
+          if o.MicroBatches > 0 then
+              MicroBatches o.MicroBatches ]
+
+    let sama (o: SamaOptions) : HypergradientMethod =
+        check o
+
+        { Name = "sama"
+          Needs = Adaptation :: needs o
+          Motion = Retaken
+          BestResponse =
+            fun at v ->
+                let before = Flat.norm v
+                at.AdaptInPlace v
+                along o "sama" at (Some before) v }
+
+    /// Without adaptation: p = v.
+    let samaNa (o: SamaOptions) : HypergradientMethod =
+        check o
+
+        { Name = "samaNa"
+          Needs = needs o
+          Motion = Retaken
+          BestResponse = fun at v -> difference o "samaNa" at v }

@@ -1,0 +1,148 @@
+namespace Sama.Functional
+
+open TorchSharp
+open Sama
+
+/// Update rules, made from a step and combined.
+module UpdateRule =
+
+    /// The rule on a layout.
+    let bind (layout: Layout) (rule: UpdateRule) : BoundRule = rule.Bind layout
+
+    let internal ofBind (name: string) (bind: Layout -> BoundRule) : UpdateRule =
+        { Name = name
+          Bind = bind
+          Rescale = None }
+
+    /// A rule from its step alone, `state g θ ↦ (u, next state)`; its Jacobians are the derivatives of that step. The
+    /// state keeps the names of its tensors from step to step.
+    let create
+        (name: string)
+        (init: Tensor -> RuleState)
+        (step: RuleState -> Tensor -> Tensor -> Tensor * RuleState)
+        : UpdateRule =
+        let byGradient, byTheta = BoundRule.differentiated step
+        ofBind name (fun _ -> BoundRule.create name init step (Ok byGradient) byTheta false)
+
+    let private edit (change: BoundRule -> BoundRule) (rule: UpdateRule) =
+        let changed bound =
+            let bound = change bound
+
+            { bound with
+                InPlace = BoundRule.byOperators rule.Name bound.Take bound.ByGradient }
+
+        ofBind rule.Name (rule.Bind >> changed)
+
+    /// The same rule with its adaptation in closed form: `state g θ v ↦ (∂u/∂g)ᵀ v`.
+    let withAdaptation adapt rule : UpdateRule =
+        edit
+            (fun bound ->
+                { bound with
+                    ByGradient =
+                        if bound.Elementwise then
+                            Ok(BoundRule.diagonal adapt)
+                        else
+                            Ok
+                                { fst (BoundRule.differentiated bound.Take) with
+                                    Pull = adapt } })
+            rule
+
+    /// The same rule, its ∂u/∂g known to be diagonal.
+    let elementwise rule : UpdateRule =
+        edit
+            (fun bound ->
+                { bound with
+                    Elementwise = true
+                    ByGradient = bound.ByGradient |> Result.map (fun j -> BoundRule.diagonal j.Pull) })
+            rule
+
+    /// The same rule, its ∂u/∂g known to be symmetric.
+    let internal symmetric rule : UpdateRule =
+        edit
+            (fun bound ->
+                { bound with
+                    ByGradient = bound.ByGradient |> Result.map (fun j -> BoundRule.diagonal j.Pull) })
+            rule
+
+    /// The same rule, refused by methods that need an adaptation, for this reason.
+    let withoutAdaptation reason rule : UpdateRule =
+        edit (fun bound -> { bound with ByGradient = Error reason }) rule
+
+    let private scaledOutput (schedule: int64 -> float) (rule: BoundRule) : BoundRule =
+        let factor (state: RuleState) = schedule state.Count
+
+        let scaled (jacobian: Jacobian) : Jacobian =
+            { Pull = fun state g theta v -> jacobian.Pull state g theta (v * factor state)
+              Push = fun state g theta w -> jacobian.Push state g theta w * factor state }
+
+        { rule with
+            Take =
+                fun state g theta ->
+                    let u, next = rule.Take state g theta
+                    u * factor state, next
+            ByGradient = rule.ByGradient |> Result.map scaled
+            ByTheta = scaled rule.ByTheta
+            InPlace =
+                { rule.InPlace with
+                    Preview =
+                        fun state g theta out ->
+                            rule.InPlace.Preview state g theta out
+                            out.mul_ (Number.scalar (factor state)) |> ignore
+                    Advance =
+                        fun state g theta out ->
+                            let by = factor state
+                            let next = rule.InPlace.Advance state g theta out
+                            out.mul_ (Number.scalar by) |> ignore
+                            next
+                    AdaptInto =
+                        fun state g theta v ->
+                            v.mul_ (Number.scalar (factor state)) |> ignore
+                            rule.InPlace.AdaptInto state g theta v } }
+
+    /// The rule with its rate multiplied by `schedule t`, t from 0: u ↦ schedule(t)·u, decoupled decay included, as
+    /// torch's schedulers do. Rules whose update is not proportional to their rate (Adafactor's is a minimum, ASGD's
+    /// decays) take it as their rate does; a chain hands it to its last rule, groups to each, `project` inside.
+    let scheduled (schedule: int64 -> float) (rule: UpdateRule) : UpdateRule =
+        match rule.Rescale with
+        | Some rescale -> rescale schedule
+        | None -> ofBind rule.Name (rule.Bind >> scaledOutput schedule)
+
+    /// u = (rₖ ∘ … ∘ r₁) g; its adaptation is J₁ᵀ … Jₖᵀ, each at its own input. ArgumentException for no rule.
+    let rec chain (rules: UpdateRule list) : UpdateRule =
+        if rules.IsEmpty then
+            invalidArg (nameof rules) "a chain needs at least one rule"
+
+        let first, last = List.splitAt (rules.Length - 1) rules
+        let name = rules |> List.map _.Name |> String.concat " → "
+
+        { Name = name
+          Bind = fun layout -> Chain.bind name (rules |> List.map (bind layout))
+          Rescale = Some(fun schedule -> chain (first @ List.map (scheduled schedule) last)) }
+
+    /// Each parameter follows the first rule whose predicate its name satisfies. ArgumentException, when a level is
+    /// made, for a parameter in no group and for a group without parameters.
+    let rec groups (groups: ((string -> bool) * UpdateRule) list) : UpdateRule =
+        let name = groups |> List.map (fun (_, rule) -> rule.Name) |> String.concat " | "
+
+        let on (layout: Layout) =
+            let owner name =
+                match groups |> List.tryFindIndex (fun (belongs, _) -> belongs name) with
+                | Some i -> i
+                | None -> invalidArg (nameof groups) $"parameter '{name}' is in no group"
+
+            Groups.bind
+                name
+                layout
+                [ for i, (_, rule) in List.indexed groups ->
+                      if layout.Slices |> Seq.forall (fun slice -> owner slice.Name <> i) then
+                          invalidArg (nameof groups) $"group {i} ({rule.Name}) has no parameter"
+
+                      let slices = Slices.named (fun name -> owner name = i) layout
+                      slices, bind slices.Layout rule ]
+
+        { Name = name
+          Bind = on
+          Rescale = Some(fun schedule -> rescaled schedule groups) }
+
+    and private rescaled schedule each =
+        groups [ for belongs, rule in each -> belongs, scheduled schedule rule ]

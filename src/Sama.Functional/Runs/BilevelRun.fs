@@ -1,0 +1,71 @@
+namespace Sama.Functional
+
+open System
+open TorchSharp
+open Sama
+
+/// Engines that own their state.
+module internal InPlace =
+
+    let ofState (problem: BilevelProblem) (initial: RunState) : Engine =
+        Problem.requireUnchanged problem
+        RunState.requireOf problem (nameof initial) initial
+        use _ = torch.NewDisposeScope()
+        Engine(problem, RunState.copy initial)
+
+    let ofSeed (problem: BilevelProblem) (seed: int64) : Engine =
+        use _ = torch.NewDisposeScope()
+        Engine(problem, RunState.map Scope.detach (Bilevel.start seed problem))
+
+/// The in-place run: the same steps as `Bilevel.step`, on vectors that live as long as the run. The problem's modules are
+/// trained themselves: their parameters are the run's vectors, their buffers the run's. Not thread-safe.
+[<Sealed>]
+type BilevelRun private (problem: BilevelProblem, engine: Engine) =
+    let mutable disposed = false
+
+    let live () =
+        ObjectDisposedException.ThrowIf(disposed, typeof<BilevelRun>)
+        engine
+
+    /// From a state, which is borrowed and copied. ArgumentException for a state of another problem or device, or inside a
+    /// window that it does not hold.
+    new(problem: BilevelProblem, initial: RunState) = new BilevelRun(problem, InPlace.ofState problem initial)
+
+    /// From the start, as `Bilevel.start seed problem` gives it.
+    new(problem: BilevelProblem, seed: int64) = new BilevelRun(problem, InPlace.ofSeed problem seed)
+
+    /// The problem that is run.
+    member _.Problem = problem
+
+    /// Base steps taken.
+    member _.StepsTaken = engine.StepsTaken
+
+    /// The live parameters of the lowest level (the first of several); borrowed, they change with the next step.
+    member _.Theta = (live ()).Levels[0].Parameters
+
+    /// The live parameters of the highest level; borrowed, they change with the next step.
+    member _.Lambda = (Array.last (live ()).Levels).Parameters
+
+    /// The live parameters of a level; borrowed, they change with the next step. ArgumentException for another name.
+    member _.Parameters(level: string) : Params =
+        match problem.LevelNames |> Array.tryFindIndex ((=) level) with
+        | Some i -> (live ()).Levels[i].Parameters
+        | None ->
+            let known = String.Join(", ", problem.LevelNames)
+            raise (ArgumentException($"no level is named '{level}'; there are: {known}", nameof level))
+
+    /// One base step, and the steps of the levels above that are due. If it throws, the state is the one before it,
+    /// buffers included, and modules look at it. NonFiniteException names step, level and parameter; with
+    /// `NonFinitePolicy.Skip` the report does. InvalidOperationException for a module whose parameters were replaced, cast,
+    /// frozen or unfrozen since its level was made, and for a level that can never move.
+    member _.Step() : StepReport = (live ()).Step()
+
+    /// A copy of the state, owned by the caller.
+    member _.Snapshot() : RunState = (live ()).Snapshot()
+
+    interface IDisposable with
+        /// Frees the run's vectors; modules keep theirs.
+        member _.Dispose() =
+            if not disposed then
+                disposed <- true
+                engine.Free true

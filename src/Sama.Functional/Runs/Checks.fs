@@ -1,0 +1,124 @@
+namespace Sama.Functional
+
+open System
+open TorchSharp
+open Sama
+
+/// What a step is checked for, and what is said about it.
+module internal Checks =
+
+    /// NonFiniteException naming the level and the first parameter that has an entry that is not finite.
+    let notFinite step (level: Level) (what: string) (vector: Tensor) : unit =
+        let culprit =
+            Scope.run (fun _ ->
+                let bad (part: Tensor) = not (Number.isFinite part)
+                Layout.views level.Layout vector |> Array.tryFindIndex bad)
+
+        let where =
+            match culprit with
+            | Some i -> $" of parameter '{level.Layout.Slices[i].Name}'"
+            | None -> ""
+
+        raise (NonFiniteException(step, level.Name, what + where))
+
+    let finite (readings: Readings) step (level: Level) what (vector: Tensor) : unit =
+        readings.Finite(vector, (fun () -> notFinite step level what vector))
+
+    /// The step's gradient was finite; then it is its update, or the state behind it.
+    let sound (readings: Readings) step (run: LevelRun) : unit =
+        readings.Holds(
+            run.Sound(),
+            fun () ->
+                Scope.run (fun _ ->
+                    let u, _ = run.Level.Rule.Take run.Rule run.Gradient run.Vector
+
+                    if Number.isFinite u then
+                        raise (NonFiniteException(step, run.Level.Name, "the state of the rule behind the update"))
+
+                    notFinite step run.Level "the update" u)
+        )
+
+    /// A loss, when it is known.
+    let loss (readings: Readings) step (level: Level) (value: Tensor) : float ref =
+        let known = ref nan
+
+        readings.Number(
+            value,
+            fun value ->
+                if not (Double.IsFinite value) then
+                    raise (NonFiniteException(step, level.Name, "the loss"))
+
+                known.Value <- value
+        )
+
+        known
+
+    /// InvalidOperationException if a step taken again on the same batch, masks and stop-features has another gradient:
+    /// then differences of passes are noise divided by ε.
+    let replay
+        (problem: BilevelProblem)
+        (index: int)
+        (vectors: Tensor[])
+        (gradient: Tensor)
+        (micros: Micro list)
+        : unit =
+        Scope.run (fun _ ->
+            let again = torch.zeros_like gradient
+            let gradients = Array.create vectors.Length null
+            gradients[index] <- again
+            Passes.accumulate problem (Problem.precision problem) micros Mode.Perturbed vectors gradients
+
+            let difference =
+                Method.relative (Method.size (again - gradient)) (Method.size gradient)
+
+            let tolerance =
+                if (Problem.precision problem).IsSome then 5e-2
+                elif gradient.dtype = torch.float64 then 1e-9
+                else 1e-3
+
+            if difference > tolerance then
+                invalidOp
+                    $"level '{problem.Levels[index].Name}': its loss gives another gradient when the same pass is run again (it differs by {difference:G2} of its length), so hypergradients of it would be noise. Random numbers of its own (System.Random, a generator made outside) are drawn anew in every pass: seed them with pass.Draw.RandomSeed, or draw them in the data")
+
+    let private names (problem: BilevelProblem) (indices: int seq) =
+        String.Join(" and ", [ for i in indices -> $"'{problem.Levels[i].Name}'" ])
+
+    /// What makes h exactly 0.
+    type Stillness =
+        /// the loss above sees no parameter of any level
+        | Blind of string
+        /// no loss depends on the level's parameters
+        | Unconnected of string
+        /// the adaptation is 0 wherever the meta gradient is not
+        | Dead of string
+        /// it is what the numbers are
+        | Exact of string
+
+    /// Why the hypergradient of level j is exactly 0, by looking at what its loss and those below depend on.
+    let still
+        (problem: BilevelProblem)
+        (j: int)
+        (seen: Tensor[])
+        (micros: int -> Micro list)
+        (responses: (int * Report) list)
+        : Stillness =
+        let name = problem.Levels[j].Name
+        let byLoss = Problem.reached problem seen (micros j).Head
+        let below = [ for k, _ in responses -> k ]
+        let any (flags: bool[]) = Array.exists id flags
+
+        if not (byLoss |> Array.exists any) then
+            Blind
+                $"the loss of level '{name}' sees no parameter of any level: is it computed on a copy of the model, on detached values, or a count such as an accuracy?"
+        else
+            let steered =
+                below
+                |> List.exists (fun k -> any (Problem.reached problem seen (micros k).Head).[j])
+
+            if not (any byLoss[j]) && not steered then
+                Unconnected
+                    $"no loss depends on the parameters of level '{name}' at this batch: neither its own nor that of {names problem below}"
+            else
+                match responses |> List.tryPick (fun (_, report) -> Option.ofObj report.Note) with
+                | Some note when not (any byLoss[j]) -> Dead note
+                | _ -> Exact $"the hypergradient of level '{name}' is exactly 0"

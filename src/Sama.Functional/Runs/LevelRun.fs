@@ -1,0 +1,130 @@
+namespace Sama.Functional
+
+open System
+open TorchSharp
+open Sama
+
+/// One level of a run in place: its vector and rule state, which are the run's own, and the vectors that its steps work
+/// in, each made when it is first needed. A step that leads to a meta step leaves θ and the rule's state alone until
+/// everything is known: θₜ lies in `next`, which is lent as scratch meanwhile.
+[<Sealed>]
+type internal LevelRun(level: Level, own: LevelState) =
+    let vector = own.Vector
+    let mutable rule = own.Rule
+    let mutable window = own.Window
+    let zeros () = Scope.detach (torch.zeros_like vector)
+    let gradient, next, meta = lazy zeros (), lazy zeros (), lazy zeros ()
+    let mutable lent = false
+
+    let minus =
+        lazy Scope.detach (torch.tensor (-1.0, dtype = vector.dtype, device = vector.device))
+
+    let preview () =
+        level.Rule.InPlace.Preview rule gradient.Value vector next.Value
+        Flat.combine next.Value vector minus.Value next.Value
+        lent <- false
+
+    /// Its parameters, as long as the run lives.
+    let parameters =
+        lazy
+            (use _ = torch.NewDisposeScope()
+             let shown = Params.frozen level.Layout vector
+             shown.Views |> Array.iter (Scope.detach >> ignore)
+             shown)
+
+    member _.Level = level
+    member _.Vector = vector
+    member _.Rule = rule
+    member _.Window = window
+    member _.Parameters = parameters.Value
+
+    /// Its gradient, or hypergradient, of this step.
+    member _.Gradient = gradient.Value
+
+    /// Gradients of the losses above it by its vector.
+    member _.Meta = meta.Value
+
+    /// θₜ = θₜ₋₁ − u is formed.
+    member _.Preview() : unit = preview ()
+
+    /// θₜ; it is formed again if its vector was lent.
+    member _.After() : Tensor =
+        if lent then
+            preview ()
+
+        next.Value
+
+    /// The step that is being taken, `window` with it where the method looks back.
+    member run.Step(micros: Micro list, lambdaGradient: Tensor, window: OpenWindow) : LevelStep =
+        { Micros = micros
+          Theta = vector
+          State = rule
+          Gradient = gradient.Value
+          LambdaGradient = lambdaGradient
+          After = run.After
+          Scratch =
+            fun () ->
+                lent <- true
+                next.Value
+          AdaptInPlace = fun v -> level.Rule.InPlace.AdaptInto rule gradient.Value vector v
+          Window = window }
+
+    /// Whether the step is finite, 0-D: u and the rule's next state.
+    member _.Sound() : Tensor =
+        level.Rule.InPlace.Sound rule gradient.Value vector
+
+    /// The step is written; its gradient vector holds u then.
+    member _.Commit() : unit =
+        rule <- level.Rule.InPlace.Advance rule gradient.Value vector gradient.Value
+        vector.sub_ gradient.Value |> ignore
+
+    /// A window begins at the vector and rule state as they are.
+    member run.Begin(step: int64) : unit =
+        run.Close()
+        let copy (tensor: Tensor) = Scope.detach (tensor.clone ())
+        window <- new OpenWindow(step, copy vector, RuleState.map copy rule, [])
+
+    /// The open window has one step more, whose batches it owns from now on.
+    member _.Record(step: int64, micros: Micro list) : unit =
+        if not (isNull window) then
+            window <- window.With(step, [ for micro in micros -> micro.Retain() ])
+
+    /// The window ends.
+    member _.Close() : unit =
+        if not (isNull window) then
+            (window :> IDisposable).Dispose()
+            window <- null
+
+    /// θ and the rule's state start anew. What undoes it, and what is to be called once it need not be undone.
+    member _.Reset(start: Tensor) : struct ((unit -> unit) * (unit -> unit)) =
+        let vectorBefore, ruleBefore = Scope.detach (vector.clone ()), rule
+        vector.copy_ (start.detach().reshape -1L) |> ignore
+        rule <- Scope.run (fun _ -> RuleState.map (fun t -> Scope.detach (t.clone ())) (level.Rule.Start vector))
+
+        struct ((fun () ->
+                    vector.copy_ vectorBefore |> ignore
+                    vectorBefore.Dispose()
+                    RuleState.dispose rule
+                    rule <- ruleBefore),
+                (fun () ->
+                    vectorBefore.Dispose()
+                    RuleState.dispose ruleBefore))
+
+    /// What the state of the run says of it; the tensors are the run's own.
+    member _.State: LevelState =
+        { Name = level.Name
+          Layout = level.Layout
+          Update = level.Update.Name
+          Vector = vector
+          Rule = rule
+          Window = window }
+
+    /// Frees what the steps worked in, but not the state.
+    member _.Free() : unit =
+        for made in [ gradient; next; meta; minus ] do
+            if made.IsValueCreated then
+                made.Value.Dispose()
+
+        if parameters.IsValueCreated then
+            for view in parameters.Value.Views do
+                view.Dispose()

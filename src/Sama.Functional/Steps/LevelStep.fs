@@ -1,0 +1,68 @@
+namespace Sama.Functional
+
+open TorchSharp
+open Sama
+
+/// A level's last step, before it is written: where it was evaluated, what it saw, and where it leads.
+[<NoComparison; NoEquality>]
+type internal LevelStep =
+    {
+        /// the passes of its micro-batches
+        Micros: Micro list
+        /// θ and the rule's state before it
+        Theta: Tensor
+        State: RuleState
+        /// g, or a middle level's total hypergradient
+        Gradient: Tensor
+        /// ∂L/∂λ of the base pass itself, or null
+        LambdaGradient: Tensor
+        /// θₜ, formed again if its vector was lent
+        After: unit -> Tensor
+        /// a vector to overwrite, until `After` is called
+        Scratch: unit -> Tensor
+        /// (∂u/∂g)ᵀ on v's own storage
+        AdaptInPlace: Tensor -> unit
+        /// the steps that led here, this one included; null unless asked for
+        Window: OpenWindow
+    }
+
+module internal LevelStep =
+
+    let take (rule: BoundRule) (step: LevelStep) : Tensor =
+        fst (rule.Take step.State step.Gradient step.Theta)
+
+    /// A step at values of its own, in the caller's scope.
+    let at (rule: BoundRule) (theta: Tensor) (state: RuleState) (gradient: Tensor) (micros: Micro list) : LevelStep =
+        let after =
+            lazy
+                (use _ = torch.no_grad ()
+                 let u, _ = rule.Take state gradient theta
+                 theta - u)
+
+        { Micros = micros
+          Theta = theta
+          State = state
+          Gradient = gradient
+          LambdaGradient = null
+          After = fun () -> after.Value
+          Scratch = fun () -> torch.empty_like theta
+          AdaptInPlace = fun v -> v.copy_ (rule.Adapt state gradient theta v) |> ignore
+          Window = null }
+
+    /// The Jacobians of the rule at the step.
+    let jacobians (rule: BoundRule) (step: LevelStep) : IRuleJacobians =
+        let at product v =
+            Scope.tensor (fun () -> product step.State step.Gradient step.Theta v)
+
+        let byGradient () =
+            match rule.ByGradient with
+            | Ok jacobian -> jacobian
+            | Error reason -> invalidOp reason
+
+        { new IRuleJacobians with
+            member _.Elementwise = rule.Elementwise
+            member _.Adapt v = at (byGradient ()).Pull v
+            member _.AdaptInPlace v = step.AdaptInPlace v
+            member _.AdaptForward w = at (byGradient ()).Push w
+            member _.Decay v = at rule.ByTheta.Pull v
+            member _.DecayForward w = at rule.ByTheta.Push w }

@@ -1,0 +1,315 @@
+namespace Sama.Functional
+
+open TorchSharp
+open Sama
+
+/// Where all levels of a problem are: the values before and after their last steps, and these steps.
+[<NoComparison; NoEquality>]
+type internal Point =
+    {
+        Problem: BilevelProblem
+        Before: Tensor[]
+        /// after the step, for a level that took one at this base step
+        After: int -> Tensor
+        /// None for a level that took none: it does not respond
+        Taken: LevelStep option[]
+    }
+
+/// Best responses along the levels. With v = ∂L_j/∂θ of all levels: for i from the lowest to j − 1, the best-response vjp
+/// of vᵢ by every level above i is added to theirs; what has arrived at j is h_j.
+///
+/// The lowest level's derivatives are those of its loss. A level between others has its total hypergradient for a
+/// gradient. Held, its derivatives are those of its loss's gradient at fixed levels below. In total, its gradient at a
+/// moved θᵢ is its total hypergradient there: the levels below take their last steps again (methods of one step) or
+/// follow their tangents (methods that solve for θ*); SAMA takes its difference of that, at 2 calls more of all below,
+/// methods that form products take a four-point difference of it, at 4 calls a product.
+module internal Responses =
+
+    /// Levels that j's hypergradient goes through on the way to `top`: those above i, up to the tier of `top`.
+    let private upper (problem: BilevelProblem) i top =
+        Problem.above problem i
+        |> List.filter (fun k -> problem.Heights[k] <= problem.Heights[top])
+
+    /// The vectors that level i's loss sees: levels below after their steps, all others before theirs.
+    let private seenBy (point: Point) i =
+        point.Before
+        |> Array.mapi (fun k before ->
+            if point.Problem.Heights[k] < point.Problem.Heights[i] then
+                point.After k
+            else
+                before)
+
+    let private zeros (point: Point) (indices: int list) : Tensor[] =
+        Array.init point.Before.Length (fun k ->
+            if List.contains k indices then
+                torch.zeros_like point.Before[k]
+            else
+                null)
+
+    /// A level's loss, and its partial derivatives by every level for which `gradients` holds a vector, added to it.
+    let partials (point: Point) precision (i: int) mode (micros: Micro list) (gradients: Tensor[]) : Tensor =
+        let share = 1.0 / float micros.Length
+
+        let losses =
+            [ for micro in micros ->
+                  Passes.gradient point.Problem precision (seenBy point i) gradients share (micro.Loss mode) ]
+
+        (torch.stack (List.toArray losses)).mean ()
+
+    /// The responses of the levels below i, from the lowest up, each to what has arrived at it, added to `gradients` of the
+    /// levels up to `top`; partial derivatives become total ones.
+    let rec addResponses (point: Point) (i: int) (top: int) (gradients: Tensor[]) : (int * Response) list =
+        let problem = point.Problem
+
+        [ for k in Problem.below problem i do
+              match point.Taken[k] with
+              | Some _ when not (isNull gradients[k]) ->
+                  let response = respond point k top gradients[k]
+                  let above = upper problem k top
+
+                  for j, part in Seq.zip above (Passes.parted problem above response.Vector) do
+                      if not (isNull gradients[j]) then
+                          gradients[j].add_ part |> ignore
+
+                  k, response
+              | _ -> () ]
+
+    /// The best response of level k to the levels above it, up to `top`; overwrites v.
+    and respond (point: Point) (k: int) (top: int) (v: Tensor) : Response =
+        (Problem.methodOf point.Problem k).BestResponse (solution point k top) v
+
+    /// Gradients of level i's own problem at a vector of its own and, where given, other vectors above it.
+    and private gradientsAt
+        (point: Point)
+        i
+        top
+        (micros: Micro list)
+        (theta: Tensor)
+        (above: (int * Tensor) list)
+        (wanted: int list)
+        =
+        let problem = point.Problem
+
+        let before =
+            point.Before
+            |> Array.mapi (fun k own ->
+                if k = i then
+                    theta
+                else
+                    match List.tryFind (fun (j, _) -> j = k) above with
+                    | Some(_, moved) -> moved
+                    | None -> own)
+
+        if problem.Heights[i] = 0 || problem.Levels[i].Response = MiddleResponse.Held then
+            let gradients = zeros point wanted
+            let vectors = seenBy { point with Before = before } i
+            Passes.accumulate problem None micros Mode.Perturbed vectors gradients
+            gradients
+        else
+            let moved = follow point i before
+            let gradients = zeros point (wanted @ Problem.below problem i)
+            partials moved None i Mode.Perturbed micros gradients |> ignore
+            addResponses moved i top gradients |> ignore
+            gradients
+
+    /// The levels below i where they are when i and those above it are at `before`.
+    and private follow (point: Point) i (before: Tensor[]) : Point =
+        let problem = point.Problem
+        let mutable moved = { point with Before = before }
+
+        for k in Problem.below problem i do
+            match point.Taken[k] with
+            | None -> ()
+            | Some step ->
+                let rule = problem.Levels[k].Rule
+                let above = [ for j in Problem.above problem k -> j, moved.Before[j] ]
+                // levels between follow too: their own values after the step are what the levels above them see
+                let again, theta =
+                    match (Problem.methodOf problem k).Motion with
+                    | Retaken
+                    | Unknown _ -> step.Theta, step.Theta
+                    | AlongTangent solve ->
+                        let shift = tangent point k solve [ for j, x in above -> j, x - point.Before[j] ]
+                        step.Theta + shift, step.Theta + shift
+
+                let g =
+                    (gradientsAt
+                        { moved with
+                            Before = Array.updateAt k theta moved.Before }
+                        k
+                        k
+                        step.Micros
+                        again
+                        above
+                        [ k ])[k]
+
+                let next = LevelStep.at rule again step.State g step.Micros
+                let at = k
+
+                let after =
+                    match (Problem.methodOf problem k).Motion with
+                    | AlongTangent _ -> point.After k + (again - step.Theta)
+                    | _ -> next.After()
+
+                let earlier = moved
+
+                moved <-
+                    { moved with
+                        Before = Array.updateAt k theta moved.Before
+                        Taken = Array.updateAt k (Some { next with After = fun () -> after }) moved.Taken
+                        After = fun j -> if j = at then after else earlier.After j }
+
+        moved
+
+    /// (dθₖ/dλ) d = −M⁻¹ (∂g/∂λ) d, M the symmetric form of an elementwise rule (`Method.diagonals`), by the solver of the
+    /// adjoint system, which is its own transpose.
+    and private tangent (point: Point) k (solve: AdjointSolver) (d: (int * Tensor) list) : Tensor =
+        Scope.tensor (fun () ->
+            let problem = point.Problem
+            let top = Problem.above problem k |> List.last
+            let at = solution point k top
+            let linear = at.Linearize(at.ThetaBefore, false)
+
+            let all =
+                Passes.joined [| for j in upper problem k top -> d |> List.find (fun (i, _) -> i = j) |> snd |]
+
+            let p, _ = solve at linear (linear.LambdaJvp all)
+            p.neg_ ())
+
+    /// A level at its last step, as methods see it; λ is that of the levels above it, up to the tier of `top`.
+    and solution (point: Point) (i: int) (top: int) : IBaseSolution =
+        let problem = point.Problem
+        let level = problem.Levels[i]
+        let step = point.Taken[i].Value
+        let upper = upper problem i top
+        let lambda = Passes.joined [| for j in upper -> point.Before[j] |]
+        let rule = LevelStep.jacobians level.Rule step
+
+        let first micros theta wanted =
+            gradientsAt point i top micros theta [] wanted
+
+        let lambdaGradient micros theta =
+            Scope.tensor (fun () ->
+                let gradients = first micros theta upper
+                Passes.joined [| for j in upper -> gradients[j] |])
+
+        let subject: Linearization.Subject =
+            { Problem = problem
+              Index = i
+              Upper = upper
+              Vectors = seenBy point i
+              Precision = None }
+
+        let byDifferences () =
+            problem.Heights[i] > 0 && level.Response = MiddleResponse.Total
+
+        { new IBaseSolution with
+            member _.Elementwise = rule.Elementwise
+            member _.Adapt v = rule.Adapt v
+            member _.AdaptInPlace v = rule.AdaptInPlace v
+            member _.AdaptForward w = rule.AdaptForward w
+            member _.Decay v = rule.Decay v
+            member _.DecayForward w = rule.DecayForward w
+
+            member _.Theta = step.After()
+            member _.ThetaBefore = step.Theta
+            member _.Lambda = lambda
+            member _.Gradient = step.Gradient
+
+            member _.SquaredGradient() =
+                Scope.tensor (fun () ->
+                    match step.Micros with
+                    | [ _ ] -> step.Gradient.square ()
+                    | micros ->
+                        let squares =
+                            [ for micro in micros ->
+                                  Scope.tensor (fun () -> (first [ micro ] step.Theta [ i ]).[i].square ()) ]
+
+                        (List.reduce (+) squares) / Number.scalar (float micros.Length))
+
+            member _.Perturbed(centre, scale, v) =
+                let from =
+                    if centre = Centre.PreUpdate then
+                        step.Theta
+                    else
+                        step.After()
+
+                let scratch = step.Scratch()
+                Flat.combine scratch from scale v
+                scratch
+
+            member _.ThetaGradient theta =
+                Scope.tensor (fun () -> (first step.Micros theta [ i ])[i])
+
+            member _.LambdaGradient theta =
+                if obj.ReferenceEquals(theta, step.Theta) && not (isNull step.LambdaGradient) then
+                    step.LambdaGradient.alias ()
+                else
+                    lambdaGradient step.Micros theta
+
+            member _.LambdaGradient(theta, count) =
+                lambdaGradient (List.take count step.Micros) theta
+
+            member _.Linearize(theta, followStops) =
+                if byDifferences () then
+                    differences point i top theta lambda
+                else
+                    let mode =
+                        if followStops then
+                            { Mode.Perturbed with
+                                Stops = Follow(ResizeArray()) }
+                        else
+                            Mode.Perturbed
+
+                    snd (Linearization.at subject step.Micros mode theta)
+
+            member _.Unrolled(o, v) =
+                let last =
+                    let taken = step.Window.Taken.Length
+                    if o.Last = 0 then taken else min o.Last taken
+
+                let replayed =
+                    { subject with
+                        Precision = Problem.precision problem }
+
+                struct (Trajectory.vjp replayed o last step.Window v, last) }
+
+    /// Products with the derivatives of a middle level's total hypergradient, by differences
+    /// [8(G(δ) − G(−δ)) − (G(2δ) − G(−2δ))]/12δ, whose error falls with δ⁴. ∂h/∂θ is the Hessian of the reduced loss,
+    /// symmetric where the responses below are exact.
+    and private differences (point: Point) i top (theta: Tensor) (lambda: Tensor) : ILinearization =
+        let problem = point.Problem
+        let upper = upper problem i top
+        let micros = point.Taken[i].Value.Micros
+
+        let along (at: Tensor) (d: Tensor) (gradients: Tensor -> Tensor) =
+            Scope.tensor (fun () ->
+                let size = Method.size d
+
+                if size = 0.0 then
+                    gradients at * 0.0
+                else
+                    let reach = if d.dtype = torch.float64 then 1e-3 else 3e-2
+                    let delta = reach * (1.0 + Method.size at) / size
+
+                    let moved (times: float) =
+                        Scope.tensor (fun () -> gradients (at + d * (times * delta)))
+
+                    ((moved 1.0 - moved -1.0) * 8.0 - (moved 2.0 - moved -2.0))
+                    / Number.scalar (12.0 * delta))
+
+        let own theta =
+            (gradientsAt point i top micros theta [] [ i ])[i]
+
+        let ofLambda theta =
+            let gradients = gradientsAt point i top micros theta [] upper
+            Passes.joined [| for j in upper -> gradients[j] |]
+
+        let ownAt lambda =
+            let above = List.zip upper (List.ofArray (Passes.parted problem upper lambda))
+            (gradientsAt point i top micros theta above [ i ])[i]
+
+        { new ILinearization with
+            member _.ThetaVjp w = along theta w own
+            member _.LambdaVjp w = along theta w ofLambda
+            member _.LambdaJvp d = along lambda d ownAt }

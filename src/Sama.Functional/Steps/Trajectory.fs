@@ -1,0 +1,138 @@
+namespace Sama.Functional
+
+open TorchSharp
+open Sama
+
+/// Reverse mode through base steps, one step's graph at a time.
+///
+/// A step maps (θ, s, λ) to (θ − u(s, g, θ), s′(s, g, θ)), g = ∂L_base(θ, λ)/∂θ. With the adjoints a of θ′ and b of s′,
+/// w = −(∂u/∂g)ᵀ a + (∂s′/∂g)ᵀ b, the adjoints before it are a − (∂u/∂θ)ᵀ a + (∂s′/∂θ)ᵀ b + (∂g/∂θ)ᵀ w of θ,
+/// −(∂u/∂s)ᵀ a + (∂s′/∂s)ᵀ b of s, and (∂g/∂λ)ᵀ w is added to that of λ. The Jacobians of u are the rule's own where it
+/// has them in closed form: the automatic derivative of Adam's first steps is rounding.
+module internal Trajectory =
+
+    type private Place = { Theta: Tensor; State: RuleState }
+
+    let private lambdaOf (s: Linearization.Subject) =
+        Passes.joined [| for j in s.Upper -> s.Vectors[j] |]
+
+    let private ruleOf (s: Linearization.Subject) = s.Problem.Levels[s.Index].Rule
+
+    let private forward (s: Linearization.Subject) (place: Place) micros : Place =
+        Scope.run (fun keep ->
+            // a step taken again: its features are those of its own θ
+            let x = Autodiff.leaf place.Theta
+            let loss = Linearization.loss s micros Mode.Again x (lambdaOf s)
+            let g = Autodiff.pull Autodiff.Freed loss (torch.ones_like loss) x
+            let u, next = (ruleOf s).Take place.State g place.Theta
+
+            { Theta = keep ((place.Theta - u).detach ())
+              State = RuleState.map (fun t -> keep (t.detach ())) next })
+
+    let private free (place: Place) =
+        place.Theta.Dispose()
+        RuleState.dispose place.State
+
+    /// Adjoints of θ and the state's tensors before the step, and of λ.
+    let private backward (s: Linearization.Subject) followStops (place: Place) micros (a: Tensor) (b: Tensor list) =
+        Scope.run (fun keep ->
+            let rule = ruleOf s
+
+            let mode =
+                if followStops then
+                    { Mode.Again with
+                        Stops = Follow(ResizeArray()) }
+                else
+                    Mode.Again
+
+            let value, at = Linearization.at s micros mode place.Theta
+            let g, theta = Autodiff.leaf value, Autodiff.leaf place.Theta
+            let state = RuleState.map Autodiff.leaf place.State
+            let u, next = rule.Take state g theta
+            let ofState = List.zip (RuleState.tensors next) b
+            let tensors = RuleState.tensors state |> Array.ofList
+            let before = Autodiff.pullAll Autodiff.Kept ((u, -a) :: ofState) tensors
+            let ofNext = Autodiff.pullAll Autodiff.Kept ofState [| g; theta |]
+
+            let byGradient =
+                match rule.ByGradient with
+                | Ok jacobian -> jacobian.Pull place.State value place.Theta -a
+                | Error _ -> (Autodiff.pullAll Autodiff.Freed [ u, -a ] [| g |])[0]
+
+            let w = byGradient + ofNext[0]
+            let byTheta = rule.ByTheta.Pull place.State value place.Theta -a
+
+            keep ((a + byTheta + ofNext[1] + at.ThetaVjp w).detach ()),
+            [ for t in before -> keep (t.detach ()) ],
+            keep (at.LambdaVjp w))
+
+    /// (∂θ₀/∂λ)ᵀ a of a window that starts where the levels above say.
+    let private throughStart (s: Linearization.Subject) (a: Tensor) : Tensor option =
+        s.Problem.Levels[s.Index].Reset
+        |> Option.map (fun start ->
+            let l = Autodiff.leaf (lambdaOf s)
+            let upper = List.zip s.Upper (List.ofArray (Passes.parted s.Problem s.Upper l))
+
+            let parameters =
+                s.Problem.Levels
+                |> Array.mapi (fun i level ->
+                    match upper |> List.tryFind (fun (j, _) -> j = i) with
+                    | Some(_, own) -> Params.traced level.Layout own
+                    | None -> Params.frozen level.Layout s.Vectors[i])
+
+            Autodiff.pull Autodiff.Freed (start (Levels(s.Problem.LevelNames, parameters))) a l)
+
+    /// (dθₜ/dλ)ᵀ v through the last `last` of the steps that were taken since the window began.
+    let vjp (s: Linearization.Subject) (o: UnrolledOptions) (last: int) (window: OpenWindow) (v: Tensor) : Tensor =
+        Scope.tensor (fun () ->
+            let steps = [| for struct (_, micros) in window.Taken -> micros |]
+            let first = steps.Length - last
+            let skip = if o.Recompute then max 1 (int (sqrt (float last))) else 1
+            let isKept i = i >= first && (i - first) % skip = 0
+
+            // every skip-th place of the differentiated steps; the others are freed at once
+            let kept = ResizeArray()
+
+            let mutable place =
+                { Theta = window.Theta
+                  State = window.Rule }
+
+            for i in 0 .. steps.Length - 1 do
+                if isKept i then
+                    kept.Add place
+
+                if i < steps.Length - 1 then
+                    let next = forward s place steps[i]
+
+                    if i > 0 && not (isKept i) then
+                        free place
+
+                    place <- next
+
+            let mutable a = v
+            let mutable b = RuleState.tensors window.Rule |> List.map torch.zeros_like
+            let total = torch.zeros_like (lambdaOf s)
+
+            for segment in kept.Count - 1 .. -1 .. 0 do
+                let from = first + segment * skip
+                let until = min (from + skip) steps.Length
+
+                Scope.run (fun keep ->
+                    let places =
+                        (kept[segment], [ from .. until - 2 ])
+                        ||> List.scan (fun place i -> forward s place steps[i])
+
+                    for i in until - 1 .. -1 .. from do
+                        let before, states, add = backward s o.FollowStops places[i - from] steps[i] a b
+
+                        total.add_ add |> ignore
+                        a <- before
+                        b <- states
+
+                    a <- keep a
+                    b <- List.map keep b)
+
+            if first = 0 then
+                throughStart s a |> Option.iter (fun add -> total.add_ add |> ignore)
+
+            total)
