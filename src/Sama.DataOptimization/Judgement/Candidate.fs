@@ -106,9 +106,9 @@ type SelectionOptions() =
     member val StandardErrors = 1.0 with get, set
 
     /// The gain over the first candidate that is expected of another one before any row is seen, in units of the
-    /// criterion. Unless told −0.03 of accuracy, −0.06 nats of log-loss: methods disappoint.
+    /// criterion. Unless told −0.02 of accuracy, −0.04 nats of log-loss: methods disappoint.
     member val ExpectedGain = Nullable<float>() with get, set
 
     /// Standard deviation of that expectation, in the same units; infinity believes the held-out rows alone. Unless
-    /// told 0.04 of accuracy, 0.08 nats of log-loss.
+    /// told 0.03 of accuracy, 0.06 nats of log-loss.
     member val GainSpread = Nullable<float>() with get, set
