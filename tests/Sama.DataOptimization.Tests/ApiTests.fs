@@ -13,7 +13,10 @@ open Sama.DataOptimization.Tests.Draws
 let private library = typeof<Selection>.Assembly
 
 let private declared =
-    BindingFlags.Public ||| BindingFlags.Instance ||| BindingFlags.Static ||| BindingFlags.DeclaredOnly
+    BindingFlags.Public
+    ||| BindingFlags.Instance
+    ||| BindingFlags.Static
+    ||| BindingFlags.DeclaredOnly
 
 let rec private parts (t: Type) : Type seq =
     seq {
@@ -35,9 +38,12 @@ let private signature (m: MemberInfo) : Type seq =
     | _ -> []
 
 let private generated (m: MemberInfo) =
-    m.IsDefined typeof<CompilerGeneratedAttribute> || m.Name.Contains '<' || m.Name.Contains '@'
+    m.IsDefined typeof<CompilerGeneratedAttribute>
+    || m.Name.Contains '<'
+    || m.Name.Contains '@'
 
-let private plumbing = set [ "ToString"; "Equals"; "GetHashCode"; "CompareTo"; "value__"; ".ctor" ]
+let private plumbing =
+    set [ "ToString"; "Equals"; "GetHashCode"; "CompareTo"; "value__"; ".ctor" ]
 
 let tests =
     testList
@@ -68,7 +74,10 @@ let tests =
                             t.FullName
 
                         for m in t.GetMembers declared do
-                            let special = match m with :? MethodInfo as m -> m.IsSpecialName | _ -> false
+                            let special =
+                                match m with
+                                | :? MethodInfo as m -> m.IsSpecialName
+                                | _ -> false
 
                             if not (generated m || special || plumbing.Contains m.Name) then
                                 let name = $"{t.FullName}.{m.Name}"
@@ -94,7 +103,11 @@ let tests =
                                 if required |> Array.exists (fun p -> isNull (plain p.ParameterType)) then
                                     let arguments =
                                         m.GetParameters()
-                                        |> Array.map (fun p -> if p.IsOptional then p.DefaultValue else plain p.ParameterType)
+                                        |> Array.map (fun p ->
+                                            if p.IsOptional then
+                                                p.DefaultValue
+                                            else
+                                                plain p.ParameterType)
 
                                     try
                                         m.Invoke(null, arguments) |> ignore

@@ -16,20 +16,30 @@ let private noisy seed rows (noise: float[][]) =
     let p =
         truth
         |> Array.map (fun t ->
-            let w = Array.init classes (fun c -> (if c = t then 8.0 else 0.5) + random.NextDouble())
+            let w =
+                Array.init classes (fun c -> (if c = t then 8.0 else 0.5) + random.NextDouble())
+
             let sum = Array.sum w
             w |> Array.map (fun w -> w / sum))
 
     truth, given, p
 
-let private noise = [| [| 0.8; 0.15; 0.05 |]; [| 0.1; 0.7; 0.2 |]; [| 0.0; 0.25; 0.75 |] |]
+let private noise =
+    [| [| 0.8; 0.15; 0.05 |]; [| 0.1; 0.7; 0.2 |]; [| 0.0; 0.25; 0.75 |] |]
 
 let tests =
     testList
         "confident learning"
         [ testCase "thresholds and the confident joint by hand"
           <| fun _ ->
-              let p = [| [| 0.9; 0.1 |]; [| 0.7; 0.3 |]; [| 0.2; 0.8 |]; [| 0.3; 0.7 |]; [| 0.85; 0.15 |]; [| 0.55; 0.45 |] |]
+              let p =
+                  [| [| 0.9; 0.1 |]
+                     [| 0.7; 0.3 |]
+                     [| 0.2; 0.8 |]
+                     [| 0.3; 0.7 |]
+                     [| 0.85; 0.15 |]
+                     [| 0.55; 0.45 |] |]
+
               let y = [| 0; 0; 0; 1; 1; 1 |]
               let found = ConfidentLearning.Estimate(p, y)
               closeAll found.Thresholds [| 0.6; 1.3 / 3.0 |] "means of own labels"
@@ -61,9 +71,16 @@ let tests =
                   for j in 0..2 do
                       Expect.isLessThan (abs (found.NoiseMatrix[i, j] - noise[j][i])) 0.03 $"given {i}, true {j}"
 
-              let wrong = [| for row in 0 .. truth.Length - 1 do if truth[row] <> given[row] then row |]
+              let wrong =
+                  [| for row in 0 .. truth.Length - 1 do
+                         if truth[row] <> given[row] then
+                             row |]
+
               Expect.equal (Array.sort (found.Wrong WrongRows.ConfidentJoint)) wrong "exact"
-              let auroc = Ranking.Auroc(found.Quality() |> Array.map (~-), Array.map2 (<>) truth given)
+
+              let auroc =
+                  Ranking.Auroc(found.Quality() |> Array.map (~-), Array.map2 (<>) truth given)
+
               Expect.isGreaterThan auroc.Value 0.999 "ranking"
 
           property "by class, by noise rate and their intersection have the sizes the joint asks for"
@@ -79,7 +96,15 @@ let tests =
                   seq {
                       for i in 0..2 do
                           min
-                              (count (Seq.sum (seq { for j in 0..2 do if j <> i then joint[i, j] })))
+                              (count (
+                                  Seq.sum (
+                                      seq {
+                                          for j in 0..2 do
+                                              if j <> i then
+                                                  joint[i, j]
+                                      }
+                                  )
+                              ))
                               (given |> Array.filter ((=) i) |> Array.length)
                   }
 
@@ -91,7 +116,9 @@ let tests =
 
           testCase "a class without rows, and constant probabilities, give no wrong rows and no exception"
           <| fun _ ->
-              let found = ConfidentLearning.Estimate(Array.create 5 [| 0.5; 0.3; 0.2 |], [| 0; 0; 0; 0; 1 |])
+              let found =
+                  ConfidentLearning.Estimate(Array.create 5 [| 0.5; 0.3; 0.2 |], [| 0; 0; 0; 0; 1 |])
+
               Expect.isTrue (Double.IsPositiveInfinity found.Thresholds[2]) "threshold"
               closeAll found.NoiseMatrix[*, 2] [| 0.0; 0.0; 1.0 |] "identity"
 
@@ -100,10 +127,16 @@ let tests =
               let random = Random 8
               let truth = labels random 300 2
               let x = truth |> Array.map (fun t -> float t * 4.0 + normal random)
-              let given = truth |> Array.map (fun t -> if random.NextDouble() < 0.2 then 1 - t else t)
+
+              let given =
+                  truth |> Array.map (fun t -> if random.NextDouble() < 0.2 then 1 - t else t)
 
               let trainPredict (train: int[]) (predict: int[]) =
-                  let mean c = train |> Array.filter (fun row -> given[row] = c) |> Array.averageBy (fun row -> x[row])
+                  let mean c =
+                      train
+                      |> Array.filter (fun row -> given[row] = c)
+                      |> Array.averageBy (fun row -> x[row])
+
                   let a, b = mean 0, mean 1
 
                   predict
@@ -111,7 +144,9 @@ let tests =
                       let odds = exp ((b - a) * (x[row] - (a + b) / 2.0))
                       [| 1.0 / (1.0 + odds); odds / (1.0 + odds) |])
 
-              let found = ConfidentLearning.Estimate(CrossFit.OutOfFold(given, 5, trainPredict), given)
+              let found =
+                  ConfidentLearning.Estimate(CrossFit.OutOfFold(given, 5, trainPredict), given)
+
               let wrong = Array.map2 (<>) truth given
               let flagged = found.Wrong()
               let right = flagged |> Array.filter (fun row -> wrong[row]) |> Array.length

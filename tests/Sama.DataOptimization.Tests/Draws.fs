@@ -6,7 +6,8 @@ open Expecto
 
 /// Standard normal (Box and Muller).
 let normal (random: Random) =
-    sqrt (-2.0 * log (1.0 - random.NextDouble())) * cos (2.0 * Math.PI * random.NextDouble())
+    sqrt (-2.0 * log (1.0 - random.NextDouble()))
+    * cos (2.0 * Math.PI * random.NextDouble())
 
 /// An index with the probabilities given.
 let category (random: Random) (probabilities: float[]) =

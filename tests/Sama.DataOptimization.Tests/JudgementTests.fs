@@ -21,7 +21,11 @@ let private pairwise (scores: float[]) (positive: bool[]) =
 let private precisionAtPositives (scores: float[]) (positive: bool[]) =
     [ for i in 0 .. scores.Length - 1 do
           if positive[i] then
-              let above = [ for j in 0 .. scores.Length - 1 do if scores[j] >= scores[i] then positive[j] ]
+              let above =
+                  [ for j in 0 .. scores.Length - 1 do
+                        if scores[j] >= scores[i] then
+                            positive[j] ]
+
               float (above |> List.filter id |> List.length) / float above.Length ]
     |> List.average
 
@@ -58,7 +62,9 @@ let private ranking =
           <| fun _ ->
               Expect.isFalse (Ranking.Auroc([| 1.0; 2.0 |], [| true; true |])).HasValue "auroc"
               Expect.isFalse (Ranking.AveragePrecision([| 1.0 |], [| false |])).HasValue "ap"
-              refused<ArgumentException> [ "row 1" ] (fun () -> Ranking.Auroc([| 1.0; nan |], [| true; false |]) |> ignore) ]
+
+              refused<ArgumentException> [ "row 1" ] (fun () ->
+                  Ranking.Auroc([| 1.0; nan |], [| true; false |]) |> ignore) ]
 
 let private accuracy =
     testList
@@ -70,7 +76,11 @@ let private accuracy =
               close (Accuracy.Share(predicted, labels)) 0.5 "share"
               // class 0: tp 2, fp 1, fn 1; class 1: tp 1, fp 1, fn 1; class 2: tp 0
               close (Accuracy.MacroF1(predicted, labels)) ((4.0 / 6.0 + 2.0 / 4.0 + 0.0) / 3.0) "f1"
-              Expect.equal (Accuracy.Confusion(predicted, labels, 3)) (array2D [ [ 2; 1; 0 ]; [ 0; 1; 1 ]; [ 1; 0; 0 ] ]) "counts"
+
+              Expect.equal
+                  (Accuracy.Confusion(predicted, labels, 3))
+                  (array2D [ [ 2; 1; 0 ]; [ 0; 1; 1 ]; [ 1; 0; 0 ] ])
+                  "counts"
 
           property "the calibration bins hold every row, in the bin of its confidence"
           <| fun seed ->
@@ -85,7 +95,8 @@ let private accuracy =
                       Expect.isTrue (bin.Confidence > bin.Low && bin.Confidence <= bin.High) "mean inside"
 
               let expected =
-                  bins |> Array.sumBy (fun bin -> float bin.Count / 40.0 * abs (bin.Accuracy - bin.Confidence))
+                  bins
+                  |> Array.sumBy (fun bin -> float bin.Count / 40.0 * abs (bin.Accuracy - bin.Confidence))
 
               close (Calibration.ExpectedError(p, y, 7)) expected "ece"
 
@@ -130,7 +141,13 @@ let private uncertainty =
               let mean = Array.average d
               let error = sqrt (Array.averageBy (fun x -> pown (x - mean) 2) d / 400.0)
               close interval.Mean mean "mean"
-              Expect.floatClose { absolute = 0.0; relative = 0.1 } (interval.High - interval.Low) (2.0 * 1.96 * error) "length"
+
+              Expect.floatClose
+                  { absolute = 0.0; relative = 0.1 }
+                  (interval.High - interval.Low)
+                  (2.0 * 1.96 * error)
+                  "length"
+
               Expect.equal (Uncertainty.PairedBootstrap(first, second, seed = 5)) interval "again"
 
           testCase "the t-interval over three seeds"
@@ -138,7 +155,12 @@ let private uncertainty =
               let summary = Uncertainty.OverSeeds [| 1.0; 2.0; 3.0 |]
               close summary.StandardDeviation 1.0 "deviation"
               // t of 2 degrees of freedom at 97.5 % is 4.302653
-              Expect.floatClose { absolute = 1e-7; relative = 1e-7 } (summary.High - 2.0) (4.30265273 / sqrt 3.0) "reach"
+              Expect.floatClose
+                  { absolute = 1e-7; relative = 1e-7 }
+                  (summary.High - 2.0)
+                  (4.30265273 / sqrt 3.0)
+                  "reach"
+
               Expect.isTrue (Double.IsNaN (Uncertainty.OverSeeds [| 1.0 |]).Low) "one seed" ]
 
 let private crossFit =
@@ -151,7 +173,13 @@ let private crossFit =
               let y = labels random (random.Next(folds, 60)) 3
               let fold = CrossFit.Folds(y, folds, seed)
 
-              for part in fold :: [ for c in 0..2 -> fold |> Array.indexed |> Array.filter (fun (row, _) -> y[row] = c) |> Array.map snd ] do
+              for part in
+                  fold
+                  :: [ for c in 0..2 ->
+                           fold
+                           |> Array.indexed
+                           |> Array.filter (fun (row, _) -> y[row] = c)
+                           |> Array.map snd ] do
                   let sizes = Array.init folds (fun f -> part |> Array.filter ((=) f) |> Array.length)
                   Expect.isTrue (Array.max sizes - Array.min sizes <= 1) $"{sizes}"
 
@@ -170,7 +198,8 @@ let private crossFit =
                           Expect.isEmpty (Set.intersect (Set.ofArray train) (Set.ofArray predict)) "apart"
                           Expect.equal (train.Length + predict.Length) 23 "all"
                           // a row's number as its prediction
-                          predict |> Array.map (fun row -> [| float row / 100.0; 1.0 - float row / 100.0 |])),
+                          predict
+                          |> Array.map (fun row -> [| float row / 100.0; 1.0 - float row / 100.0 |])),
                       seed
                   )
 
@@ -179,7 +208,8 @@ let private crossFit =
           testCase "a delegate that gives the wrong rows is named"
           <| fun _ ->
               refused<InvalidOperationException> [ "trainPredict"; "fold 0" ] (fun () ->
-                  CrossFit.OutOfFold([| 0; 1; 0; 1 |], 2, (fun _ _ -> [| [| 1.0; 0.0 |] |])) |> ignore)
+                  CrossFit.OutOfFold([| 0; 1; 0; 1 |], 2, (fun _ _ -> [| [| 1.0; 0.0 |] |]))
+                  |> ignore)
 
               refused<ArgumentException> [ "3 rows for 4 folds" ] (fun () -> CrossFit.Folds([| 0; 1; 1 |], 4) |> ignore) ]
 

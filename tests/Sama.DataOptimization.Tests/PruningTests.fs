@@ -10,8 +10,13 @@ open Sama.DataOptimization.Tests.Draws
 let private autograd seed =
     use _ = torch.NewDisposeScope()
     use generator = new torch.Generator(uint64 (abs seed))
-    let draw (shape: int64[]) = torch.randn (shape, dtype = torch.float64, generator = generator)
-    let w1, b1, w2, b2 = draw [| 5L; 4L |], draw [| 5L |], draw [| 3L; 5L |], draw [| 3L |]
+
+    let draw (shape: int64[]) =
+        torch.randn (shape, dtype = torch.float64, generator = generator)
+
+    let w1, b1, w2, b2 =
+        draw [| 5L; 4L |], draw [| 5L |], draw [| 3L; 5L |], draw [| 3L |]
+
     let parameters = [ w1; b1; w2; b2 ]
 
     for p in parameters do
@@ -50,17 +55,32 @@ let private scores =
           <| fun seed ->
               use _ = torch.NewDisposeScope()
               let net = autograd seed
-              let logits = torch.tensor(Array.concat net.Logits, dtype = torch.float64).reshape(7L, 3L).requires_grad_ true
+
+              let logits =
+                  torch.tensor(Array.concat net.Logits, dtype = torch.float64).reshape(7L, 3L).requires_grad_ true
+
               let targets = torch.tensor (net.Labels |> Array.map int64)
               torch.nn.functional.cross_entropy(logits, targets, reduction = torch.nn.Reduction.Sum).backward ()
-              closeAll (PruningScores.El2n(net.Probabilities, net.Labels)) (Rows.FromTensor logits.grad |> Array.map norm) "el2n"
+
+              closeAll
+                  (PruningScores.El2n(net.Probabilities, net.Labels))
+                  (Rows.FromTensor logits.grad |> Array.map norm)
+                  "el2n"
 
           property "GraNd is the norm of each example's whole gradient; the last layer's closed form is autograd's"
           <| fun seed ->
               let net = autograd seed
               closeAll (PruningScores.GraNd net.All) (Array.map norm net.All) "whole"
-              closeAll (PruningScores.GraNdLastLayer(net.Probabilities, net.Labels, net.Hidden)) (Array.map norm net.Last) "last layer"
-              closeAll (PruningScores.GraNdLastLayer(net.Probabilities, net.Labels, net.Hidden, false)) (Array.map norm net.Weights) "no bias"
+
+              closeAll
+                  (PruningScores.GraNdLastLayer(net.Probabilities, net.Labels, net.Hidden))
+                  (Array.map norm net.Last)
+                  "last layer"
+
+              closeAll
+                  (PruningScores.GraNdLastLayer(net.Probabilities, net.Labels, net.Hidden, false))
+                  (Array.map norm net.Weights)
+                  "no bias"
 
           property "the boundary distance: moving the features that far along the normal reaches the boundary"
           <| fun seed ->
@@ -76,7 +96,10 @@ let private scores =
                             if c <> y then
                                 let normal = Array.map2 (-) net.Output[y] net.Output[c]
                                 let step = normal |> Array.map (fun n -> -distance[row] * n / norm normal)
-                                let moved k = net.Logits[row][k] + Array.sum (Array.map2 (*) net.Output[k] step)
+
+                                let moved k =
+                                    net.Logits[row][k] + Array.sum (Array.map2 (*) net.Output[k] step)
+
                                 moved y - moved c ]
 
                   // one boundary is met, no other crossed
@@ -85,8 +108,13 @@ let private scores =
           testCase "mean over models; misuse"
           <| fun _ ->
               closeAll (PruningScores.Mean [| [| 1.0; 2.0 |]; [| 3.0; 6.0 |] |]) [| 2.0; 4.0 |] "mean"
-              refused<ArgumentException> [ "scores[1]" ] (fun () -> PruningScores.Mean [| [| 1.0 |]; [| 3.0; 6.0 |] |] |> ignore)
-              refused<ArgumentException> [ "classes 0 and 1" ] (fun () -> PruningScores.BoundaryDistance([| [| 1.0; 2.0 |] |], [| 0 |], [| [| 1.0 |]; [| 1.0 |] |]) |> ignore) ]
+
+              refused<ArgumentException> [ "scores[1]" ] (fun () ->
+                  PruningScores.Mean [| [| 1.0 |]; [| 3.0; 6.0 |] |] |> ignore)
+
+              refused<ArgumentException> [ "classes 0 and 1" ] (fun () ->
+                  PruningScores.BoundaryDistance([| [| 1.0; 2.0 |] |], [| 0 |], [| [| 1.0 |]; [| 1.0 |] |])
+                  |> ignore) ]
 
 let private record =
     testList
@@ -95,7 +123,11 @@ let private record =
           <| fun _ ->
               let record = TrainingRecord [| 0; 1; 0 |]
               // row 0: right, wrong, right, wrong; row 1: never right; row 2: wrong, then right
-              let epochs = [ [ 2.0; -1.0; -1.0 ]; [ -1.0; -2.0; 1.0 ]; [ 3.0; -0.5; 1.0 ]; [ -2.0; -1.0; 1.0 ] ]
+              let epochs =
+                  [ [ 2.0; -1.0; -1.0 ]
+                    [ -1.0; -2.0; 1.0 ]
+                    [ 3.0; -0.5; 1.0 ]
+                    [ -2.0; -1.0; 1.0 ] ]
 
               for margins in epochs do
                   // in two batches, in another order
@@ -112,7 +144,9 @@ let private record =
               let random = Random seed
               let y = labels random 8 3
               let record = TrainingRecord y
-              let epochs = Array.init 5 (fun _ -> Array.init 8 (fun _ -> Array.init 3 (fun _ -> normal random)))
+
+              let epochs =
+                  Array.init 5 (fun _ -> Array.init 8 (fun _ -> Array.init 3 (fun _ -> normal random)))
 
               for logits in epochs do
                   let order = Array.init 8 id
@@ -121,17 +155,34 @@ let private record =
                   for batch in Array.chunkBySize 3 order do
                       record.Observe(batch, batch |> Array.map (fun row -> logits[row]))
 
-              let right = epochs |> Array.map (Array.map2 (fun y z -> Array.findIndex ((=) (Array.max z)) z = y) y)
+              let right =
+                  epochs
+                  |> Array.map (Array.map2 (fun y z -> Array.findIndex ((=) (Array.max z)) z = y) y)
+
               Expect.equal record.Forgetting (TrainingRecord.ForgettingCounts right) "forgetting"
 
-              let margin (z: float[]) y = z[y] - Seq.max (seq { for c in 0..2 do if c <> y then z[c] })
-              let expected = Array.init 8 (fun row -> epochs |> Array.averageBy (fun z -> margin z[row] y[row]))
+              let margin (z: float[]) y =
+                  z[y]
+                  - Seq.max (
+                      seq {
+                          for c in 0..2 do
+                              if c <> y then
+                                  z[c]
+                      }
+                  )
+
+              let expected =
+                  Array.init 8 (fun row -> epochs |> Array.averageBy (fun z -> margin z[row] y[row]))
+
               closeAll record.AreaUnderMargin expected "margin"
 
           testCase "what is refused leaves no trace"
           <| fun _ ->
               let record = TrainingRecord [| 0; 5 |]
-              refused<ArgumentException> [ "row 1"; "label 5" ] (fun () -> record.Observe([| 0; 1 |], [| [| 1.0; 0.0 |]; [| 1.0; 0.0 |] |]))
+
+              refused<ArgumentException> [ "row 1"; "label 5" ] (fun () ->
+                  record.Observe([| 0; 1 |], [| [| 1.0; 0.0 |]; [| 1.0; 0.0 |] |]))
+
               Expect.equal record.Observations [| 0; 0 |] "none" ]
 
 let private keep =
@@ -148,7 +199,14 @@ let private keep =
                   Expect.equal kept (Array.sort (Array.distinct kept)) "sorted"
                   let left = Array.except kept [| 0..36 |] |> Array.map (fun row -> s[row])
                   let inside = kept |> Array.map (fun row -> s[row])
-                  Expect.isTrue (if highest then Array.min inside >= Array.max left else Array.max inside <= Array.min left) "order"
+
+                  Expect.isTrue
+                      (if highest then
+                           Array.min inside >= Array.max left
+                       else
+                           Array.max inside <= Array.min left)
+                      "order"
+
                   Expect.equal (Keep.ByScore(s, 0.3, highest, seed = seed)) kept "again"
 
           testCase "ties are decided by the seed, evenly"
@@ -169,11 +227,15 @@ let private keep =
               let y = labels random 50 4
               let s = Array.init 50 (fun _ -> random.NextDouble())
 
-              for kept in [ Keep.ByScore(s, 0.42, labels = y, seed = seed); Keep.AtRandom(50, 0.42, y, seed) ] do
+              for kept in
+                  [ Keep.ByScore(s, 0.42, labels = y, seed = seed)
+                    Keep.AtRandom(50, 0.42, y, seed) ] do
                   Expect.equal kept.Length 21 "total"
 
                   for c in 0..3 do
-                      let size rows = rows |> Array.filter (fun row -> y[row] = c) |> Array.length |> float
+                      let size rows =
+                          rows |> Array.filter (fun row -> y[row] = c) |> Array.length |> float
+
                       Expect.isLessThan (abs (size kept - 0.42 * size [| 0..49 |])) 1.0 "share"
 
           property "coverage-centric: each stratum's count is what water-filling allows, none of the cut rows"
@@ -185,8 +247,13 @@ let private keep =
               let rest = Array.sort s |> Array.truncate 48
               Expect.isTrue (kept |> Array.forall (fun row -> s[row] <= Array.max rest)) "cut"
               let low, high = Array.min rest, Array.max rest
-              let stratum x = min 5 (int ((x - low) / (high - low) * 6.0))
-              let size x = Array.init 6 (fun k -> x |> Array.filter (fun v -> stratum v = k) |> Array.length)
+
+              let stratum x =
+                  min 5 (int ((x - low) / (high - low) * 6.0))
+
+              let size x =
+                  Array.init 6 (fun k -> x |> Array.filter (fun v -> stratum v = k) |> Array.length)
+
               let all, taken = size rest, size (kept |> Array.map (fun row -> s[row]))
               // a stratum that is not used up has as many as any other, but for whole rows
               for a in 0..5 do
@@ -197,12 +264,18 @@ let private keep =
           testCase "coverage-centric: the area under the margin is cut at its low end; infinite scores have to be cut"
           <| fun _ ->
               let s = Array.init 20 float
-              
+
               for seed in 0..20 do
                   let kept = Keep.CoverageCentric(s, 0.5, 0.25, 4, false, seed)
                   Expect.isGreaterThanOrEqual (Array.min kept) 5 "low end"
                   // 15 rows left in strata of 4, 4, 4 and 3 rows: 10 of them as 3, 3, 2 and 2 at most one apart
-                  Expect.equal (kept |> Array.countBy (fun row -> min 3 ((row - 5) * 4 / 14)) |> Array.map snd |> Array.sort) [| 2; 2; 3; 3 |] "strata"
+                  Expect.equal
+                      (kept
+                       |> Array.countBy (fun row -> min 3 ((row - 5) * 4 / 14))
+                       |> Array.map snd
+                       |> Array.sort)
+                      [| 2; 2; 3; 3 |]
+                      "strata"
 
               let forgetting = Array.append [| infinity |] (Array.init 9 float)
               refused<ArgumentException> [ "hardCutoff" ] (fun () -> Keep.CoverageCentric(forgetting, 0.5) |> ignore)
@@ -244,7 +317,11 @@ let private dynamic =
               Expect.isLessThan (abs (mean - Array.sum gradients)) (4.0 * error) $"{mean} ± {error}"
               // and its variance is that of independent draws: Σ g² r/(1 − r) over the well learned
               let below = Array.average losses
-              let variance = Array.map2 (fun l g -> if l < below then g * g else 0.0) losses gradients |> Array.sum
+
+              let variance =
+                  Array.map2 (fun l g -> if l < below then g * g else 0.0) losses gradients
+                  |> Array.sum
+
               Expect.floatClose { absolute = 0.0; relative = 0.05 } (error * error * float draws) variance "variance"
 
           testCase "InfoBatch before losses are known takes all rows"
@@ -252,7 +329,11 @@ let private dynamic =
 
           testCase "DynaMS: share by epoch, rows nearest to the boundary"
           <| fun _ ->
-              closeAll [| for epoch in 0..4 -> DynaMs.Share(epoch, 5, 2, 0.4) |] [| 1.0; 1.0; 0.8; 0.6; 0.4 |] "schedule"
+              closeAll
+                  [| for epoch in 0..4 -> DynaMs.Share(epoch, 5, 2, 0.4) |]
+                  [| 1.0; 1.0; 0.8; 0.6; 0.4 |]
+                  "schedule"
+
               Expect.equal (DynaMs.Rows([| 3.0; -1.0; 0.5; 2.0 |], 0.5)) [| 1; 2 |] "rows"
               refused<ArgumentException> [ "epoch 5" ] (fun () -> DynaMs.Share(5, 5, 2, 0.4) |> ignore) ]
 

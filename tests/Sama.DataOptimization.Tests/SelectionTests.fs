@@ -22,7 +22,10 @@ let private simulate rows others mean spread (rule: Candidate[] -> int) =
         Array.init trials (fun _ ->
             let truth =
                 Array.init (others + 1) (fun k ->
-                    if k = 0 then 0.8 else Math.Clamp(0.8 + mean + spread * normal random, 0.01, 0.99))
+                    if k = 0 then
+                        0.8
+                    else
+                        Math.Clamp(0.8 + mean + spread * normal random, 0.01, 0.99))
 
             let thresholds = truth |> Array.map (fun a -> Normal.InvCDF(0.0, 1.0, a))
 
@@ -32,7 +35,8 @@ let private simulate rows others mean spread (rule: Candidate[] -> int) =
                     thresholds |> Array.map (fun t -> shared + sqrt 0.3 * normal random < t))
 
             let candidates =
-                Array.init (others + 1) (fun k -> Candidate.FromCorrect($"{k}", right |> Array.map (fun row -> row[k])))
+                Array.init (others + 1) (fun k ->
+                    Candidate.FromCorrect($"{k}", right |> Array.map (fun row -> row[k])))
 
             100.0 * (truth[rule candidates] - truth[0]))
 
@@ -54,15 +58,22 @@ let tests =
         [ testCase "the simpler one is taken while the best is within one standard error, by hand"
           <| fun _ ->
               // the best is right on one row more: difference 1/21, variance (1 + 1 − 1/21)/21/21
-              let one = [| from "simple" "11110000001111000000"; from "best" "11111000001111000000" |]
+              let one =
+                  [| from "simple" "11110000001111000000"; from "best" "11111000001111000000" |]
+
               let choice = Selection.Choose(one, plain)
               Expect.equal choice.Name "simple" "one row more"
               close choice.Table[0].Behind (1.0 / 21.0) "difference"
               close choice.Table[0].BehindError (sqrt ((2.0 - 1.0 / 21.0) / 21.0 / 21.0)) "error"
-              let many = [| from "simple" "11110000001111000000"; from "best" "11111111111111000000" |]
+
+              let many =
+                  [| from "simple" "11110000001111000000"; from "best" "11111111111111000000" |]
+
               Expect.equal (Selection.Choose(many, plain)).Name "best" "six rows more"
               // as many rows more in the sum, but six won and five lost
-              let mixed = [| from "simple" "11111111111000000000"; from "best" "11111100000111111000" |]
+              let mixed =
+                  [| from "simple" "11111111111000000000"; from "best" "11111100000111111000" |]
+
               Expect.equal (Selection.Choose(mixed, plain)).Name "simple" "mixed"
 
           testCase "equal candidates: the first; the control of equal rows is never left for nothing"
@@ -89,38 +100,62 @@ let tests =
           testCase "log-loss tells candidates of equal accuracy apart"
           <| fun _ ->
               let y = Array.init 40 (fun row -> row % 2)
-              let sure certainty row = if y[row] = 0 then [| certainty; 1.0 - certainty |] else [| 1.0 - certainty; certainty |]
-              let candidate name (certainty: int -> float) = Candidate.FromProbabilities(name, Array.init 40 (fun row -> sure (certainty row) row), y)
+
+              let sure certainty row =
+                  if y[row] = 0 then
+                      [| certainty; 1.0 - certainty |]
+                  else
+                      [| 1.0 - certainty; certainty |]
+
+              let candidate name (certainty: int -> float) =
+                  Candidate.FromProbabilities(name, Array.init 40 (fun row -> sure (certainty row) row), y)
 
               let two =
                   [| candidate "dull" (fun row -> 0.55 + 0.001 * float (row % 3))
                      candidate "sharp" (fun row -> 0.9 + 0.001 * float (row % 5)) |]
 
               Expect.equal (Selection.Choose two).Name "dull" "accuracy"
-              Expect.equal (Selection.Choose(two, SelectionOptions(Criterion = Criterion.LogLoss))).Name "sharp" "log-loss"
+
+              Expect.equal
+                  (Selection.Choose(two, SelectionOptions(Criterion = Criterion.LogLoss))).Name
+                  "sharp"
+                  "log-loss"
+
               let choice = Selection.Choose(two, SelectionOptions(Criterion = Criterion.LogLoss))
               close choice.Table[1].LogLoss.Value (Seq.average two[1].LogLoss) "log-loss"
 
           testCase "with both criteria a simpler candidate of much worse log-loss is left"
           <| fun _ ->
               let y = Array.create 40 0
-              let rows (p: int -> float) = Array.init 40 (fun row -> [| p row; 1.0 - p row |])
+
+              let rows (p: int -> float) =
+                  Array.init 40 (fun row -> [| p row; 1.0 - p row |])
               // the second is right on two rows more, and far surer of the rest
-              let dull = Candidate.FromProbabilities("dull", rows (fun row -> if row < 10 then 0.4 else 0.51), y)
-              let sharp = Candidate.FromProbabilities("sharp", rows (fun row -> if row < 9 then 0.45 else 0.95), y)
-              let options criterion = SelectionOptions(Criterion = criterion, ExpectedGain = Nullable 0.0, GainSpread = Nullable 0.1)
+              let dull =
+                  Candidate.FromProbabilities("dull", rows (fun row -> if row < 10 then 0.4 else 0.51), y)
+
+              let sharp =
+                  Candidate.FromProbabilities("sharp", rows (fun row -> if row < 9 then 0.45 else 0.95), y)
+
+              let options criterion =
+                  SelectionOptions(Criterion = criterion, ExpectedGain = Nullable 0.0, GainSpread = Nullable 0.1)
+
               Expect.equal (Selection.Choose([| dull; sharp |], options Criterion.Accuracy)).Name "dull" "accuracy"
               Expect.equal (Selection.Choose([| dull; sharp |], options Criterion.Both)).Name "sharp" "both"
 
           testCase "folds are pooled, repeats averaged, a missing row named"
           <| fun _ ->
               let y = [| 0; 1; 0; 1 |]
-              let part rows (p: float list) = { Rows = rows; Probabilities = [| for p in p -> [| p; 1.0 - p |] |] }
+
+              let part rows (p: float list) =
+                  { Rows = rows
+                    Probabilities = [| for p in p -> [| p; 1.0 - p |] |] }
 
               let pooled =
                   Candidate.Pooled(
                       "x",
-                      [| part [| 2; 0 |] [ 0.9; 0.2 ]; part [| 1; 3 |] [ 0.1; 0.8 ]
+                      [| part [| 2; 0 |] [ 0.9; 0.2 ]
+                         part [| 1; 3 |] [ 0.1; 0.8 ]
                          part [| 0; 1; 2; 3 |] [ 0.9; 0.2; 0.8; 0.7 ] |],
                       y
                   )
@@ -140,7 +175,8 @@ let tests =
                   Selection.Choose [| from "a" "1100"; from "a" "1101" |] |> ignore)
 
               refused<ArgumentException> [ "no log-loss" ] (fun () ->
-                  Selection.Choose([| from "a" "1100" |], SelectionOptions(Criterion = Criterion.LogLoss)) |> ignore)
+                  Selection.Choose([| from "a" "1100" |], SelectionOptions(Criterion = Criterion.LogLoss))
+                  |> ignore)
 
           for rows in [ 15; 20; 30; 60 ] do
               testCase $"where methods harm, {rows} rows: no worse than always the control; the highest score is"
@@ -159,7 +195,9 @@ let tests =
 
           testCase "where gains are as expected before, the rule does not lose and more rows gain more"
           <| fun _ ->
-              let gain rows = simulate rows 5 -0.02 0.03 (chosen (SelectionOptions()))
+              let gain rows =
+                  simulate rows 5 -0.02 0.03 (chosen (SelectionOptions()))
+
               let few, fewError = gain 20
               let many, manyError = gain 120
               Expect.isGreaterThan few (-2.0 * fewError) $"20 rows: {few} ± {fewError}"

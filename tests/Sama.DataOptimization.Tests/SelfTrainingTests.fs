@@ -21,7 +21,10 @@ let private differences (f: float[][] -> float) (x: float[][]) =
     |> Array.mapi (fun i row ->
         row
         |> Array.mapi (fun j value ->
-            let moved by = x |> Array.mapi (fun a r -> r |> Array.mapi (fun b v -> if a = i && b = j then value + by else v))
+            let moved by =
+                x
+                |> Array.mapi (fun a r -> r |> Array.mapi (fun b v -> if a = i && b = j then value + by else v))
+
             (f (moved 1e-6) - f (moved -1e-6)) / 2e-6))
 
 let private gradient (f: torch.Tensor -> torch.Tensor) (x: float[][]) : float[][] =
@@ -48,7 +51,11 @@ let tests =
               let p, _ = drawn seed
               let extended = Array.append p [| [| 1.0; 0.0; 0.0 |]; Array.create 3 (1.0 / 3.0) |]
               let confidence = Rows.Vector(SelfTraining.Confidence(tensor extended))
-              closeAll confidence (Array.append (p |> Array.map (fun p -> 1.0 - entropy p / log 3.0)) [| 1.0; 0.0 |]) "confidence"
+
+              closeAll
+                  confidence
+                  (Array.append (p |> Array.map (fun p -> 1.0 - entropy p / log 3.0)) [| 1.0; 0.0 |])
+                  "confidence"
 
           property "soft pseudo-labels: squares over class frequencies, rows to 1, by plain loops"
           <| fun seed ->
@@ -72,11 +79,22 @@ let tests =
               let t, _ = drawn (seed + 1)
               let logs = tensor (p |> Array.map (Array.map log))
               let weights = SelfTraining.Weights(tensor t, 0.2)
-              let w = t |> Array.map (fun t -> let c = 1.0 - entropy t / log 3.0 in if c >= 0.2 then c else 0.0)
+
+              let w =
+                  t
+                  |> Array.map (fun t -> let c = 1.0 - entropy t / log 3.0 in if c >= 0.2 then c else 0.0)
+
               closeAll (Rows.Vector weights) w "weights"
-              let kl = Array.map3 (fun w t p -> w * Array.sum (Array.map2 (fun t p -> t * log (t / p)) t p)) w t p
+
+              let kl =
+                  Array.map3 (fun w t p -> w * Array.sum (Array.map2 (fun t p -> t * log (t / p)) t p)) w t p
+
               close (SelfTraining.Loss(logs, tensor t, weights).ToDouble()) (Array.average kl) "loss"
-              let uniform = p |> Array.averageBy (fun p -> p |> Array.sumBy (fun p -> log (1.0 / 3.0 / p) / 3.0))
+
+              let uniform =
+                  p
+                  |> Array.averageBy (fun p -> p |> Array.sumBy (fun p -> log (1.0 / 3.0 / p) / 3.0))
+
               close (SelfTraining.ConfidenceRegulariser(logs).ToDouble()) uniform "regulariser"
 
           property "the contrastive loss is its pairwise formula, and so is its gradient; a pair at distance 0 has none"
@@ -90,13 +108,23 @@ let tests =
                   [ for i in 0..4 do
                         for j in i + 1 .. 4 do
                             let squared = Array.map2 (fun a b -> pown (a - b) 2) x[i] x[j] |> Array.average
-                            if y[i] = y[j] then squared else pown (max 0.0 (1.0 - sqrt squared)) 2 ]
+
+                            if y[i] = y[j] then
+                                squared
+                            else
+                                pown (max 0.0 (1.0 - sqrt squared)) 2 ]
                   |> List.average
 
               let classes = torch.tensor (y |> Array.map int64)
-              let loss (x: torch.Tensor) = SelfTraining.ContrastiveLoss(x, classes)
+
+              let loss (x: torch.Tensor) =
+                  SelfTraining.ContrastiveLoss(x, classes)
+
               close ((loss (tensor x)).ToDouble()) (plain x) "value"
-              let actual, expected = Array.concat (gradient loss x), Array.concat (differences plain x)
+
+              let actual, expected =
+                  Array.concat (gradient loss x), Array.concat (differences plain x)
+
               Array.iter2 (fun a e -> Expect.isLessThan (abs (a - e)) 1e-6 "gradient") actual expected
               let same = Array.create 3 [| 1.0; 2.0 |]
               let apart = torch.tensor [| 0L; 1L; 1L |]
@@ -110,13 +138,24 @@ let tests =
               let targets = torch.tensor (y |> Array.map int64)
               let logs = tensor (p |> Array.map (Array.map log))
               let soft (p: float[]) y = -(0.95 * log p[y]) + 0.05 * entropy p
-              let hard (p: float[]) y = -(0.8 * log p[y]) - 0.2 * log (Array.max p)
+
+              let hard (p: float[]) y =
+                  -(0.8 * log p[y]) - 0.2 * log (Array.max p)
+
               closeAll (Rows.Vector(Bootstrapping.Soft(logs, targets))) (Array.map2 soft p y) "soft"
               closeAll (Rows.Vector(Bootstrapping.Hard(logs, targets))) (Array.map2 hard p y) "hard"
               let z = p |> Array.map (Array.map log)
-              let mean (z: float[][]) = Array.map2 soft (Rows.Softmax z) y |> Array.average
-              let actual = gradient (fun z -> Bootstrapping.Soft(z.log_softmax 1L, targets).mean ()) z
-              Array.iter2 (fun a e -> Expect.isLessThan (abs (a - e)) 1e-6 "gradient") (Array.concat actual) (Array.concat (differences mean z))
+
+              let mean (z: float[][]) =
+                  Array.map2 soft (Rows.Softmax z) y |> Array.average
+
+              let actual =
+                  gradient (fun z -> Bootstrapping.Soft(z.log_softmax 1L, targets).mean ()) z
+
+              Array.iter2
+                  (fun a e -> Expect.isLessThan (abs (a - e)) 1e-6 "gradient")
+                  (Array.concat actual)
+                  (Array.concat (differences mean z))
 
           testCase "nothing is left behind but the result"
           <| fun _ ->
@@ -142,6 +181,12 @@ let tests =
           <| fun _ ->
               use _ = torch.NewDisposeScope()
               let p = tensor (fst (drawn 1))
-              refused<ArgumentException> [ "pseudoLabels"; "[6, 2]" ] (fun () -> SelfTraining.Loss(p, torch.ones (6L, 2L), torch.ones 6L) |> ignore)
-              refused<ArgumentException> [ "labels"; "int64" ] (fun () -> Bootstrapping.Soft(p, torch.ones 6L) |> ignore)
-              refused<ArgumentException> [ "probabilities" ] (fun () -> SelfTraining.Confidence(torch.ones 6L) |> ignore) ]
+
+              refused<ArgumentException> [ "pseudoLabels"; "[6, 2]" ] (fun () ->
+                  SelfTraining.Loss(p, torch.ones (6L, 2L), torch.ones 6L) |> ignore)
+
+              refused<ArgumentException> [ "labels"; "int64" ] (fun () ->
+                  Bootstrapping.Soft(p, torch.ones 6L) |> ignore)
+
+              refused<ArgumentException> [ "probabilities" ] (fun () ->
+                  SelfTraining.Confidence(torch.ones 6L) |> ignore) ]

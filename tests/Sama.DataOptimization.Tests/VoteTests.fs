@@ -14,11 +14,15 @@ let private draw seed rows (prior: float[]) (confusion: float[][][]) (abstain: f
         truth
         |> Array.map (fun t ->
             Array.init confusion.Length (fun rule ->
-                if random.NextDouble() < abstain[rule] then -1 else category random (confusion[rule][t])))
+                if random.NextDouble() < abstain[rule] then
+                    -1
+                else
+                    category random (confusion[rule][t])))
 
     truth, votes
 
-let private right share = [| [| share; 1.0 - share |]; [| 1.0 - share; share |] |]
+let private right share =
+    [| [| share; 1.0 - share |]; [| 1.0 - share; share |] |]
 
 let private mixed seed =
     let random = Random seed
@@ -68,17 +72,39 @@ let private dawidSkene =
           property "the objective is the log-likelihood with the logs of the smoothed parameters, by plain sums"
           <| fun seed ->
               let votes = mixed seed
-              let model = DawidSkene.Fit(votes, 3, 0.5)
-              let logs = Array.sumBy log model.Prior + (model.Confusion |> Array.sumBy (Array.sumBy (Array.sumBy log)))
-              Expect.floatClose { absolute = 1e-8; relative = 1e-8 } (Array.last model.Objective) (logLikelihood model votes + 0.5 * logs) "value"
+              let model = DawidSkene.Fit(votes, 3, 0.5, false)
+
+              let logs =
+                  Array.sumBy log model.Prior
+                  + (model.Confusion |> Array.sumBy (Array.sumBy (Array.sumBy log)))
+
+              Expect.floatClose
+                  { absolute = 1e-8; relative = 1e-8 }
+                  (Array.last model.Objective)
+                  (logLikelihood model votes + 0.5 * logs)
+                  "value"
 
           property "at convergence it is a stationary point: an M-step by hand changes nothing"
           <| fun seed ->
               let votes = mixed seed
-              let model = DawidSkene.Fit(votes, 3, 0.5, iterations = 100000, tolerance = 1e-14)
+
+              let model =
+                  DawidSkene.Fit(votes, 3, 0.5, false, iterations = 100000, tolerance = 1e-14)
+
               let posterior = model.Posterior
               let confusion = model.Confusion[1][2]
-              let counts = Array.init 3 (fun v -> 0.5 + Seq.sum (seq { for row in 0..19 do if votes[row][1] = v then posterior[row][2] }))
+
+              let counts =
+                  Array.init 3 (fun v ->
+                      0.5
+                      + Seq.sum (
+                          seq {
+                              for row in 0..19 do
+                                  if votes[row][1] = v then
+                                      posterior[row][2]
+                          }
+                      ))
+
               let sum = Array.sum counts
 
               for v in 0..2 do
@@ -86,19 +112,29 @@ let private dawidSkene =
 
           testCase "known matrices and prior are recovered from votes alone, abstentions and all"
           <| fun _ ->
-              let confusion = [| right 0.9; right 0.8; right 0.7; [| [| 0.6; 0.4 |]; [| 0.05; 0.95 |] |] |]
+              let confusion =
+                  [| right 0.9; right 0.8; right 0.7; [| [| 0.6; 0.4 |]; [| 0.05; 0.95 |] |] |]
+
               let truth, votes = draw 1 20000 [| 0.35; 0.65 |] confusion [| 0.0; 0.3; 0.1; 0.5 |]
-              let model = DawidSkene.Fit(votes, 2)
+              let model = DawidSkene.Fit(votes, 2, modelAbstentions = false)
               Expect.isTrue model.Converged "converged"
               Expect.isLessThan (abs (model.Prior[0] - 0.35)) 0.02 "prior"
 
               for rule in 0..3 do
                   for c in 0..1 do
-                      Expect.isLessThan (abs (model.Confusion[rule].[c].[0] - confusion[rule].[c].[0])) 0.03 $"rule {rule}, class {c}"
+                      Expect.isLessThan
+                          (abs (model.Confusion[rule].[c].[0] - confusion[rule].[c].[0]))
+                          0.03
+                          $"rule {rule}, class {c}"
 
               let accuracy labels = Accuracy.Share(labels, truth)
               let posterior = accuracy (Rows.Argmax model.Posterior)
-              Expect.isGreaterThan posterior (accuracy (MajorityVote.Labels(votes, 2)) + 0.01) "better than the majority"
+
+              Expect.isGreaterThan
+                  posterior
+                  (accuracy (MajorityVote.Labels(votes, 2)) + 0.01)
+                  "better than the majority"
+
               closeAll (Array.concat (model.Predict votes)) (Array.concat model.Posterior) "predict"
 
           testCase "abstentions that tell the class are used when modelled, and only then"
@@ -113,7 +149,9 @@ let private dawidSkene =
                          (if random.NextDouble() < 0.7 then t else 1 - t)
                          (if t = 1 && random.NextDouble() < 0.9 then 1 else -1) |])
 
-              let share modelled = Accuracy.Share(Rows.Argmax(DawidSkene.Fit(votes, 2, 0.1, modelled).Posterior), truth)
+              let share modelled =
+                  Accuracy.Share(Rows.Argmax(DawidSkene.Fit(votes, 2, 0.1, modelled).Posterior), truth)
+
               Expect.isGreaterThan (share true) 0.9 "modelled"
               Expect.isGreaterThan (share true) (share false + 0.05) "not modelled" ]
 
@@ -123,7 +161,10 @@ let private negativeLog (model: LogLinearModel) votes labels =
     let fit = Array.map2 (fun (p: float[]) y -> -log p[y]) p labels |> Array.sum
 
     let moved =
-        Array.map2 (fun a b -> pown (a - b) 2) (Array.concat (Array.concat model.Weights)) (Array.concat (Array.concat model.Start))
+        Array.map2
+            (fun a b -> pown (a - b) 2)
+            (Array.concat (Array.concat model.Weights))
+            (Array.concat (Array.concat model.Start))
         |> Array.sum
 
     fit, moved
@@ -179,6 +220,16 @@ let private logLinear =
                       let moved = strength * (model.Weights[2].[v].[c] - model.Start[2].[v].[c])
                       Expect.isLessThan (abs (moved - pull)) 1e-7 $"vote {v}, class {c}"
 
+              Expect.equal model.Bias (LogLinear.FromAgreement(votes, 3)).Bias "bias held"
+              let free = LogLinear.Fit(votes, 3, votes[..7], y[..7], strength, true)
+              let q = free.Predict votes[..7]
+
+              for c in 0..2 do
+                  let pull =
+                      Seq.sum (seq { for row in 0..7 -> (if y[row] = c then 1.0 else 0.0) - q[row][c] })
+
+                  Expect.isLessThan (abs (strength * (free.Bias[c] - model.Bias[c]) - pull)) 1e-7 $"bias {c}"
+
               let start, _ = negativeLog (LogLinear.FromAgreement(votes, 3)) votes[..7] y[..7]
               let fit, moved = negativeLog model votes[..7] y[..7]
               Expect.isLessThan (fit + strength / 2.0 * moved) (start + 1e-9) "below the start"
@@ -190,17 +241,34 @@ let private logLinear =
               let y = labels random 12 2
               let start = LogLinear.FromAgreement(votes, 2).Predict votes
               let strong = LogLinear.Fit(votes, 2, votes[..11], y, 1e8).Predict votes
-              Expect.isLessThan (Array.map2 (Array.map2 (fun a b -> abs (a - b))) start strong |> Array.concat |> Array.max) 1e-6 "strong"
-              let loss strength = Array.sum (Calibration.LogLosses(LogLinear.Fit(votes, 2, votes[..11], y, strength).Predict votes[..11], y))
+
+              Expect.isLessThan
+                  (Array.map2 (Array.map2 (fun a b -> abs (a - b))) start strong
+                   |> Array.concat
+                   |> Array.max)
+                  1e-6
+                  "strong"
+
+              let loss strength =
+                  Array.sum (
+                      Calibration.LogLosses(LogLinear.Fit(votes, 2, votes[..11], y, strength).Predict votes[..11], y)
+                  )
+
               Expect.isLessThan (loss 0.01) (0.5 * loss 1e8) "weak"
 
           testCase "ten clean rows a class correct a rule that is always wrong"
           <| fun _ ->
               let confusion = [| right 0.75; right 0.7; right 0.15; right 0.2 |]
               let truth, votes = draw 7 3000 [| 0.5; 0.5 |] confusion [| 0.2; 0.2; 0.2; 0.2 |]
-              let share (p: float[][]) = Accuracy.Share((Rows.Argmax p)[20..], truth[20..])
+
+              let share (p: float[][]) =
+                  Accuracy.Share((Rows.Argmax p)[20..], truth[20..])
+
               let start = share (LogLinear.FromAgreement(votes, 2).Predict votes)
-              let fit = share (LogLinear.Fit(votes, 2, votes[..19], truth[..19]).Predict votes)
+
+              let fit =
+                  share (LogLinear.Fit(votes, 2, votes[..19], truth[..19], 1.0).Predict votes)
+
               Expect.isGreaterThan fit 0.75 $"fitted, start {start}"
               Expect.isGreaterThan fit (start + 0.1) "start" ]
 
@@ -210,12 +278,24 @@ let private majority =
         [ testCase "shares, ties by seed, abstentions"
           <| fun _ ->
               let votes = [| [| 0; 0; 1 |]; [| -1; -1; -1 |]; [| 0; 1; -1 |] |]
-              closeAll (Array.concat (MajorityVote.Probabilities(votes, 2))) [| 2.0 / 3.0; 1.0 / 3.0; 0.5; 0.5; 0.5; 0.5 |] "shares"
+
+              closeAll
+                  (Array.concat (MajorityVote.Probabilities(votes, 2)))
+                  [| 2.0 / 3.0; 1.0 / 3.0; 0.5; 0.5; 0.5; 0.5 |]
+                  "shares"
+
               let labels = MajorityVote.Labels(votes, 2)
               Expect.equal labels[..1] [| 0; -1 |] "labels"
-              let tied = Set.ofSeq (seq { for seed in 0..30 -> (MajorityVote.Labels(votes, 2, seed))[2] })
+
+              let tied =
+                  Set.ofSeq (seq { for seed in 0..30 -> (MajorityVote.Labels(votes, 2, seed))[2] })
+
               Expect.equal tied (set [ 0; 1 ]) "both occur"
-              refused<ArgumentException> [ "row 1, rule 0"; "vote 2" ] (fun () -> MajorityVote.Labels([| [| 0 |]; [| 2 |] |], 2) |> ignore)
-              refused<ArgumentException> [ "row 1 has 2 votes" ] (fun () -> DawidSkene.Fit([| [| 0 |]; [| 1; 1 |] |], 2) |> ignore) ]
+
+              refused<ArgumentException> [ "row 1, rule 0"; "vote 2" ] (fun () ->
+                  MajorityVote.Labels([| [| 0 |]; [| 2 |] |], 2) |> ignore)
+
+              refused<ArgumentException> [ "row 1 has 2 votes" ] (fun () ->
+                  DawidSkene.Fit([| [| 0 |]; [| 1; 1 |] |], 2) |> ignore) ]
 
 let tests = testList "votes" [ majority; dawidSkene; logLinear ]

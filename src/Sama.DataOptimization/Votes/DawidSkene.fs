@@ -89,9 +89,10 @@ type DawidSkene =
 
         Simplex.normalise prior, counts |> Array.map (Array.map Simplex.normalise)
 
-    /// Fits by EM from the majority vote, so the same votes give the same model. By default abstentions carry no
-    /// information; with `modelAbstentions` each is one more outcome of its rule. `known` gives the true class of rows
-    /// where it is known and -1 elsewhere; null knows none. `smoothing` (above 0) rows are added to every outcome: a
+    /// Fits by EM from the majority vote, so the same votes give the same model. Each abstention is one more outcome of
+    /// its rule: a rule that votes for one class alone says something by its silence only. With `modelAbstentions` false
+    /// abstentions carry no information, right for annotators who each label some rows at random. `known` gives the
+    /// true class of rows where it is known and -1 elsewhere; null knows none. `smoothing` (above 0) rows are added to every outcome: a
     /// vote that was never seen stays possible. It ends when an iteration gains less than `tolerance` a row, or after
     /// `iterations` (see `Converged`). ArgumentException for rows of different lengths, a vote or known label that is
     /// neither -1 nor a class, or options out of range.
@@ -100,7 +101,7 @@ type DawidSkene =
             votes: int[][],
             classes: int,
             [<Optional; DefaultParameterValue(0.1)>] smoothing: float,
-            [<Optional; DefaultParameterValue(false)>] modelAbstentions: bool,
+            [<Optional; DefaultParameterValue(true)>] modelAbstentions: bool,
             [<Optional; DefaultParameterValue(null: int[])>] known: int[],
             [<Optional; DefaultParameterValue(1000)>] iterations: int,
             [<Optional; DefaultParameterValue(1e-9)>] tolerance: float
