@@ -313,15 +313,15 @@ let private wrench =
                 "a label out of range",
                 "train",
                 "{\"7\":" + wrenchRow 2 "0,0" "x" + "}",
-                [ "train.json"; "line 1"; "label"; "'2'" ]
+                [ "train.json"; "row 7"; "label"; "'2'" ]
                 "a vote out of range",
                 "train",
                 "{\"7\":" + wrenchRow 0 "0,9" "x" + "}",
-                [ "train.json"; "weak_labels[1]"; "'9'" ]
+                [ "train.json"; "row 7"; "weak_labels[1]"; "'9'" ]
                 "no text",
                 "valid",
                 "{\"5\":{\"label\":0,\"weak_labels\":[0,0]}}",
-                [ "valid.json"; "data.text"; "missing" ]
+                [ "valid.json"; "row 5"; "data.text"; "missing" ]
                 "another number of votes",
                 "test",
                 "{\"5\":" + wrenchRow 0 "0" "x" + "}",

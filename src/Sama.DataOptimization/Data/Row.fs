@@ -22,6 +22,8 @@ type DataException(file: string, line: Nullable<int>, column: string, reason: st
     member _.File = file
     /// The line in it, from 1, where the row starts; null where the file as a whole is meant.
     member _.Line = line
+    /// What is wrong, without the place.
+    member _.Reason = reason
     /// The column, or field of a JSON object; null where the row as a whole is meant.
     member _.Column = column
 

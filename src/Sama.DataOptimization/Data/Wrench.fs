@@ -69,17 +69,15 @@ module internal Wrench =
         let options = options numbers
         use document = parse path
 
-        // a row's number, from 1, stands for its line
-        let rows =
-            document.RootElement.EnumerateObject()
-            |> Seq.mapi (fun index entry -> JsonLines.row path options (index + 1) entry.Name entry.Value)
-            |> Array.ofSeq
+        let keys = document.RootElement.EnumerateObject() |> Seq.map _.Name |> Array.ofSeq
 
-        let rules =
-            if rows.Length = 0 then
-                [||]
-            else
-                JsonLines.rules path options rows
+        // these files have no lines: a row is named by its key
+        let named (read: unit -> 'a) : 'a =
+            try
+                read ()
+            with :? DataException as e when e.Line.HasValue ->
+                let reason = $"row {keys[e.Line.Value - 1]}: {e.Reason}"
+                raise (DataException(path, Nullable(), e.Column, reason, e))
 
         let labelled (row: RawRow) =
             if row.RawLabel = "-1" then
@@ -87,8 +85,21 @@ module internal Wrench =
             else
                 row
 
-        { RowBuilder.build path options rules (Array.map labelled rows) with
-            Classes = names }
+        named (fun () ->
+            let rows =
+                document.RootElement.EnumerateObject()
+                |> Seq.mapi (fun index entry -> JsonLines.row path options (index + 1) entry.Name entry.Value)
+                |> Seq.map labelled
+                |> Array.ofSeq
+
+            let rules =
+                if rows.Length = 0 then
+                    [||]
+                else
+                    JsonLines.rules path options rows
+
+            { RowBuilder.build path options rules rows with
+                Classes = names })
 
     let read (folder: string) : WrenchSplits =
         if not (Directory.Exists folder) then
@@ -104,7 +115,7 @@ module internal Wrench =
             if data.Rules.Length <> train.Rules.Length then
                 TextFile.bad
                     path
-                    (Nullable 1)
+                    (Nullable())
                     "weak_labels"
                     $"{data.Rules.Length} votes, {train.Name} has {train.Rules.Length}"
 

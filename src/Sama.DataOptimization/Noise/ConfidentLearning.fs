@@ -27,8 +27,13 @@ type ConfidentLearningResult
     internal (labels: int[], probabilities: float[][], thresholds: float[], joint: int[,], places: int[]) =
     let classes = thresholds.Length
 
-    let given =
-        Array.init classes (fun i -> labels |> Array.filter ((=) i) |> Array.length)
+    // the rows that carry each label
+    let carrying =
+        let rows = Array.init classes (fun _ -> ResizeArray<int>())
+        labels |> Array.iteri (fun row label -> rows[label].Add row)
+        rows |> Array.map _.ToArray()
+
+    let given = carrying |> Array.map _.Length
 
     // each row of counts to the number of rows with that label, then all to 1
     let calibrated =
@@ -62,18 +67,16 @@ type ConfidentLearningResult
                let count = int (round (wrong * float labels.Length))
 
                yield!
-                   Seq.init labels.Length id
-                   |> Seq.filter (fun row -> labels[row] = i)
+                   carrying[i]
                    |> Seq.sortBy (fun row -> probabilities[row][i])
                    |> Seq.truncate count |]
 
     let byNoiseRate () =
         [| for i in 0 .. classes - 1 do
                for j in 0 .. classes - 1 do
-                   if i <> j then
+                   if i <> j && expected i j > 0 then
                        yield!
-                           Seq.init labels.Length id
-                           |> Seq.filter (fun row -> labels[row] = i)
+                           carrying[i]
                            |> Seq.sortBy (fun row -> probabilities[row][i] - probabilities[row][j])
                            |> Seq.truncate (expected i j) |]
         |> Array.distinct

@@ -194,8 +194,8 @@ type LogLinear =
 
     /// The start, then pulled by clean rows: the mode of −Σ over clean rows of log p(label | votes) + strength/2 ‖(b, W) −
     /// start‖², which is strongly convex, so there is one. Votes that no clean row shows stay at the start. `strength`
-    /// is the precision of the belief in the start: the larger, the more clean rows it takes to move it; 3 loses
-    /// nothing by 5 clean rows a class of TREC, where 1 loses 2 points, and gains less by 30. The bias stays at the
+    /// is the precision of the belief in the start: the larger, the more clean rows it takes to move it. On TREC, from .602 at the
+    /// start, 5 clean rows a class give .598 and 30 give .609 with 3; .580 and .620 with 1. The bias stays at the
     /// start unless `fitBias`, for clean rows are often picked to be as many of each class, and then say nothing of
     /// the classes' shares.
     /// ArgumentException as for `FromAgreement`, for clean rows of other rules, labels that are no class, or a strength
