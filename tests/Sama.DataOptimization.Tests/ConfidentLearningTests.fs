@@ -51,6 +51,32 @@ let tests =
               close found.NoiseRate (1.0 / 3.0) "noise"
               Expect.equal (found.Suggested[2], found.Suggested[4]) (1, 0) "suggested"
 
+          property
+              "the confident joint by plain loops; a row above several thresholds counts for its most probable class"
+          <| fun seed ->
+              let random = Random seed
+              let p = probabilities random 40 4 0.5
+              let y = labels random 40 4
+              let found = ConfidentLearning.Estimate(p, y)
+              let expected = Array2D.zeroCreate 4 4
+              let mutable several = 0
+
+              for row in 0..39 do
+                  let above =
+                      [ for j in 0..3 do
+                            if p[row][j] >= found.Thresholds[j] then
+                                j ]
+
+                  if above.Length > 1 then
+                      several <- several + 1
+
+                  if not above.IsEmpty then
+                      let j = List.maxBy (fun j -> p[row][j]) above
+                      expected[y[row], j] <- expected[y[row], j] + 1
+
+              Expect.equal found.ConfidentJoint expected "counts"
+              Expect.isGreaterThan several 0 "collisions occur"
+
           property "the joint has the labels' shares, the noise matrix sums to 1 by true class"
           <| fun seed ->
               let random = Random seed

@@ -95,6 +95,7 @@ let tests =
               Expect.equal (choice.Table |> Array.filter _.Chosen |> Array.map _.Name) [| "better" |] "one"
               Expect.isTrue (choice.Table |> Array.forall (fun line -> line.Reason.Length > 10)) "reasons"
               Expect.isTrue (choice.Table[1].ExpectedGain < 0.0) "worse"
+              Expect.equal (choice.Table[0].GainError, choice.Table[2].BehindError) (0.0, 0.0) "of itself"
               Expect.isTrue (choice.Table[2].ExpectedGain < choice.Table[2].Gain) "drawn towards the expectation"
 
           testCase "log-loss tells candidates of equal accuracy apart"

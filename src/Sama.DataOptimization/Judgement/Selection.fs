@@ -64,7 +64,9 @@ type Selection =
         struct (sum / count, sqrt (max 0.0 squares / freedom / count))
 
     static member private Compare(criterion: Criterion, first: Candidate, second: Candidate) =
-        if criterion = Criterion.LogLoss then
+        if Object.ReferenceEquals(first, second) then
+            struct (0.0, 0.0)
+        elif criterion = Criterion.LogLoss then
             Selection.Paired(0.0, second.Losses, first.Losses)
         else
             Selection.Paired(1.0, first.Right, second.Right)
@@ -166,7 +168,11 @@ type Selection =
         let chosen = Seq.find eligible (seq { 0 .. candidates.Length - 1 })
 
         let reason index =
-            let errors = $"{options.StandardErrors} standard errors"
+            let errors =
+                if options.StandardErrors = 1.0 then
+                    "one standard error"
+                else
+                    $"{options.StandardErrors} standard errors"
 
             if index = chosen && index = best && best = 0 then
                 "chosen: no other can be expected to be better"
