@@ -63,7 +63,7 @@ type InfoBatch =
 type DynaMs =
 
     /// Share of rows of an epoch: all of them for `warmUp` epochs, then falling linearly to `final`, which the last
-    /// epoch has. ArgumentException for an epoch outside 0 .. epochs − 1, a warm-up that is not in 1 .. epochs or a share
+    /// epoch has (the linear fall is this library's choice). ArgumentException for an epoch outside 0 .. epochs − 1, a warm-up that is not in 1 .. epochs or a share
     /// outside (0, 1].
     static member Share(epoch: int, epochs: int, warmUp: int, final: float) : float =
         Check.that (nameof epoch) (epoch >= 0 && epoch < epochs) (fun () -> $"epoch {epoch} of {epochs}")
