@@ -2,7 +2,7 @@
 # The one entry: ./build.sh VERB. Every verb prepares what it needs; a second run does no work twice.
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
-tests=(tests/Sama.Functional.Tests tests/Sama.CSharp.Tests tests/NoisyText.Tests)
+tests=(tests/Sama.Functional.Tests tests/Sama.CSharp.Tests tests/NoisyText.Tests tests/Sama.DataOptimization.Tests)
 sources=(src tests examples benchmarks tools)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 

@@ -1,0 +1,66 @@
+namespace Sama.DataOptimization
+
+open System.IO
+open System.Runtime.InteropServices
+
+/// Rows from files. All text is UTF-8; names that end in .gz are gzipped.
+[<AbstractClass; Sealed>]
+type DataReader =
+
+    static member private Given(path: string, options: ReadOptions) =
+        Check.notNull (nameof path) path
+        if isNull options then ReadOptions() else options
+
+    /// Rows of a file with one JSON object a line; blank lines are passed over, fields that no option names too.
+    /// DataException, naming file, line and field, for a missing field, an unknown label, a row without text or with
+    /// another number of votes, a line that is no JSON object, bytes that are not UTF-8, no rows, or a single class.
+    /// FileNotFoundException.
+    static member ReadJsonLines
+        (path: string, [<Optional; DefaultParameterValue(null: ReadOptions)>] options: ReadOptions)
+        : Dataset =
+        let options = DataReader.Given(path, options)
+        JsonLines.read path options
+
+    /// Rows of a file of comma-separated values with a header (RFC 4180; line breaks inside quotes are kept).
+    /// DataException as for `ReadJsonLines`, and for a column named twice, a row of more or fewer fields than the
+    /// header, and a quote that is not closed.
+    static member ReadCsv
+        (path: string, [<Optional; DefaultParameterValue(null: ReadOptions)>] options: ReadOptions)
+        : Dataset =
+        let options = DataReader.Given(path, options)
+        CsvFile.read path options
+
+    /// Rows of a file by its ending: .jsonl, .ndjson or .json is JSON lines, .csv or .tsv separated values.
+    /// DataException as for these, and for another ending.
+    static member Read
+        (path: string, [<Optional; DefaultParameterValue(null: ReadOptions)>] options: ReadOptions)
+        : Dataset =
+        let options = DataReader.Given(path, options)
+
+        match TextFile.kind path with
+        | ".jsonl"
+        | ".ndjson"
+        | ".json" -> JsonLines.read path options
+        | ".csv"
+        | ".tsv" -> CsvFile.read path options
+        | ending ->
+            TextFile.bad
+                path
+                (System.Nullable())
+                null
+                $"'{ending}' files are not read: .jsonl, .csv and .tsv are (or a WRENCH folder)"
+
+    /// The three splits of a WRENCH folder: label.json, train, valid and test as .json or .json.gz. A row's given label is
+    /// the file's label, which is the right one in these benchmarks; votes are the weak labels.
+    /// DataException as for `ReadJsonLines`, FileNotFoundException, DirectoryNotFoundException.
+    static member ReadWrench(folder: string) : WrenchSplits =
+        Check.notNull (nameof folder) folder
+        Wrench.read folder
+
+    /// Whether a path is a folder that has the files of WRENCH.
+    static member IsWrench(path: string) : bool =
+        Directory.Exists path
+        && [ "label"; "train" ]
+           |> List.forall (fun name ->
+               File.Exists(Path.Combine(path, name + ".json"))
+               || File.Exists(Path.Combine(path, name + ".json.gz")))

@@ -1,0 +1,121 @@
+namespace Sama.DataOptimization
+
+open System
+open System.Collections.Generic
+open System.Globalization
+
+/// A row as a file has it: names of classes, not yet numbers.
+[<NoComparison>]
+type internal RawRow =
+    { RawId: string
+      RawText: string
+      RawLabel: string
+      RawTruth: string
+      RawVotes: string[]
+      RawLine: int }
+
+/// From what a file says to rows, the same for every format.
+module internal RowBuilder =
+
+    let private bad file line column reason : 'a =
+        TextFile.bad file (Nullable line) column reason
+
+    let private nothing (value: string) = String.IsNullOrWhiteSpace value
+
+    let private abstains (value: string) = nothing value || value = "-1"
+
+    /// Whole numbers by value, where all are; else by code points.
+    let private sorted (names: string seq) : string[] =
+        let names = names |> Seq.distinct |> Array.ofSeq
+
+        let number (name: string) =
+            match Int64.TryParse(name, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture) with
+            | true, value when value.ToString CultureInfo.InvariantCulture = name -> Some value
+            | _ -> None
+
+        if names |> Array.forall (number >> Option.isSome) then
+            Array.sortBy (number >> Option.get) names
+        else
+            Array.sortWith (fun a b -> String.CompareOrdinal(a, b)) names
+
+    let private classes (file: string) (options: ReadOptions) (rows: RawRow[]) : string[] =
+        let found =
+            seq {
+                for row in rows do
+                    yield! Seq.filter (nothing >> not) [ row.RawLabel; row.RawTruth ]
+                    yield! Seq.filter (abstains >> not) row.RawVotes
+            }
+
+        let names =
+            if isNull options.Classes then
+                sorted found
+            else
+                Array.ofSeq options.Classes
+
+        if names |> Array.distinct |> Array.length < names.Length then
+            TextFile.bad file (Nullable()) null "a class is named twice in the options"
+
+        let labels =
+            rows
+            |> Seq.map _.RawLabel
+            |> Seq.filter (nothing >> not)
+            |> Seq.distinct
+            |> Array.ofSeq
+
+        if options.SeveralClasses && not (isNull options.LabelColumn) && labels.Length < 2 then
+            TextFile.bad
+                file
+                (Nullable())
+                options.LabelColumn
+                (if labels.Length = 0 then
+                     "no row has a label"
+                 else
+                     $"all rows are of one class, '{labels[0]}'; at least two are needed")
+
+        names
+
+    /// Numbers for names; DataException for a label that is missing, unknown or alone, or a row without text.
+    let build (file: string) (options: ReadOptions) (rules: string[]) (rows: RawRow[]) : Dataset =
+        if rows.Length = 0 then
+            TextFile.bad file (Nullable()) null "there are no rows"
+
+        let names = classes file options rows
+        let numbers = Dictionary<string, int>()
+        names |> Array.iteri (fun number name -> numbers[name] <- number)
+
+        let number line column (name: string) =
+            match numbers.TryGetValue name with
+            | true, number -> number
+            | _ ->
+                let known = String.Join(", ", names |> Seq.truncate 20)
+                bad file line column $"'{name}' is not one of the {names.Length} classes: {known}"
+
+        let row (raw: RawRow) =
+            if nothing raw.RawText then
+                bad file raw.RawLine options.TextColumn "the row has no text"
+
+            let label column required (value: string) =
+                if not (nothing value) then
+                    number raw.RawLine column value
+                elif required then
+                    bad file raw.RawLine column "the row has no label"
+                else
+                    -1
+
+            { Id = raw.RawId
+              Text = raw.RawText
+              Label = label options.LabelColumn (options.LabelRequired && not (isNull options.LabelColumn)) raw.RawLabel
+              Truth = label options.TruthColumn false raw.RawTruth
+              Votes =
+                raw.RawVotes
+                |> Array.mapi (fun rule vote ->
+                    if abstains vote then
+                        -1
+                    else
+                        number raw.RawLine rules[rule] vote)
+              Line = raw.RawLine }
+
+        { Name = file
+          Classes = names
+          Rules = rules
+          Rows = Array.map row rows }

@@ -1,0 +1,97 @@
+namespace Sama.DataOptimization
+
+open System.Runtime.InteropServices
+
+/// The rows whose largest probability lies in one bin.
+[<NoComparison>]
+type CalibrationBin =
+    {
+        /// lower end of the bin, exclusive but for the first
+        Low: float
+        /// upper end of the bin, inclusive
+        High: float
+        /// rows in it
+        Count: int
+        /// their mean largest probability; 0 in an empty bin
+        Confidence: float
+        /// share of them whose most probable class is the label; 0 in an empty bin
+        Accuracy: float
+    }
+
+/// Whether probabilities mean what they say.
+[<AbstractClass; Sealed>]
+type Calibration =
+
+    static member private Checked(probabilities: float[][], labels: int[]) =
+        let classes = Check.probabilities (nameof probabilities) probabilities
+        Check.labels (nameof labels) classes probabilities.Length labels
+
+    /// Rows by their largest probability, in bins of equal width over 0 .. 1: the reliability diagram.
+    /// ArgumentException for probabilities that do not sum to 1, a label outside the classes, or no bins.
+    static member Bins
+        (probabilities: float[][], labels: int[], [<Optional; DefaultParameterValue(15)>] bins: int)
+        : CalibrationBin[] =
+        Calibration.Checked(probabilities, labels)
+        Check.that (nameof bins) (bins > 0) (fun () -> $"{bins} bins")
+
+        let rows =
+            Array.map2
+                (fun (p: float[]) y ->
+                    let top = Simplex.argmax p
+                    p[top], (if top = y then 1.0 else 0.0))
+                probabilities
+                labels
+
+        let place (confidence: float) =
+            max 0 (min (bins - 1) (int (ceil (confidence * float bins)) - 1))
+
+        let held = rows |> Array.groupBy (fst >> place) |> dict
+
+        Array.init bins (fun bin ->
+            let inside =
+                match held.TryGetValue bin with
+                | true, inside -> inside
+                | _ -> [||]
+
+            let mean part =
+                if inside.Length = 0 then
+                    0.0
+                else
+                    Array.averageBy part inside
+
+            { Low = float bin / float bins
+              High = float (bin + 1) / float bins
+              Count = inside.Length
+              Confidence = mean fst
+              Accuracy = mean snd })
+
+    /// Expected calibration error (Guo et al., 2017): Σ over bins of (count / n) · |accuracy − confidence|, in 0 .. 1.
+    /// ArgumentException as for `Bins`.
+    static member ExpectedError
+        (probabilities: float[][], labels: int[], [<Optional; DefaultParameterValue(15)>] bins: int)
+        : float =
+        Calibration.Bins(probabilities, labels, bins)
+        |> Array.sumBy (fun bin -> float bin.Count / float labels.Length * abs (bin.Accuracy - bin.Confidence))
+
+    /// Brier score of several classes: mean over rows of Σ (p_c − [c = label])², in 0 .. 2. ArgumentException as for
+    /// `Bins`.
+    static member Brier(probabilities: float[][], labels: int[]) : float =
+        Calibration.Checked(probabilities, labels)
+
+        Array.map2
+            (fun (p: float[]) y ->
+                p
+                |> Array.mapi (fun c p -> pown (p - (if c = y then 1.0 else 0.0)) 2)
+                |> Array.sum)
+            probabilities
+            labels
+        |> Array.average
+
+    /// −log of the label's probability of every row, in nats. A probability below `floor` counts as `floor`, so that
+    /// one row cannot decide. ArgumentException as for `Bins`, or if `floor` is not in (0, 1).
+    static member LogLosses
+        (probabilities: float[][], labels: int[], [<Optional; DefaultParameterValue(1e-4)>] floor: float)
+        : float[] =
+        Calibration.Checked(probabilities, labels)
+        Check.that (nameof floor) (floor > 0.0 && floor < 1.0) (fun () -> $"{floor} is not in (0, 1)")
+        Array.map2 (fun (p: float[]) y -> -log(max floor p[y])) probabilities labels

@@ -1,0 +1,20 @@
+module Sama.DataOptimization.Tests.Main
+
+open Expecto
+
+[<EntryPoint>]
+let main args =
+    testSequenced (
+        testList
+            "Sama.DataOptimization"
+            [ JudgementTests.tests
+              SelectionTests.tests
+              ConfidentLearningTests.tests
+              VoteTests.tests
+              SelfTrainingTests.tests
+              PruningTests.tests
+              DataTests.tests
+              ReportTests.tests
+              ApiTests.tests ]
+    )
+    |> runTestsWithCLIArgs [] args
