@@ -98,7 +98,7 @@ module internal BoundRule =
     /// All entries of all tensors are finite, 0-D.
     let finite (tensors: Tensor list) : Tensor =
         tensors
-        |> List.map _.isfinite().all ()
+        |> List.map (fun tensor -> tensor.isfinite().all ())
         |> List.reduce (fun a b -> a.logical_and b)
 
     let rec private counted (old: RuleState) (next: RuleState) : RuleState =
