@@ -12,6 +12,7 @@ return Runner.RunTestsWithCLIArgs(
         .. CustomTests.All,
         .. MisuseTests.All,
         .. ParityTests.All,
+        Runner.TestList("situations", [.. ReportedSituations.All]),
         .. ApiTests.All,
         .. RepositoryTests.All,
     ]));
