@@ -115,51 +115,34 @@ module internal Responses =
     /// The levels below i where they are when i and those above it are at `before`.
     and private follow (point: Point) i (before: Tensor[]) : Point =
         let problem = point.Problem
-        let mutable moved = { point with Before = before }
+        let below = Problem.below problem i |> List.filter (fun k -> point.Taken[k].IsSome)
+        let before = Array.copy before
 
-        for k in Problem.below problem i do
-            match point.Taken[k] with
-            | None -> ()
-            | Some step ->
-                let rule = problem.Levels[k].Rule
-                let above = [ for j in Problem.above problem k -> j, moved.Before[j] ]
-                // levels between follow too: their own values after the step are what the levels above them see
-                let again, theta =
-                    match (Problem.methodOf problem k).Motion with
-                    | Retaken
-                    | Unknown _ -> step.Theta, step.Theta
-                    | AlongTangent solve ->
-                        let shift = tangent point k solve [ for j, x in above -> j, x - point.Before[j] ]
-                        step.Theta + shift, step.Theta + shift
+        // along their tangents, from the highest down: a level follows those between, too
+        for k in List.rev below do
+            match (Problem.methodOf problem k).Motion with
+            | AlongTangent solve ->
+                let moves = [ for j in Problem.above problem k -> j, before[j] - point.Before[j] ]
+                before[k] <- before[k] + tangent point k solve moves
+            | Retaken
+            | Unknown _ -> ()
 
-                let g =
-                    (gradientsAt
-                        { moved with
-                            Before = Array.updateAt k theta moved.Before }
-                        k
-                        k
-                        step.Micros
-                        again
-                        above
-                        [ k ])[k]
+        ({ point with Before = before }, below)
+        ||> List.fold (fun moved k ->
+            let step = point.Taken[k].Value
+            let above = [ for j in Problem.above problem k -> j, before[j] ]
+            let g = (gradientsAt moved k k step.Micros before[k] above [ k ])[k]
+            let next = LevelStep.at problem.Levels[k].Rule before[k] step.State g step.Micros
 
-                let next = LevelStep.at rule again step.State g step.Micros
-                let at = k
+            let after =
+                match (Problem.methodOf problem k).Motion with
+                | AlongTangent _ -> point.After k + (before[k] - point.Before[k])
+                | Retaken
+                | Unknown _ -> next.After()
 
-                let after =
-                    match (Problem.methodOf problem k).Motion with
-                    | AlongTangent _ -> point.After k + (again - step.Theta)
-                    | _ -> next.After()
-
-                let earlier = moved
-
-                moved <-
-                    { moved with
-                        Before = Array.updateAt k theta moved.Before
-                        Taken = Array.updateAt k (Some { next with After = fun () -> after }) moved.Taken
-                        After = fun j -> if j = at then after else earlier.After j }
-
-        moved
+            { moved with
+                Taken = Array.updateAt k (Some { next with After = fun () -> after }) moved.Taken
+                After = fun j -> if j = k then after else moved.After j })
 
     /// (dθₖ/dλ) d = −M⁻¹ (∂g/∂λ) d, M the symmetric form of an elementwise rule (`Method.diagonals`), by the solver of the
     /// adjoint system, which is its own transpose.
