@@ -64,8 +64,8 @@ type BilevelProblem =
             Options: BilevelOptions
             /// values are read together on the CPU too, as on other devices
             ReadTogether: bool
-            /// whether a step taken again on the same batch was once seen to give the same gradient
-            Replayed: bool ref
+            /// meta steps taken, on any run of it: at some of them a step is taken again on the same batch
+            Replays: int64 ref
         }
 
     /// The levels' names, from the lowest up.
@@ -311,7 +311,7 @@ module Problem =
               Method = method
               Options = options
               ReadTogether = false
-              Replayed = ref false }
+              Replays = ref 0L }
 
         for i, level in Array.indexed problem.Levels do
             match level.Steps with
@@ -421,6 +421,16 @@ module Problem =
             if not level.Tied.IsEmpty then
                 NnModule.pointAt level.Tied own
 
+    /// What a backward pass goes to: the views that are leaves, and the parameters of modules that stand for them.
+    let internal leaves (problem: BilevelProblem) (parameters: Params[]) : Tensor[] =
+        [| for level, own in Array.zip problem.Levels parameters do
+               if own.Mode = Leaves then
+                   yield! own.Views
+
+                   for tied in level.Tied do
+                       for parameter in tied.Parameters do
+                           parameter :> Tensor |]
+
     /// InvalidOperationException naming a parameter that is no longer as it was when its level was made.
     let internal requireUnchanged (problem: BilevelProblem) : unit =
         for level in problem.Levels do
@@ -435,7 +445,7 @@ module Problem =
 
             keepingBuffers problem (fun () ->
                 bind problem parameters
-                Autodiff.backward (micro.Loss Mode.Meta parameters))
+                Autodiff.backward (micro.Loss Mode.Meta parameters) (leaves problem parameters))
 
             [| for level, own in Array.zip problem.Levels parameters do
                    let gradients =

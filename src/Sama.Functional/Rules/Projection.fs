@@ -77,6 +77,7 @@ module Projection =
                         inner.InPlace.AdaptInto state g theta v }
 
             { BoundRule.create name' inner.Start step byGradient byTheta (elementwise && inner.Elementwise) with
+                Groups = inner.Groups
                 InPlace = inPlace }
 
         { Name = name'

@@ -3,6 +3,7 @@ namespace Sama.Functional
 open System
 open System.Collections.Generic
 open System.Runtime.InteropServices
+open System.Threading
 open TorchSharp
 open Sama
 
@@ -19,15 +20,19 @@ type internal Found =
 ///
 /// A base step evaluates everything first and writes last: a step that fails has changed nothing, buffers included.
 [<Sealed>]
-type internal Engine(problem: BilevelProblem, initial: RunState) =
+type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) =
     let levels =
         Array.map2 (fun level own -> LevelRun(level, own)) problem.Levels (Array.ofSeq initial.Levels)
 
     let count = levels.Length
     let live = levels |> Array.map _.Vector
     let top = problem.Tiers.Length - 1
-    let buffers = Problem.buffers problem
+    let buffers () = Problem.buffers problem
     let mutable step = initial.Step
+    let mutable seed = initial.Seed
+    // a run of one call puts the modules back as they were
+    let owner = if lasting then Some(BufferOwner problem) else None
+    let claim () = owner |> Option.iter _.Claim()
 
     // how often in a row, from the start, a level's h was 0 for one reason; what no gradient has ever moved
     let stillFor = Array.zeroCreate<int> count
@@ -42,7 +47,8 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
             Problem.bind problem [| for level in levels -> Params.probe level.Level.Layout level.Vector |])
 
     do
-        Buffers.load [ for b in initial.Buffers -> b.Key, b.Value ] buffers
+        claim ()
+        Buffers.load [ for b in initial.Buffers -> b.Key, b.Value ] (buffers ())
         rebind ()
 
     let lowest =
@@ -90,6 +96,13 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
                           vector
                       )
               | _ -> () ]
+
+    /// What is wrong with a level's loss gradient in its adapted form may be its rule.
+    let metaGradient k =
+        if List.contains Adaptation (Problem.methodOf problem k).Needs then
+            $"the meta gradient, adapted by rule '{levels[k].Level.Update.Name}',"
+        else
+            "the meta gradient"
 
     /// The gradient of a lowest level at its batches, into its gradient vector; and by λ where the method asks for it.
     let basePass readings i (micros: Micro list) : Tensor * float ref =
@@ -165,7 +178,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
             fun () ->
                 for k in Problem.below problem j do
                     if not (isNull gradients[k]) && not (Number.isFinite gradients[k]) then
-                        Checks.notFinite step levels[k].Level "the meta gradient" gradients[k]
+                        Checks.notFinite step levels[k].Level (metaGradient k) gradients[k]
 
                 Checks.notFinite step levels[j].Level "the hypergradient" levels[j].Gradient
         )
@@ -291,19 +304,34 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
 
         taken, losses
 
-    let replayOnce (fetched: Dictionary<int, Micro list>) working =
-        if not problem.Replayed.Value then
-            Problem.keepingBuffers problem (fun () ->
-                for i in working do
-                    Checks.replay problem i live levels[i].Gradient fetched[i])
+    /// Whether this meta step's passes are run again: the 1st, 2nd, 4th, 8th, … of a problem.
+    let replays () =
+        let count = Interlocked.Increment(&problem.Replays.contents)
+        count &&& (count - 1L) = 0L
 
-            problem.Replayed.Value <- true
+    let replayLowest (fetched: Dictionary<int, Micro list>) working =
+        for i in working do
+            Checks.replay problem i live levels[i].Gradient fetched[i]
+
+    /// Levels between others, whose losses are differenced too.
+    let replayMiddle (fetched: Dictionary<int, Micro list>) (point: Point) (found: Found list) =
+        for one in found do
+            if problem.Heights[one.Index] < top then
+                let seen =
+                    live
+                    |> Array.mapi (fun k own ->
+                        if problem.Heights[k] < problem.Heights[one.Index] then
+                            point.After k
+                        else
+                            own)
+
+                Checks.replay problem one.Index seen null fetched[one.Index]
 
     let fetcher (fetched: Dictionary<int, Micro list>) i =
         match fetched.TryGetValue i with
         | true, micros -> micros
         | _ ->
-            let micros = Problem.micros problem initial.Seed i step
+            let micros = Problem.micros problem seed i step
             fetched[i] <- micros
             micros
 
@@ -338,15 +366,22 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
                 readings.Close()
                 [], []
             else
-                replayOnce fetched working
-
                 Problem.keepingBuffers problem (fun () ->
+                    let again = replays ()
+
+                    if again then
+                        replayLowest fetched working
+
                     for i in working do
                         levels[i].Preview()
 
                     let found = climb readings (fetcher fetched) taken due ignore
                     readings.Close()
                     let point = pointOf taken
+
+                    if again then
+                        replayMiddle fetched point found
+
                     found, found |> List.map (metaReport point (fetcher fetched)))
 
         if hypersteps |> Array.forall (fun n -> n < 10) then
@@ -368,7 +403,8 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
     /// Runs `body` with what the step fetches; frees it, and puts everything back if it fails.
     let transaction (body: Dictionary<int, Micro list> -> 'result) : 'result =
         let fetched = Dictionary<int, Micro list>()
-        let saved = Buffers.copy buffers
+        claim ()
+        let saved = Buffers.copy (buffers ())
         let mutable undo = []
 
         try
@@ -385,7 +421,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
                 for struct (back, _) in undo do
                     back ()
 
-                Buffers.load saved buffers
+                Buffers.load saved (buffers ())
 
                 match e with
                 | :? ExternalException ->
@@ -424,7 +460,11 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
                   BaseLoss = nan
                   Meta = null
                   Metas = []
-                  Skipped = e.Message }
+                  Skipped =
+                    if Problem.due problem 1 step then
+                        $"{e.Message}; the meta step that was due is left out with it"
+                    else
+                        e.Message }
 
         closeWindows ()
         step <- step + 1L
@@ -435,14 +475,39 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
         { Levels = [| for level in levels -> level.State |]
           Buffers = readOnlyDict buffersOf
           Step = step
-          Seed = initial.Seed }
+          Seed = seed }
 
     /// A copy of the state, owned by the caller.
     member run.Snapshot() : RunState =
         let own = RunState.map (fun t -> Scope.detach (t.clone ())) (run.State [])
 
+        claim ()
+
         { own with
-            Buffers = readOnlyDict (Buffers.copy buffers) }
+            Buffers = readOnlyDict (Buffers.copy (buffers ())) }
+
+    /// The run goes on from another state of its problem, which is copied; its vectors stay where they are.
+    member _.Load(state: RunState) : unit =
+        claim ()
+
+        for level, own in Seq.zip levels state.Levels do
+            level.Load own
+
+        Buffers.load [ for b in state.Buffers -> b.Key, b.Value ] (buffers ())
+        step <- state.Step
+        seed <- state.Seed
+        Array.fill stillFor 0 count 0
+        Array.fill hypersteps 0 count 0
+        rebind ()
+
+    /// Runs `body` between two steps: without gradients, its tensors freed, buffers put back.
+    member _.Between(body: unit -> 'result) : 'result =
+        claim ()
+
+        Problem.keepingBuffers problem (fun () ->
+            use _ = torch.NewDisposeScope()
+            use _ = torch.no_grad ()
+            body ())
 
     /// A step of the lowest levels alone, whatever is due; the length of their updates.
     member _.BaseStep() : float =
@@ -484,18 +549,26 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
                 fetcher fetched i |> ignore
 
             let taken, _ = baseSteps readings fetched lowest true
-            replayOnce fetched lowest
             let direct = ref null
 
             Problem.keepingBuffers problem (fun () ->
+                let again = replays ()
+
+                if again then
+                    replayLowest fetched lowest
+
                 for i in lowest do
                     levels[i].Preview()
 
-                let found =
+                let all =
                     climb readings (fetcher fetched) taken (fun _ -> true) (fun part -> direct.Value <- part.clone ())
-                    |> List.find (fun found -> problem.Heights[found.Index] = top)
 
+                let found = all |> List.find (fun found -> problem.Heights[found.Index] = top)
                 readings.Close()
+
+                if again then
+                    replayMiddle fetched (pointOf taken) all
+
                 let report = metaReport (pointOf taken) (fetcher fetched) found
                 Scope.detach (levels[found.Index].Gradient.clone ()), Scope.detach direct.Value, report.Response))
 
@@ -522,6 +595,8 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
 
     /// Frees what steps worked in; the state with `dispose`, else it goes to whoever asked for it.
     member run.Free(dispose: bool) : unit =
+        owner |> Option.iter _.Release()
+
         for level in levels do
             level.Free()
 

@@ -11,7 +11,7 @@ type LevelState =
         Name: string
         /// names and shapes of its parameters
         Layout: Layout
-        /// the rule's name
+        /// the rule's name, and which parameters its groups have
         Update: string
         /// the parameters, flat
         Vector: Tensor
@@ -150,8 +150,8 @@ module RunState =
             refuse
                 $"level '{level.Name}' of the state is on {own.Vector.device}, of the problem on {level.Device}; move one of them (RunState.toDevice, Problem.toDevice)"
 
-        if own.Update <> level.Update.Name then
-            refuse $"level '{level.Name}' is under the rule '{level.Update.Name}', the state under '{own.Update}'"
+        if own.Update <> Level.rule level then
+            refuse $"level '{level.Name}' is under the rule '{Level.rule level}', the state under '{own.Update}'"
 
         let expected =
             Scope.run (fun _ -> RuleState.signature "" (level.Rule.Start own.Vector))
@@ -159,11 +159,19 @@ module RunState =
         let found = RuleState.signature "" own.Rule
 
         if expected <> found then
-            let missing = expected |> List.except found |> List.append [ "" ] |> List.last
-            let other = found |> List.except expected |> List.append [ "" ] |> List.last
+            let missing, other = expected |> List.except found, found |> List.except expected
+
+            let text lines =
+                String.Join(", ", [ for line in lines -> $"'{line}'" ])
+
+            let difference =
+                match missing, other with
+                | [], other -> $"the state has {text other} beside it"
+                | missing, [] -> $"the state lacks {text missing}"
+                | missing, other -> $"it has {text missing}, the state {text other}"
 
             refuse
-                $"level '{level.Name}': its rule '{level.Update.Name}' has another state than the one given (it has '{missing}', the state '{other}')"
+                $"level '{level.Name}': its rule '{level.Update.Name}' has another state than the one given: {difference}"
 
     let private requireBuffers (argument: string) (problem: BilevelProblem) (state: RunState) =
         for name, buffer in Problem.buffers problem do
@@ -184,13 +192,16 @@ module RunState =
         let ends = state.Step - inside + window - 1L
 
         for i, own in Seq.indexed state.Levels do
-            if
-                inside > 0L
-                && problem.Heights[i] = 0
-                && isNull own.Window
-                && Problem.due problem 1 ends
-            then
-                if inside > window - Problem.lookback problem i then
+            if inside > 0L && problem.Heights[i] = 0 && Problem.due problem 1 ends then
+                let began = state.Step - inside + window - Problem.lookback problem i
+
+                let lacks =
+                    isNull own.Window
+                    // what was taken earlier is left out, unless the level started anew in between
+                    || own.Window.Began > began
+                    || (own.Window.Began < began && problem.Levels[i].Reset.IsSome)
+
+                if state.Step > began && lacks then
                     invalidArg
                         argument
                         $"the state stands {inside} steps inside a window of {window}, whose beginning it does not hold for {Problem.methodOf problem i}: start from a state at the beginning of a window, or from a Snapshot of a run under that method"

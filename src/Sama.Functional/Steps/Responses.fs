@@ -248,7 +248,10 @@ module internal Responses =
 
             member _.Unrolled(o, v) =
                 let last =
-                    let taken = step.Window.Taken.Length
+                    // a state of another method may have brought a longer window
+                    let steps = step.Window.Steps
+                    let first = steps[steps.Count - 1] - Problem.lookback problem i
+                    let taken = steps |> Seq.filter (fun number -> number > first) |> Seq.length
                     if o.Last = 0 then taken else min o.Last taken
 
                 let replayed =
