@@ -123,7 +123,12 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     /// <summary>A copy of the state that had the best score so far, under <see cref="Validation.KeepBest"/> or
     /// <see cref="Validation.RestoreBest"/>.</summary>
     /// <returns>The state, which the caller disposes; null before the first score.</returns>
-    public RunState? BestState() => patience?.State is { } best ? F.RunState.copy(best) : null;
+    /// <exception cref="ObjectDisposedException">The solver is disposed.</exception>
+    public RunState? BestState()
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        return patience?.State is { } best ? F.RunState.copy(best) : null;
+    }
 
     /// <summary>Goes back to the state of the best score, whether or not patience has ended.</summary>
     /// <returns>False if there is none yet.</returns>

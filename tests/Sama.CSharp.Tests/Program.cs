@@ -12,7 +12,9 @@ return Runner.RunTestsWithCLIArgs(
         .. CustomTests.All,
         .. MisuseTests.All,
         .. ParityTests.All,
-        Runner.TestList("situations", [.. ReportedSituations.All]),
+        Runner.TestList("situations", [
+            .. ReportedSituations.All, .. StateSituations.All, .. WindowSituations.All, .. DataSituations.All, .. OtherSituations.All,
+        ]),
         .. ApiTests.All,
         .. RepositoryTests.All,
     ]));

@@ -273,7 +273,7 @@ let tests =
                   let problem = lossesOnly (fun _ t _ _ -> square(t["w"]).sum ()) goodMeta
                   use run = new BilevelRun(problem, 1L)
 
-                  for _ in 1..3 do
+                  for _ in 1..100 do
                       run.Step() |> ignore)
 
               throws<InvalidOperationException>

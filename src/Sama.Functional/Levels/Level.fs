@@ -114,6 +114,10 @@ module Level =
             let shape = String.Join("x", value.shape)
             invalidOp $"level '{name}': a loss is one number; this one has shape [{shape}] (take its mean or sum)"
 
+        if not (torch.is_floating_point value) then
+            invalidOp
+                $"level '{name}': its loss is of {value.dtype}, which has no derivative (an integer tensor, a count); it is to be a floating-point number"
+
         value
 
     let private fetch

@@ -421,15 +421,19 @@ module Problem =
             if not level.Tied.IsEmpty then
                 NnModule.pointAt level.Tied own
 
-    /// What a backward pass goes to: the views that are leaves, and the parameters of modules that stand for them.
-    let internal leaves (problem: BilevelProblem) (parameters: Params[]) : Tensor[] =
-        [| for level, own in Array.zip problem.Levels parameters do
-               if own.Mode = Leaves then
-                   yield! own.Views
+    /// What a backward pass goes to: the views that are leaves, and the parameters of modules that stand for them. None if
+    /// a loss has disposed one of them: then it goes to all there are.
+    let internal leaves (problem: BilevelProblem) (parameters: Params[]) : Tensor[] option =
+        let all =
+            [| for level, own in Array.zip problem.Levels parameters do
+                   if own.Mode = Leaves then
+                       yield! own.Views
 
-                   for tied in level.Tied do
-                       for parameter in tied.Parameters do
-                           parameter :> Tensor |]
+                       for tied in level.Tied do
+                           for parameter in tied.Parameters do
+                               parameter :> Tensor |]
+
+        if all |> Array.exists _.IsInvalid then None else Some all
 
     /// InvalidOperationException naming a parameter that is no longer as it was when its level was made.
     let internal requireUnchanged (problem: BilevelProblem) : unit =
@@ -450,7 +454,8 @@ module Problem =
             [| for level, own in Array.zip problem.Levels parameters do
                    let gradients =
                        if level.Tied.IsEmpty then
-                           [| for view in own.Views -> view.grad |]
+                           // a view that the loss has disposed, it has used
+                           [| for view in own.Views -> if view.IsInvalid then view else view.grad |]
                        else
                            [| for tied in level.Tied -> tied.Parameters.Head.grad |]
 

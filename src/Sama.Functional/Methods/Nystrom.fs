@@ -79,10 +79,20 @@ module internal Nystrom =
             v / Number.scalar o.Rho
             - c.mv (inner.to_type v.dtype) / Number.scalar (o.Rho * o.Rho)
 
+        let residual =
+            let off = (linear.ThetaVjp p * stay + decay * p) - v
+            Method.relative (Method.size off) (Method.size v)
+
         p,
         { Report.empty "nystrom" with
             Passes = 1
-            Products = int count + 1 }
+            Products = int count + 2
+            Residual = Nullable residual
+            Note =
+                (if residual < 1.0 then
+                     null
+                 else
+                     $"the columns do not span what the meta gradient needs: p solves the adjoint system worse than 0 does (residual {residual:G3}); take more columns (Rank) or a larger Rho") }
 
     let method (o: NystromOptions) : HypergradientMethod =
         Method.positive "Rho" o.Rho

@@ -76,7 +76,24 @@ module Projection =
 
                         inner.InPlace.AdaptInto state g theta v }
 
-            { BoundRule.create name' inner.Start step byGradient byTheta (elementwise && inner.Elementwise) with
+            /// A step is θ − (θ − P): where θ is far outside, rounding takes P away.
+            let start (theta: Tensor) =
+                Scope.run (fun _ ->
+                    use _ = torch.no_grad ()
+
+                    for slice, own in Seq.zip layout.Slices (Layout.views layout theta) do
+                        let wanted = onto own
+                        let size (x: Tensor) = Number.read (Flat.norm (x.reshape -1L))
+                        let off = size (own - (own - wanted) - wanted)
+
+                        if off > 1e-2 * size wanted then
+                            invalidArg
+                                "parameters"
+                                $"parameter '{slice.Name}' is so far outside the set of rule '{name'}' that a step into it is lost in rounding; start it inside")
+
+                inner.Start theta
+
+            { BoundRule.create name' start step byGradient byTheta (elementwise && inner.Elementwise) with
                 Groups = inner.Groups
                 InPlace = inPlace }
 

@@ -229,7 +229,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
         let name = levels[j].Level.Name
         stillFor[j] <- stillFor[j] + 1
 
-        if stillFor[j] <> hypersteps[j] || stillFor[j] > 10 then
+        if stillFor[j] <> hypersteps[j] || stillFor[j] > 10 && stillFor[j] <> 100 then
             [ $"the hypergradient of level '{name}' is exactly 0" ]
         else
             let seen =
@@ -242,7 +242,8 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
             match Checks.still problem j seen fetch reports with
             | Checks.Blind reason -> invalidOp reason
-            | Checks.Unconnected reason when stillFor[j] >= 3 ->
+            // λ may be reached by few batches
+            | Checks.Unconnected reason when stillFor[j] >= 100 ->
                 invalidOp $"{reason}, nor was it at any meta step before; it can never move"
             | Checks.Dead reason when stillFor[j] >= 10 ->
                 invalidOp
@@ -271,9 +272,36 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
                       $"no gradient has moved the parameters {names} of level '{levels[i].Level.Name}' in {hypersteps[j]} meta steps: does a loss depend on them?" ]
 
+    /// What is said of a difference whose perturbation rounding takes away; looked at now and then.
+    let rounded (k: int) (report: Report) : Report =
+        if isNull report.Note && report.Epsilon.HasValue && report.Norm.HasValue then
+            let moved = report.Epsilon.Value * report.Norm.Value
+            let size = Method.size live[k]
+            let lost = size * torch.finfo(live[k].dtype).eps / 4.0
+
+            if lost > 0.1 * moved then
+                { report with
+                    Note =
+                        $"rounding takes the perturbation away: it has length {moved:G2}, the parameters of level '{levels[k].Level.Name}' have {size:G2}, rounded by {lost:G2}; take a larger alpha, or float64" }
+            else
+                report
+        else
+            report
+
     let metaReport (point: Point) fetch (found: Found) : MetaReport =
         let norm = Method.size levels[found.Index].Gradient
-        let reports = [ for k, response in found.Responses -> k, response.Report.Value ]
+        let taken = hypersteps[found.Index] + 1
+
+        let reports =
+            [ for k, response in found.Responses ->
+                  let report = response.Report.Value
+
+                  k,
+                  (if taken &&& (taken - 1) = 0 then
+                       rounded k report
+                   else
+                       report) ]
+
         let warnings = warnings found norm reports point fetch
 
         let responses =

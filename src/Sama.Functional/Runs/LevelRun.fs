@@ -24,19 +24,36 @@ type internal LevelRun(level: Level, own: LevelState) =
         Flat.combine next.Value vector minus.Value next.Value
         lent <- false
 
-    /// Its parameters, as long as the run lives.
-    let parameters =
-        lazy
-            (use _ = torch.NewDisposeScope()
-             let shown = Params.frozen level.Layout vector
-             shown.Views |> Array.iter (Scope.detach >> ignore)
-             shown)
+    // handles of their own: who reads them may dispose them
+    let show () =
+        use _ = torch.NewDisposeScope()
+        let shown = Params.frozen level.Layout (Scope.detach (vector.alias ()))
+        shown.Views |> Array.iter (Scope.detach >> ignore)
+        shown
+
+    let mutable shown: Params = null
+
+    let hide () =
+        if not (isNull shown) then
+            for handle in Array.append shown.Views [| shown.Vector |] do
+                handle.Dispose()
 
     member _.Level = level
     member _.Vector = vector
     member _.Rule = rule
     member _.Window = window
-    member _.Parameters = parameters.Value
+
+    /// Its parameters, as long as the run lives.
+    member _.Parameters: Params =
+        if
+            isNull shown
+            || shown.Vector.IsInvalid
+            || shown.Views |> Array.exists _.IsInvalid
+        then
+            hide ()
+            shown <- show ()
+
+        shown
 
     /// Its gradient, or hypergradient, of this step.
     member _.Gradient = gradient.Value
@@ -134,6 +151,4 @@ type internal LevelRun(level: Level, own: LevelState) =
             if made.IsValueCreated then
                 made.Value.Dispose()
 
-        if parameters.IsValueCreated then
-            for view in parameters.Value.Views do
-                view.Dispose()
+        hide ()

@@ -15,6 +15,25 @@ type internal Tied =
 /// A TorchSharp module as a function of Params: before a call its parameters are pointed at the views.
 module NnModule =
 
+    /// InvalidOperationException for parameters that share a part of their storage.
+    let private requireApart (found: Tied seq) : unit =
+        let placed =
+            [ for tied in found do
+                  let p = tied.Parameters.Head
+
+                  if p.numel () > 0L && p.device_type <> DeviceType.META then
+                      let start = int64 (Number.address p)
+
+                      let last =
+                          Seq.map2 (fun size step -> (size - 1L) * step) p.shape (p.stride ()) |> Seq.sum
+
+                      string p.device, start, start + (last + 1L) * p.ElementSize, tied.Name ]
+
+        for (device, _, ends, name), (device', start, _, name') in placed |> List.sort |> List.pairwise do
+            if device = device' && start < ends then
+                invalidOp
+                    $"parameters '{name}' and '{name'}' share a part of their storage; make the one from the other in the forward pass"
+
     /// Trainable parameters by storage, in the module's order. InvalidOperationException for two that share storage in
     /// different shapes, which no slice can be.
     let internal trainable (m: torch.nn.Module) : Tied list =
@@ -29,9 +48,9 @@ module NnModule =
                 | true, i when p.numel () > 0L ->
                     let first = found[i].Parameters.Head
 
-                    if first.shape <> p.shape then
+                    if first.shape <> p.shape || first.stride () <> p.stride () then
                         invalidOp
-                            $"parameters '{found[i].Name}' and '{name}' share storage in different shapes; tie them in one shape"
+                            $"parameters '{found[i].Name}' and '{name}' share storage in different shapes or orders; tie them in one shape (a transposed one: use the parameter itself, transposed in the forward pass)"
 
                     found[i] <-
                         { found[i] with
@@ -40,6 +59,7 @@ module NnModule =
                     places[place] <- found.Count
                     found.Add { Name = name; Parameters = [ p ] }
 
+        requireApart found
         List.ofSeq found
 
     let private named m =
@@ -80,7 +100,7 @@ module NnModule =
     let internal checkAliases (level: string) (tied: Tied list) (p: Params) : unit =
         if p.Mode = Leaves && not (isNull p.Gradients) then
             for i, one in List.indexed tied do
-                for parameter in one.Parameters do
+                for parameter in one.Parameters |> List.filter (fun p -> p.IsInvalid || p.numel () > 0L) do
                     let lost () =
                         parameter.IsInvalid
                         || Number.place parameter <> Number.place p.Views[i]
