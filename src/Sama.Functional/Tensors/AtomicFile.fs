@@ -6,7 +6,7 @@ open System.Runtime.InteropServices
 open Microsoft.Win32.SafeHandles
 
 /// Files that are either whole or not there: written beside their place, flushed to the disk, renamed over it.
-module internal AtomicFile =
+module AtomicFile =
 
     [<DllImport("libc", EntryPoint = "open", SetLastError = true)>]
     extern int private openFolder([<MarshalAs(UnmanagedType.LPUTF8Str)>] string path, int flags)
@@ -28,13 +28,13 @@ module internal AtomicFile =
                 closeFolder descriptor |> ignore
 
     /// A file in the folder of `path`, under a name that no other writer takes.
-    let start (path: string) : string * SafeFileHandle =
+    let internal start (path: string) : string * SafeFileHandle =
         let full = Path.GetFullPath path
         let temporary = $"{full}.{Guid.NewGuid():N}.tmp"
         temporary, File.OpenHandle(temporary, FileMode.CreateNew, FileAccess.Write, FileShare.None)
 
     /// Closes the file and puts it in the place of `path`, durably.
-    let finish (path: string) (temporary: string, handle: SafeFileHandle) : unit =
+    let internal finish (path: string) (temporary: string, handle: SafeFileHandle) : unit =
         RandomAccess.FlushToDisk handle
         handle.Dispose()
         let full = Path.GetFullPath path
@@ -42,7 +42,7 @@ module internal AtomicFile =
         flushFolder (Path.GetDirectoryName full)
 
     /// Closes and removes what was not finished.
-    let abandon (temporary: string, handle: SafeFileHandle) : unit =
+    let internal abandon (temporary: string, handle: SafeFileHandle) : unit =
         handle.Dispose()
         File.Delete temporary
 
