@@ -30,7 +30,9 @@ type Arguments =
 
 /// The families of fixture files.
 let private readers: Sama.Fixtures.Bench.Reader list =
-    [ Sama.Fixtures.Rules.reader; Sama.Fixtures.Hypergradients.Files.reader ]
+    [ Sama.Fixtures.Rules.reader
+      Sama.Fixtures.Hypergradients.Files.reader ]
+    @ Sama.Fixtures.Language.Files.readers
 
 let private write (options: ParseResults<Arguments>) rows =
     options.TryGetResult Json |> Option.iter (fun path -> Rows.write path rows)

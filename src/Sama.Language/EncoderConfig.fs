@@ -33,7 +33,7 @@ type Activation =
     | Silu = 3
 
 /// What config.json says of a BERT or RoBERTa encoder.
-[<NoComparison; NoEquality>]
+[<NoComparison>]
 type EncoderConfig =
     {
         /// BERT or RoBERTa

@@ -39,7 +39,15 @@ type Encoding =
 /// ObjectDisposedException.
 [<Sealed; AllowNullLiteral>]
 type Tokenizer
-    private (path: string, native: Tokenizers.DotNet.Tokenizer, frame: Frame, tokens: Dictionary<int64, string>, pad: string) =
+    private
+    (
+        path: string,
+        json: JsonObject,
+        native: Tokenizers.DotNet.Tokenizer,
+        frame: Frame,
+        tokens: Dictionary<int64, string>,
+        pad: string
+    ) =
     let ids =
         Dictionary(tokens |> Seq.map (fun item -> KeyValuePair(item.Value, item.Key)))
 
@@ -70,31 +78,14 @@ type Tokenizer
 
         found
 
-    /// The library reads a file: one of its own, without what is done here (framing, truncation, padding).
+    /// The library's part: what is done here (framing, truncation, padding) is left out.
     static let load (path: string) (json: JsonObject) : Tokenizers.DotNet.Tokenizer =
         let own = json.DeepClone().AsObject()
 
         for key in [ "truncation"; "padding"; "post_processor" ] do
             own[key] <- null
 
-        let temporary = Path.Combine(Path.GetTempPath(), $"sama-{Guid.NewGuid():N}.json")
-
-        try
-            try
-                File.WriteAllText(temporary, own.ToJsonString())
-                new Tokenizers.DotNet.Tokenizer(temporary)
-            with
-            | :? Tokenizers.DotNet.TokenizerException as e ->
-                raise (InvalidDataException($"'{path}' is no tokenizer: {e.Message}", e))
-            | :? DllNotFoundException as e ->
-                raise (
-                    InvalidOperationException(
-                        $"the tokenizers' native library is not there for {RuntimeInformation.RuntimeIdentifier}: add the package Tokenizers.DotNet.runtime.{RuntimeInformation.RuntimeIdentifier}",
-                        e
-                    )
-                )
-        finally
-            File.Delete temporary
+        NativeTokenizer.load path own
 
     static let create (path: string) (json: JsonObject) (pad: string) : Tokenizer =
         let frame, tokens = Framing.read path json, tokensOf path json
@@ -105,7 +96,7 @@ type Tokenizer
             if not (isNull pad) && known pad then pad
             else [ "[PAD]"; "<pad>" ] |> List.tryFind known |> Option.toObj
 
-        new Tokenizer(path, load path json, frame, tokens, pad)
+        new Tokenizer(path, json, load path json, frame, tokens, pad)
 
     /// The pad's token as tokenizer_config.json names it, plainly or as an object; null if it does not.
     static let padOf (folder: string) : string =
@@ -137,11 +128,73 @@ type Tokenizer
         ObjectDisposedException.ThrowIf(disposed, native)
 
         try
-            let found = native.Encode text |> Array.map int64
-            GC.KeepAlive native
-            found
+            NativeTokenizer.encode native text
         with :? Tokenizers.DotNet.TokenizerException as e ->
             raise (InvalidDataException($"'{path}' cannot encode '{text}': {e.Message}", e))
+
+    let characters = lazy (new Characters(path, json))
+
+    let name (id: int64) : string =
+        match tokens.TryGetValue id with
+        | true, token -> token
+        | _ -> raise (Json.fail path $"its library gives id {id}, which its vocabulary has not")
+
+    /// Spans of the tokens between two added ones; None where the model is another or cannot be followed.
+    let stretchSpans (text: string) (stretch: Stretch) (tokens: string list) : TokenSpan list option =
+        let member' (node: JsonNode) (key: string) : JsonNode =
+            match node with
+            | :? JsonObject as found -> found[key]
+            | _ -> null
+
+        let textOf (node: JsonNode) = if isNull node then "" else node.ToString()
+        let flagOf (node: JsonNode) = not (isNull node) && node.GetValue<bool>()
+        let model, before, behind = json["model"], json["pre_tokenizer"], json["post_processor"]
+
+        match textOf (member' model "type"), textOf (member' before "type") with
+        | "WordPiece", "BertPreTokenizer" ->
+            let unknown, prefix = textOf (model["unk_token"]), textOf (model["continuing_subword_prefix"])
+            Spans.wordPiece characters.Value unknown prefix text stretch tokens
+        | "BPE", "ByteLevel" when isNull (json["normalizer"]) ->
+            Spans.byteLevel (flagOf (before["add_prefix_space"])) (flagOf (member' behind "trim_offsets")) text stretch tokens
+        | _ -> None
+
+    /// The spans of a text's own tokens.
+    let contentSpans (text: string) : TokenSpan list option =
+        let strips = json["post_processor"]
+        let trims = strips :? JsonObject && not (isNull (strips["trim_offsets"])) && (strips["trim_offsets"]).GetValue<bool>()
+
+        let one (s: Stretch) : (int64 list * TokenSpan list) option =
+            if isNull s.Added then
+                let found = content "text" (text.Substring(s.From, s.To - s.From)) |> List.ofArray
+
+                stretchSpans text s (found |> List.map name)
+                |> Option.map (fun spans -> found, spans)
+            else
+                // the white space that the token takes along counts where nothing is trimmed
+                let first =
+                    if trims then
+                        text.IndexOf(s.Added, s.From, StringComparison.Ordinal)
+                    else
+                        s.From
+
+                let last = if trims then first + s.Added.Length else s.To
+                Some([ ids[s.Added] ], [ { Start = first; End = last } ])
+
+        match Alignment.added json with
+        | None -> None
+        | Some added ->
+            let parts = Alignment.split added text |> List.map one
+
+            if parts |> List.contains None then
+                None
+            else
+                let found = parts |> List.map Option.get
+
+                // stretch by stretch or at once: the ids must be the same
+                if (found |> List.collect fst |> Array.ofList) = content "text" text then
+                    Some(found |> List.collect snd)
+                else
+                    None
 
     let specials (pieces: Piece[]) =
         pieces
@@ -161,11 +214,6 @@ type Tokenizer
                 for id in (if which = 0 then a else b).ToArray() do
                     ids.Add id
                     kinds.Add kind
-
-        let name (id: int64) : string =
-            match tokens.TryGetValue id with
-            | true, token -> token
-            | _ -> raise (Json.fail path $"its library gives id {id}, which its vocabulary has not")
 
         { Ids = ids.ToArray()
           TypeIds = kinds.ToArray()
@@ -261,6 +309,21 @@ type Tokenizer
             invalidArg (nameof maxLength) $"maxLength is {maxLength}"
 
         encode text pair maxLength truncation
+
+    /// Where the tokens of `Encode text` stand in the text. The library's wrapper gives none: they are found again by
+    /// following its tokens. NotSupportedException for a tokenizer that is neither WordPiece with BERT's rules nor
+    /// byte-level BPE, or whose tokens cannot be followed.
+    member _.Offsets(text: string) : TokenSpan[] =
+        checkText (nameof text) text
+        ObjectDisposedException.ThrowIf(disposed, native)
+
+        match contentSpans text with
+        | None -> raise (NotSupportedException $"'{path}': the places of its tokens cannot be told from their ids")
+        | Some spans ->
+            [| for piece in frame.Single do
+                   match piece with
+                   | Special _ -> { Start = 0; End = 0 }
+                   | Sentence _ -> yield! spans |]
 
     /// Encodings of many texts, or pairs, in their order; large numbers of them on several threads. Errors as `Encode`,
     /// naming the row.
@@ -375,3 +438,6 @@ type Tokenizer
             if not disposed then
                 disposed <- true
                 native.Dispose()
+
+                if characters.IsValueCreated then
+                    (characters.Value :> IDisposable).Dispose()
