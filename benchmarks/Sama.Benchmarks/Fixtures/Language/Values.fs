@@ -38,6 +38,7 @@ let strings (json: JsonElement) : string[] =
 
 /// Numbers of a tensor of any type, row-major.
 let numbersOf (tensor: Tensor) : float[] =
+    if tensor.numel () = 0L then [||] else
     use wide = tensor.detach().to_type(torch.float64).cpu().contiguous ()
     wide.data<float>().ToArray()
 
