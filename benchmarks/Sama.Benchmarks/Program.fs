@@ -30,8 +30,7 @@ type Arguments =
 
 /// The families of fixture files.
 let private readers: Sama.Fixtures.Bench.Reader list =
-    [ Sama.Fixtures.Rules.reader
-      Sama.Fixtures.Hypergradients.Files.reader ]
+    [ Sama.Fixtures.Rules.reader; Sama.Fixtures.Hypergradients.Files.reader ]
     @ Sama.Fixtures.Language.Files.readers
 
 let private write (options: ParseResults<Arguments>) rows =

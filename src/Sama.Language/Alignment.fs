@@ -39,7 +39,9 @@ type internal Stretch =
 module internal Alignment =
 
     let private text (node: JsonNode) : string = node.GetValue<string>()
-    let private flag (node: JsonNode) : bool = not (isNull node) && node.GetValue<bool>()
+
+    let private flag (node: JsonNode) : bool =
+        not (isNull node) && node.GetValue<bool>()
 
     /// Tokens that are looked for before anything else; None where some are looked for in another way.
     let added (json: JsonObject) : AddedToken list option =
@@ -48,7 +50,10 @@ module internal Alignment =
         | tokens ->
             let tokens = List.ofSeq (tokens.AsArray())
 
-            if tokens |> List.exists (fun t -> flag (t["normalized"]) || flag (t["single_word"])) then
+            if
+                tokens
+                |> List.exists (fun t -> flag (t["normalized"]) || flag (t["single_word"]))
+            then
                 None
             else
                 Some
@@ -69,7 +74,10 @@ module internal Alignment =
 
         let between (stop: int) =
             if stop > plain then
-                found.Add { From = plain; To = stop; Added = null }
+                found.Add
+                    { From = plain
+                      To = stop
+                      Added = null }
 
         while at < text.Length do
             match
@@ -124,7 +132,10 @@ type internal Characters(path: string, json: JsonObject) =
 
     let bytesModel () : JsonNode =
         let vocabulary = JsonObject()
-        ByteAlphabet.characters |> Array.iteri (fun b c -> vocabulary[string c] <- JsonValue.Create b)
+
+        ByteAlphabet.characters
+        |> Array.iteri (fun b c -> vocabulary[string c] <- JsonValue.Create b)
+
         let model = JsonNode.Parse """{"type":"BPE","merges":[]}"""
         model["vocab"] <- vocabulary
         model
@@ -237,13 +248,15 @@ module internal Spans =
         let rec pieces (first: bool) (rest: Source list) (tokens: string list) (found: TokenSpan list) =
             match rest, tokens with
             | [], _ -> Some(List.rev found, tokens)
-            | _, token :: more when first && token = unknown && spelling rest <> unknown ->
-                Some([ span rest ], more)
+            | _, token :: more when first && token = unknown && spelling rest <> unknown -> Some([ span rest ], more)
             | _, token :: more ->
                 let own =
-                    if first then token
-                    elif token.StartsWith prefix then token.Substring prefix.Length
-                    else ""
+                    if first then
+                        token
+                    elif token.StartsWith prefix then
+                        token.Substring prefix.Length
+                    else
+                        ""
 
                 let count = codePoints own
 
@@ -265,7 +278,13 @@ module internal Spans =
         all (words characters text stretch) tokens []
 
     /// Byte-level BPE: each character of a token is a byte of the text; a space that is put in front has no place in it.
-    let byteLevel (prefixSpace: bool) (trim: bool) (text: string) (s: Stretch) (tokens: string list) : TokenSpan list option =
+    let byteLevel
+        (prefixSpace: bool)
+        (trim: bool)
+        (text: string)
+        (s: Stretch)
+        (tokens: string list)
+        : TokenSpan list option =
         let buffer = Array.zeroCreate 4
 
         let owners =
@@ -289,12 +308,20 @@ module internal Spans =
             let first = min (first + leading) last
 
             { Start = first
-              End = (if last >= trailing then max (last - trailing) first else last) }
+              End =
+                (if last >= trailing then
+                     max (last - trailing) first
+                 else
+                     last) }
 
         let place (at: int) (token: string) : TokenSpan =
             let struct (_, first, _) = owners[at]
             let struct (_, _, last) = owners[at + token.Length - 1]
-            if trim then trimmed token first last else { Start = first; End = last }
+
+            if trim then
+                trimmed token first last
+            else
+                { Start = first; End = last }
 
         let spelled =
             String(owners |> Array.map (fun (struct (b, _, _)) -> ByteAlphabet.characters[int b]))

@@ -32,9 +32,7 @@ module internal Checkpoint =
             else
                 name
 
-        bare
-            .Replace("LayerNorm.gamma", "LayerNorm.weight")
-            .Replace("LayerNorm.beta", "LayerNorm.bias")
+        bare.Replace("LayerNorm.gamma", "LayerNorm.weight").Replace("LayerNorm.beta", "LayerNorm.bias")
 
     /// Tables that are stored twice in older files, by the names of what they copy.
     let private tied (name: string) : string =
@@ -81,14 +79,18 @@ module internal Checkpoint =
                 | _ -> ()
 
     let private isHead (name: string) =
-        name.StartsWith "classifier." || name.StartsWith "cls." || name.StartsWith "lm_head."
+        name.StartsWith "classifier."
+        || name.StartsWith "cls."
+        || name.StartsWith "lm_head."
 
     let private read (file: SafetensorsFolder) (name: string) (view: Tensor) : unit =
         let owner = file.File name
         let entry = owner.Entry name
 
         if not (List.contains entry.Dtype [ "F64"; "F32"; "F16"; "BF16" ]) then
-            raise (InvalidDataException $"'{owner.Path}', tensor '{name}': its dtype is {entry.Dtype}; weights are floats")
+            raise (
+                InvalidDataException $"'{owner.Path}', tensor '{name}': its dtype is {entry.Dtype}; weights are floats"
+            )
 
         if entry.Shape <> view.shape then
             let shown (shape: int64[]) = String.Join("x", shape)

@@ -47,11 +47,7 @@ type Encoder
         if theta.Layout.Length <> layout.Length then
             invalidArg (nameof theta) $"θ has {theta.Layout.Length} elements, this model's layout {layout.Length}"
 
-        let constants =
-            if isNull frozen then
-                null
-            else
-                frozen.Like theta.Vector
+        let constants = if isNull frozen then null else frozen.Like theta.Vector
 
         let find (name: string) : Tensor =
             if isNull constants then
@@ -216,7 +212,10 @@ type Encoder
     member _.Attentions(theta: Params, batch: TokenBatch) : IReadOnlyList<Tensor> =
         ArgumentNullException.ThrowIfNull(batch, nameof batch)
         let seen = ResizeArray<Tensor>()
-        Network.hiddenStates (weights theta false Attention.Plain) seen.Add batch |> ignore
+
+        Network.hiddenStates (weights theta false Attention.Plain) seen.Add batch
+        |> ignore
+
         seen
 
     /// tanh(W h₀ + b) of the first token: [rows, hidden]. InvalidOperationException if the model has no pooler.
@@ -240,7 +239,8 @@ type Encoder
         let mean = Network.mean batch (snd (last theta batch training))
 
         if normalise then
-            mean / mean.norm(1, true, 2f).clamp_min (Scalar.op_Implicit (torch.finfo(mean.dtype).tiny: float))
+            mean
+            / mean.norm(1, true, 2f).clamp_min (Scalar.op_Implicit (torch.finfo(mean.dtype).tiny: float))
         else
             mean
 
@@ -265,12 +265,8 @@ type Encoder
     /// [rows, tokens] and -100 where there is none: of the labelled positions in row-major order. ArgumentException for
     /// labels of another shape or type.
     member _.Losses
-        (
-            theta: Params,
-            batch: TokenBatch,
-            labels: Tensor,
-            [<Optional; DefaultParameterValue(false)>] training: bool
-        ) : Tensor =
+        (theta: Params, batch: TokenBatch, labels: Tensor, [<Optional; DefaultParameterValue(false)>] training: bool)
+        : Tensor =
         let rows = batch.InputIds.shape
 
         let expected =
@@ -301,12 +297,8 @@ type Encoder
 
     /// The mean of `Losses`, 0-D; NaN where there is no label at all.
     member model.Loss
-        (
-            theta: Params,
-            batch: TokenBatch,
-            labels: Tensor,
-            [<Optional; DefaultParameterValue(false)>] training: bool
-        ) : Tensor =
+        (theta: Params, batch: TokenBatch, labels: Tensor, [<Optional; DefaultParameterValue(false)>] training: bool)
+        : Tensor =
         model.Losses(theta, batch, labels, training).mean ()
 
     /// The same model with attention computed the other way; the values are shared. The caller disposes it.
@@ -442,11 +434,7 @@ type Encoder
             let theta = theta.detach().cpu ()
             let own = Parameters.views layout theta
 
-            let constants =
-                if isNull frozen then
-                    Dictionary()
-                else
-                    frozen.Like theta
+            let constants = if isNull frozen then Dictionary() else frozen.Like theta
 
             let value (slice: Slice) : Tensor =
                 let dense =

@@ -145,8 +145,7 @@ module internal Config =
                    match names[string i] with
                    | name when not (isNull name) -> name.ToString()
                    | _ -> raise (Json.fail path $"'id2label' has {names.Count} entries and no name for {i}") |]
-        | null ->
-            [| for i in 0L .. Json.count path json 1L "num_labels" 2L - 1L -> $"LABEL_{i}" |]
+        | null -> [| for i in 0L .. Json.count path json 1L "num_labels" 2L - 1L -> $"LABEL_{i}" |]
         | other -> raise (Json.fail path $"'id2label' is {other.ToJsonString()}, names by number are expected")
 
     /// What no encoder can be, as the error that `fail` makes of the reason.
@@ -256,7 +255,10 @@ module internal Config =
         set json "initializer_range" (number config.InitializerRange)
 
         // several names mean one activation: that of the file stays
-        if isNull config.Source || (oneOf "" json "hidden_act" "gelu" activations) <> config.Activation then
+        if
+            isNull config.Source
+            || (oneOf "" json "hidden_act" "gelu" activations) <> config.Activation
+        then
             set json "hidden_act" (text (keyOf activations config.Activation))
 
         set

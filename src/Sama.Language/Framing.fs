@@ -75,7 +75,9 @@ module internal Framing =
             | "RobertaProcessing" -> [ classic (node.AsObject()) true ]
             | "BertProcessing" -> [ classic (node.AsObject()) false ]
             | "ByteLevel" -> []
-            | "Sequence" -> [ for inner in (node["processors"]).AsArray() do yield! frames path inner ]
+            | "Sequence" ->
+                [ for inner in (node["processors"]).AsArray() do
+                      yield! frames path inner ]
             | other -> raise (Json.fail path $"'post_processor' is '{other}', which is not known here")
 
     /// The frame that tokenizer.json's post_processor describes. InvalidDataException for one that is not known.
@@ -105,10 +107,7 @@ module internal Framing =
             else
                 low, high
 
-        if a <= b then
-            struct (low, high)
-        else
-            struct (high, low)
+        if a <= b then struct (low, high) else struct (high, low)
 
     /// Lengths after truncation to `room` tokens. ArgumentException where the sentence that gives way is not long enough.
     let cut (strategy: Truncation) (pair: bool) (room: int) (a: int) (b: int) : struct (int * int) =
@@ -122,8 +121,10 @@ module internal Framing =
 
             length - excess
 
-        if excess <= 0 then struct (a, b)
-        elif not pair then struct (room, 0)
+        if excess <= 0 then
+            struct (a, b)
+        elif not pair then
+            struct (room, 0)
         else
             match strategy with
             | Truncation.OnlyFirst -> struct (shorter "first" a, b)

@@ -73,7 +73,8 @@ module internal Network =
 
     /// Rows of a table. A pad's row counts and is not trained, as torch.nn.Embedding's padding_idx has it: null for none.
     let private rows (table: Tensor) (ids: Tensor) (pad: Nullable<int64>) : Tensor =
-        let found = table.index_select(0L, ids.reshape -1L).view (ids.shape[0], ids.shape[1], -1L)
+        let found =
+            table.index_select(0L, ids.reshape -1L).view (ids.shape[0], ids.shape[1], -1L)
 
         if pad.HasValue && found.requires_grad then
             torch.where (ids.eq(Scalar.op_Implicit pad.Value).unsqueeze -1L, found.detach (), found)
@@ -116,7 +117,8 @@ module internal Network =
                 .zeros_like(batch.AttentionMask, dtype = like.dtype)
                 .masked_fill(batch.AttentionMask.eq (Scalar.op_Implicit 0L), lowest)
                 .unsqueeze(1L)
-                .unsqueeze 1L
+                .unsqueeze
+                1L
         else
             null
 
@@ -145,10 +147,7 @@ module internal Network =
 
         let mixed = mixed.transpose(1L, 2L).reshape (rows, tokens, w.Config.HiddenSize)
 
-        norm
-            w
-            $"{at}.output.LayerNorm"
-            (drop w w.Config.HiddenDropout (dense w $"{at}.output.dense" mixed) + h)
+        norm w $"{at}.output.LayerNorm" (drop w w.Config.HiddenDropout (dense w $"{at}.output.dense" mixed) + h)
 
     /// The embeddings and the output of every layer, the last one last. `watch` sees attention probabilities where they
     /// are computed plainly. ArgumentException for a batch with ids, types or lengths that the model has not.
@@ -189,7 +188,12 @@ module internal Network =
         let c = w.Config
 
         let drop =
-            drop w (if c.ClassifierDropout.HasValue then c.ClassifierDropout.Value else c.HiddenDropout)
+            drop
+                w
+                (if c.ClassifierDropout.HasValue then
+                     c.ClassifierDropout.Value
+                 else
+                     c.HiddenDropout)
 
         match c.Family with
         | Family.Bert -> dense w "classifier" (drop (pooled w last))
@@ -203,7 +207,9 @@ module internal Network =
             match w.Config.Family with
             | Family.Bert ->
                 let at = "cls.predictions.transform"
-                norm w $"{at}.LayerNorm" (activate w.Config.Activation (dense w $"{at}.dense" hidden)), "cls.predictions.bias"
+
+                norm w $"{at}.LayerNorm" (activate w.Config.Activation (dense w $"{at}.dense" hidden)),
+                "cls.predictions.bias"
             | _ ->
                 // gelu whatever hidden_act says
                 norm w "lm_head.layer_norm" (activate Activation.Gelu (dense w "lm_head.dense" hidden)), "lm_head.bias"

@@ -93,8 +93,10 @@ type Tokenizer
         let pad =
             let known name = tokens.ContainsValue name
 
-            if not (isNull pad) && known pad then pad
-            else [ "[PAD]"; "<pad>" ] |> List.tryFind known |> Option.toObj
+            if not (isNull pad) && known pad then
+                pad
+            else
+                [ "[PAD]"; "<pad>" ] |> List.tryFind known |> Option.toObj
 
         new Tokenizer(path, json, load path json, frame, tokens, pad)
 
@@ -116,10 +118,16 @@ type Tokenizer
         let mutable i = 0
 
         while i < text.Length do
-            if Char.IsHighSurrogate text[i] && i + 1 < text.Length && Char.IsLowSurrogate text[i + 1] then
+            if
+                Char.IsHighSurrogate text[i]
+                && i + 1 < text.Length
+                && Char.IsLowSurrogate text[i + 1]
+            then
                 i <- i + 2
             elif Char.IsSurrogate text[i] then
-                invalidArg name $"the text holds a lone surrogate (U+{int text[i]:X4}) at index {i}, which is no character"
+                invalidArg
+                    name
+                    $"the text holds a lone surrogate (U+{int text[i]:X4}) at index {i}, which is no character"
             else
                 i <- i + 1
 
@@ -146,22 +154,38 @@ type Tokenizer
             | :? JsonObject as found -> found[key]
             | _ -> null
 
-        let textOf (node: JsonNode) = if isNull node then "" else node.ToString()
-        let flagOf (node: JsonNode) = not (isNull node) && node.GetValue<bool>()
-        let model, before, behind = json["model"], json["pre_tokenizer"], json["post_processor"]
+        let textOf (node: JsonNode) =
+            if isNull node then "" else node.ToString()
+
+        let flagOf (node: JsonNode) =
+            not (isNull node) && node.GetValue<bool>()
+
+        let model, before, behind =
+            json["model"], json["pre_tokenizer"], json["post_processor"]
 
         match textOf (member' model "type"), textOf (member' before "type") with
         | "WordPiece", "BertPreTokenizer" ->
-            let unknown, prefix = textOf (model["unk_token"]), textOf (model["continuing_subword_prefix"])
+            let unknown, prefix =
+                textOf (model["unk_token"]), textOf (model["continuing_subword_prefix"])
+
             Spans.wordPiece characters.Value unknown prefix text stretch tokens
         | "BPE", "ByteLevel" when isNull (json["normalizer"]) ->
-            Spans.byteLevel (flagOf (before["add_prefix_space"])) (flagOf (member' behind "trim_offsets")) text stretch tokens
+            Spans.byteLevel
+                (flagOf (before["add_prefix_space"]))
+                (flagOf (member' behind "trim_offsets"))
+                text
+                stretch
+                tokens
         | _ -> None
 
     /// The spans of a text's own tokens.
     let contentSpans (text: string) : TokenSpan list option =
         let strips = json["post_processor"]
-        let trims = strips :? JsonObject && not (isNull (strips["trim_offsets"])) && (strips["trim_offsets"]).GetValue<bool>()
+
+        let trims =
+            strips :? JsonObject
+            && not (isNull (strips["trim_offsets"]))
+            && (strips["trim_offsets"]).GetValue<bool>()
 
         let one (s: Stretch) : (int64 list * TokenSpan list) option =
             if isNull s.Added then
@@ -394,14 +418,20 @@ type Tokenizer
         let rows = encodings.Count
         let padded = encodings |> Seq.exists (fun e -> e.Ids.Length < width)
 
-        let ids =
-            Array.create (rows * width) (if padded then tokenizer.PadId else 0L)
+        let ids = Array.create (rows * width) (if padded then tokenizer.PadId else 0L)
 
         let mask, kinds = Array.zeroCreate (rows * width), Array.zeroCreate (rows * width)
 
         for i in 0 .. rows - 1 do
             let row = encodings[i]
-            let at = i * width + (if side = PaddingSide.Left then width - row.Ids.Length else 0)
+
+            let at =
+                i * width
+                + (if side = PaddingSide.Left then
+                       width - row.Ids.Length
+                   else
+                       0)
+
             Array.blit row.Ids 0 ids at row.Ids.Length
             Array.blit row.TypeIds 0 kinds at row.Ids.Length
             Array.fill mask at row.Ids.Length 1L

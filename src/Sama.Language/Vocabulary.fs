@@ -219,11 +219,7 @@ module internal Vocabulary =
                             Nullable(flag "strip_accents" false)
 
                     at "vocab.txt",
-                    wordPiece
-                        (at "vocab.txt")
-                        (flag "do_lower_case" true)
-                        strip
-                        (flag "tokenize_chinese_chars" true)
+                    wordPiece (at "vocab.txt") (flag "do_lower_case" true) strip (flag "tokenize_chinese_chars" true)
                 elif File.Exists(at "vocab.json") then
                     at "vocab.json",
                     byteLevel

@@ -26,12 +26,20 @@ let tests =
                         use model = exact 1L (config family) Head.Classifier
                         use lora = model.WithLora(LoraOptions(rank = 2), 3L)
                         let batch = batch family 2L
-                        Expect.equal (apart (lora.Logits(lora.At(), batch)) (model.Logits(model.At(), batch))) 0.0 "logits"
+
+                        Expect.equal
+                            (apart (lora.Logits(lora.At(), batch)) (model.Logits(model.At(), batch)))
+                            0.0
+                            "logits"
 
                         for slice in lora.Layout.Slices do
-                            Expect.isTrue (slice.Name.Contains ".lora_" || slice.Name.StartsWith "classifier") slice.Name
+                            Expect.isTrue
+                                (slice.Name.Contains ".lora_" || slice.Name.StartsWith "classifier")
+                                slice.Name
 
-                        let adapters = lora.Layout.Slices |> Seq.filter _.Name.Contains(".lora_") |> Seq.sumBy _.Length
+                        let adapters =
+                            lora.Layout.Slices |> Seq.filter _.Name.Contains(".lora_") |> Seq.sumBy _.Length
+
                         Expect.equal adapters (2L * 2L * 2L * (12L + 12L)) "layers, parts, rank, sides"
 
                     testCase "merged = adapters beside their parts, and a folder of either is the same model"
@@ -40,24 +48,42 @@ let tests =
                         use model = exact 4L (config family) Head.Classifier
 
                         let options =
-                            LoraOptions(rank = 3, alpha = 5.0, targets = [| "query"; "key"; "value"; "dense" |], trained = [||])
+                            LoraOptions(
+                                rank = 3,
+                                alpha = 5.0,
+                                targets = [| "query"; "key"; "value"; "dense" |],
+                                trained = [||]
+                            )
 
                         use lora =
                             if family = Family.Bert then
                                 model.WithLora(options, 5L)
                             else
-                                model.WithLora(LoraOptions(rank = 3, alpha = 5.0, targets = [| "key"; "intermediate.dense" |]), 5L)
+                                model.WithLora(
+                                    LoraOptions(rank = 3, alpha = 5.0, targets = [| "key"; "intermediate.dense" |]),
+                                    5L
+                                )
 
                         let theta, batch = trained 6L lora, batch family 7L
                         let beside = lora.Logits(lora.At theta, batch)
-                        Expect.isGreaterThan (apart beside (model.Logits(model.At(), batch))) 1e-3 "the adapters do something"
+
+                        Expect.isGreaterThan
+                            (apart beside (model.Logits(model.At(), batch)))
+                            1e-3
+                            "the adapters do something"
+
                         let merged = lora.Merge theta
                         Expect.isLessThan (apart (model.Logits(model.At merged, batch)) beside) 1e-12 "merged"
 
                         use folder = new Folder()
                         lora.Save(folder.Path, theta)
                         use whole = Encoder.Load(folder.Path, dtype = torch.ScalarType.Float64)
-                        Expect.equal (apart (whole.Logits(whole.At(), batch)) (model.Logits(model.At merged, batch))) 0.0 "saved whole"
+
+                        Expect.equal
+                            (apart (whole.Logits(whole.At(), batch)) (model.Logits(model.At merged, batch)))
+                            0.0
+                            "saved whole"
+
                         Expect.isNull whole.Lora "an ordinary folder"
 
                         use own = new Folder()
@@ -79,8 +105,13 @@ let tests =
                   (model.Loss(model.At(lora.Merge vector), batch, labels ())).item<float> ()
 
               use generator = new torch.Generator 12UL
-              let direction = torch.randn (theta.shape, dtype = torch.float64, generator = generator)
-              let numeric = (loss (theta + direction * 1e-5) - loss (theta - direction * 1e-5)) / 2e-5
+
+              let direction =
+                  torch.randn (theta.shape, dtype = torch.float64, generator = generator)
+
+              let numeric =
+                  (loss (theta + direction * 1e-5) - loss (theta - direction * 1e-5)) / 2e-5
+
               let exact = (gradient.dot direction).item<float> ()
               Expect.isLessThan (abs (numeric - exact) / abs exact) 1e-7 ""
 
@@ -96,8 +127,14 @@ let tests =
               Expect.contains names "base_model.model.bert.encoder.layer.1.attention.self.value.lora_B.weight" "B"
               Expect.contains names "base_model.model.classifier.bias" "the classifier"
               use json = JsonDocument.Parse(File.ReadAllText(folder.At "adapter_config.json"))
-              let key (name: string) = (json.RootElement.GetProperty name).ToString()
-              Expect.equal (key "peft_type", key "r", key "lora_alpha", key "task_type") ("LORA", "4", "8", "SEQ_CLS") "keys"
+
+              let key (name: string) =
+                  (json.RootElement.GetProperty name).ToString()
+
+              Expect.equal
+                  (key "peft_type", key "r", key "lora_alpha", key "task_type")
+                  ("LORA", "4", "8", "SEQ_CLS")
+                  "keys"
 
           testCase "what does not fit is refused by name"
           <| fun _ ->
@@ -106,13 +143,23 @@ let tests =
               use lora = model.WithLora(LoraOptions(rank = 4))
               Expect.throwsT<ArgumentException> (fun () -> LoraOptions(rank = 0) |> ignore) "rank"
               Expect.throwsT<ArgumentException> (fun () -> LoraOptions(alpha = nan) |> ignore) "alpha"
-              Expect.throwsT<ArgumentException> (fun () -> model.WithLora(LoraOptions(targets = [| "q_proj" |])) |> ignore) "target"
-              Expect.throwsT<ArgumentException> (fun () -> model.WithLora(LoraOptions(trained = [| "head" |])) |> ignore) "module"
+
+              Expect.throwsT<ArgumentException>
+                  (fun () -> model.WithLora(LoraOptions(targets = [| "q_proj" |])) |> ignore)
+                  "target"
+
+              Expect.throwsT<ArgumentException>
+                  (fun () -> model.WithLora(LoraOptions(trained = [| "head" |])) |> ignore)
+                  "module"
+
               Expect.throwsT<InvalidOperationException> (fun () -> lora.WithLora() |> ignore) "twice"
               Expect.throwsT<InvalidOperationException> (fun () -> lora.FreezeLayers 1 |> ignore) "frozen already"
               Expect.throwsT<InvalidOperationException> (fun () -> model.SaveAdapter folder.Path) "none to save"
               lora.SaveAdapter folder.Path
-              use other = Encoder.Create({ config Family.Bert with Layers = 1 }, Head.Classifier, 1L)
+
+              use other =
+                  Encoder.Create({ config Family.Bert with Layers = 1 }, Head.Classifier, 1L)
+
               Expect.throwsT<InvalidDataException> (fun () -> other.LoadAdapter folder.Path |> ignore) "another model"
               let path = folder.At "adapter_config.json"
               File.WriteAllText(path, File.ReadAllText(path).Replace("\"bias\": \"none\"", "\"bias\": \"all\""))

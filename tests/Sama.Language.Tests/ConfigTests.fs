@@ -76,7 +76,10 @@ let tests =
                   "all"
 
               use json = JsonDocument.Parse(File.ReadAllText(folder.At "config.json"))
-              let key (name: string) = (json.RootElement.GetProperty name).ToString()
+
+              let key (name: string) =
+                  (json.RootElement.GetProperty name).ToString()
+
               Expect.equal (key "chunk_size_feed_forward") "7" "kept"
               Expect.equal (key "hidden_act") "swish" "its own name stays"
               Expect.equal (key "dtype") "float32" "dtype"

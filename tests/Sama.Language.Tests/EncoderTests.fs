@@ -17,7 +17,12 @@ let private gradientOf (model: Encoder) (vector: Tensor) (loss: Params -> Tensor
         gradient)
 
 let private masked (draw: int64) (body: unit -> Tensor) =
-    Draw.masks { Seed = draw; Step = 3L; Stream = 0; Rank = 0 } body
+    Draw.masks
+        { Seed = draw
+          Step = 3L
+          Stream = 0
+          Rank = 0 }
+        body
 
 let private heads = [ Head.None; Head.Classifier; Head.MaskedLanguageModel ]
 
@@ -36,7 +41,9 @@ let tests =
                         let ids, types = batch.InputIds, batch.TokenTypeIds
 
                         for row, length in [ 0L, 7L; 1L, 5L; 2L, 3L ] do
-                            let values (t: Tensor) = t[row].narrow(0L, 0L, length).contiguous().data<int64>().ToArray()
+                            let values (t: Tensor) =
+                                t[row].narrow(0L, 0L, length).contiguous().data<int64>().ToArray()
+
                             let expected = oracle model.Config (model.At()) (values ids) (values types)
                             Expect.isLessThan (apart found[row] expected) 1e-12 $"row {row}"
 
@@ -48,7 +55,8 @@ let tests =
                         let batch = batch family 4L
 
                         let both (m: Encoder) =
-                            m.Logits(m.At(), batch), gradientOf m m.Initial (fun theta -> m.Loss(theta, batch, labels ()))
+                            m.Logits(m.At(), batch),
+                            gradientOf m m.Initial (fun theta -> m.Loss(theta, batch, labels ()))
 
                         let (a, ga), (b, gb) = both model, both plain
                         Expect.isLessThan (apart a b) 1e-13 "float64 logits"
@@ -89,7 +97,10 @@ let tests =
                         use _ = torch.NewDisposeScope()
                         use model = exact 9L (config family) Head.MaskedLanguageModel
                         let batch = batch family 10L
-                        let wanted = torch.full ([| 3L; 7L |], Scalar.op_Implicit -100L, dtype = torch.int64)
+
+                        let wanted =
+                            torch.full ([| 3L; 7L |], Scalar.op_Implicit -100L, dtype = torch.int64)
+
                         wanted[0L, 1L] <- torch.tensor 6L
                         wanted[2L, 0L] <- torch.tensor 9L
                         let losses = model.Losses(model.At(), batch, wanted)
@@ -113,7 +124,12 @@ let tests =
                             start.Save(folder.Path, vector, shardBytes = 2000L)
                             use read = Encoder.Load folder.Path
                             Expect.isTrue (read.Initial.Equals vector) "from shards"
-                            Expect.equal (read.Head, read.Report.NewlyInitialised.Count, read.Report.Unused.Count) (head, 0, 0) "whole"
+
+                            Expect.equal
+                                (read.Head, read.Report.NewlyInitialised.Count, read.Report.Unused.Count)
+                                (head, 0, 0)
+                                "whole"
+
                             read.Save again.Path
                             use twice = Encoder.Load again.Path
                             Expect.isTrue (twice.Initial.Equals vector) "from one file"
@@ -131,7 +147,11 @@ let tests =
                         use c = Encoder.Load(folder.Path, labels = 4, seed = 2L)
                         Expect.isTrue (a.Initial.Equals b.Initial) "the same seed"
                         Expect.isFalse (a.Initial.Equals c.Initial) "another seed"
-                        Expect.isTrue (a.Report.NewlyInitialised |> Seq.forall _.StartsWith("classifier.")) "the head alone"
+
+                        Expect.isTrue
+                            (a.Report.NewlyInitialised |> Seq.forall _.StartsWith("classifier."))
+                            "the head alone"
+
                         Expect.isGreaterThan a.Report.NewlyInitialised.Count 1 "reported"
                         Expect.equal a.Config.Labels.Count 4 "labels"
 
@@ -140,7 +160,9 @@ let tests =
                         use folder = new Folder()
                         use model = Encoder.Create(config family, Head.Classifier, 14L)
                         model.Save folder.Path
-                        let load labels reset = Encoder.Load(folder.Path, labels = labels, resetHead = reset)
+
+                        let load labels reset =
+                            Encoder.Load(folder.Path, labels = labels, resetHead = reset)
 
                         Expect.throwsC (fun () -> load 5 false |> ignore) (fun e ->
                             Expect.isTrue (e :? InvalidDataException && e.Message.Contains "resetHead") e.Message)
@@ -156,16 +178,28 @@ let tests =
                         use frozen = model.FreezeLayers 1
                         use twice = frozen.Freeze(fun name -> name.EndsWith "LayerNorm.bias")
                         let batch = batch family 16L
-                        let whole = gradientOf model model.Initial (fun theta -> model.Loss(theta, batch, labels ()))
+
+                        let whole =
+                            gradientOf model model.Initial (fun theta -> model.Loss(theta, batch, labels ()))
 
                         for part in [ frozen; twice ] do
                             Expect.isLessThan part.Layout.Length model.Layout.Length "smaller"
-                            Expect.equal (apart (part.Logits(part.At(), batch)) (model.Logits(model.At(), batch))) 0.0 "logits"
-                            let own = gradientOf part part.Initial (fun theta -> part.Loss(theta, batch, labels ()))
+
+                            Expect.equal
+                                (apart (part.Logits(part.At(), batch)) (model.Logits(model.At(), batch)))
+                                0.0
+                                "logits"
+
+                            let own =
+                                gradientOf part part.Initial (fun theta -> part.Loss(theta, batch, labels ()))
+
                             let expected = Parameters.views model.Layout whole
 
                             for slice in part.Layout.Slices do
-                                Expect.isLessThan (apart (Parameters.view own slice) expected[slice.Name]) 1e-15 slice.Name
+                                Expect.isLessThan
+                                    (apart (Parameters.view own slice) expected[slice.Name])
+                                    1e-15
+                                    slice.Name
 
                             use merged = part.Merge()
                             Expect.isTrue (merged.Equals model.Initial) "the whole model is still there"
@@ -206,7 +240,10 @@ let tests =
               refused "int64" (fun () -> new TokenBatch(torch.ones ([| 1L; 2L |])) |> ignore)
               refused "[1x2]" (fun () -> new TokenBatch(ids [| 1L; 2L |], ids [| 1L |]) |> ignore)
               refused "labels" (fun () -> model.Loss(model.At(), new TokenBatch(ids [| 4L |]), ids [| 1L |]) |> ignore)
-              refused "elements" (fun () -> logits model (new TokenBatch(ids [| 4L |])) |> ignore; model.Logits(roberta.At(), new TokenBatch(ids [| 4L |])) |> ignore)
+
+              refused "elements" (fun () ->
+                  logits model (new TokenBatch(ids [| 4L |])) |> ignore
+                  model.Logits(roberta.At(), new TokenBatch(ids [| 4L |])) |> ignore)
 
               use bare = Encoder.Create(config Family.Bert, Head.None, 1L)
               Expect.throwsT<InvalidOperationException> (fun () -> logits bare (new TokenBatch(ids [| 4L |]))) "no head"
@@ -229,7 +266,8 @@ let tests =
                       folder.At "model.safetensors",
                       [ for slice in model.Layout.Slices do
                             yield struct (old slice.Name, views[slice.Name])
-                        yield struct ("bert.embeddings.position_ids", torch.arange(16L, dtype = torch.int64).unsqueeze 0L)
+                        yield
+                            struct ("bert.embeddings.position_ids", torch.arange(16L, dtype = torch.int64).unsqueeze 0L)
                         yield struct ("cls.predictions.decoder.weight", decoder)
                         yield struct ("cls.seq_relationship.weight", torch.ones ([| 2L; 12L |])) ]
                   )
@@ -242,7 +280,9 @@ let tests =
               save (words + 1.0)
 
               Expect.throwsC (fun () -> Encoder.Load folder.Path |> ignore) (fun e ->
-                  Expect.isTrue (e :? InvalidDataException && e.Message.Contains "cls.predictions.decoder.weight") e.Message)
+                  Expect.isTrue
+                      (e :? InvalidDataException && e.Message.Contains "cls.predictions.decoder.weight")
+                      e.Message)
 
           testCase "rows of a batch: picked, and cut to what takes part"
           <| fun _ ->
@@ -271,9 +311,15 @@ let tests =
               use model = Encoder.Create(config Family.Bert, Head.Classifier, 8L)
               use batch = batch Family.Bert 9L
               use frozen = model.FreezeLayers 1
-              let once (m: Encoder) = Scope.run (fun _ -> m.Logits(m.At(), batch, true) |> ignore)
+
+              let once (m: Encoder) =
+                  Scope.run (fun _ -> m.Logits(m.At(), batch, true) |> ignore)
+
               once model
               once frozen
+              // what earlier tests left to the collector
+              GC.Collect()
+              GC.WaitForPendingFinalizers()
               let before = Tensor.TotalCount
 
               for _ in 1..20 do

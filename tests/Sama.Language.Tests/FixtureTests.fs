@@ -9,12 +9,16 @@ open Sama.Fixtures
 
 let private folder = Environment.GetEnvironmentVariable "SAMA_LANGUAGE_FIXTURES"
 
-let private files = [ "logits.json"; "tokenization.json"; "safetensors-bad/expected.json" ]
+let private files =
+    [ "logits.json"; "tokenization.json"; "safetensors-bad/expected.json" ]
 
 let private rows (file: string) =
     let path = Path.Combine(folder, file)
     use json = JsonDocument.Parse(File.ReadAllText path)
-    let reads (reader: Bench.Reader) = reader.Reads (Path.GetFileName path) json.RootElement
+
+    let reads (reader: Bench.Reader) =
+        reader.Reads (Path.GetFileName path) json.RootElement
+
     (Language.Files.readers |> List.find reads).Rows (Path.GetDirectoryName path) json.RootElement
 
 let tests =
@@ -28,5 +32,11 @@ let tests =
                   <| fun _ ->
                       let all = rows file
                       Expect.isGreaterThan all.Length 40 "rows"
-                      let failed = all |> List.filter Row.failed
-                      Expect.isEmpty failed "rows that miss their tolerance" ]
+
+                      let failed =
+                          [ for row in all do
+                                if Row.failed row then
+                                    $"{row.Family} / {row.Case} / {row.Quantity}: {row.Error} > {row.Tolerance} {row.Reason}" ]
+
+                      let shown = String.Join("\n", failed)
+                      Expect.isEmpty failed $"rows that miss their tolerance:\n{shown}" ]

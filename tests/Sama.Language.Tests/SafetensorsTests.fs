@@ -68,10 +68,7 @@ let private refusals =
       """{"bb":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"bb":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}""",
       1,
       "'bb'"
-      "names the dtype that is none",
-      """{"bb":{"dtype":"F128","shape":[1],"data_offsets":[0,16]}}""",
-      16,
-      "F128"
+      "names the dtype that is none", """{"bb":{"dtype":"F128","shape":[1],"data_offsets":[0,16]}}""", 16, "F128"
       "a file with nothing but depth", String('[', 100000), 0, "begin with"
       "depth within an entry", """{"bb":""" + String('[', 5000) + String(']', 5000) + "}", 0, "JSON"
       "leading white space", """ {"bb":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}""", 1, "begin with"
@@ -92,7 +89,9 @@ let tests =
 
               let tensors =
                   [ for i, (kind, shape) in List.indexed shapes ->
-                        let shape = shape |> List.truncate 4 |> List.map (fun n -> int64 (n % 5uy)) |> Array.ofList
+                        let shape =
+                            shape |> List.truncate 4 |> List.map (fun n -> int64 (n % 5uy)) |> Array.ofList
+
                         struct ($"tensor.{i} é", drawn (seed + i) types[int kind % types.Length] shape) ]
 
               let metadata = Dictionary(dict [ "a", "b\"\n"; "ключ", "" ])
@@ -191,7 +190,11 @@ let tests =
               Expect.equal (file.Entry "bb").Dtype "U16" "listed"
 
               Expect.throwsC (fun () -> file.Read "bb" |> ignore) (fun e ->
-                  Expect.isTrue (e :? InvalidDataException && e.Message.Contains "'bb'" && e.Message.Contains "U16") e.Message)
+                  Expect.isTrue
+                      (e :? InvalidDataException
+                       && e.Message.Contains "'bb'"
+                       && e.Message.Contains "U16")
+                      e.Message)
 
           testCase "what is not there is said to be so"
           <| fun _ ->
@@ -212,7 +215,10 @@ let tests =
               use one = torch.ones 4L
 
               let begin' () =
-                  SafetensorsWriter.Create(path, [ struct ("x", torch.float32, [| 4L |]); struct ("y", torch.float32, [| 4L |]) ])
+                  SafetensorsWriter.Create(
+                      path,
+                      [ struct ("x", torch.float32, [| 4L |]); struct ("y", torch.float32, [| 4L |]) ]
+                  )
 
               let interrupted () =
                   use writer = begin' ()
@@ -229,7 +235,10 @@ let tests =
           <| fun _ ->
               use _ = torch.NewDisposeScope()
               use folder = new Folder()
-              let tensors = [| for i in 0..6 -> struct ($"t{i}", drawn i torch.float32 [| 5L; int64 i |]) |]
+
+              let tensors =
+                  [| for i in 0..6 -> struct ($"t{i}", drawn i torch.float32 [| 5L; int64 i |]) |]
+
               SafetensorsFolder.Save(folder.Path, "model", tensors, null, 200L)
               Expect.isTrue (File.Exists(folder.At "model.safetensors.index.json")) "index"
               Expect.isGreaterThan (Directory.GetFiles(folder.Path, "*.safetensors")).Length 2 "shards"

@@ -8,9 +8,12 @@ open Sama
 open Sama.Language
 
 let rec private parts (t: Type) : Type list =
-    if t.HasElementType then parts (t.GetElementType())
-    elif t.IsGenericType then t :: (t.GetGenericArguments() |> List.ofArray |> List.collect parts)
-    else [ t ]
+    if t.HasElementType then
+        parts (t.GetElementType())
+    elif t.IsGenericType then
+        t :: (t.GetGenericArguments() |> List.ofArray |> List.collect parts)
+    else
+        [ t ]
 
 let private signature (m: MemberInfo) : Type list =
     match m with
@@ -42,7 +45,13 @@ let tests =
           <| fun _ ->
               let found =
                   [ for t in seen do
-                        for m in t.GetMembers(BindingFlags.Public ||| BindingFlags.Instance ||| BindingFlags.Static ||| BindingFlags.DeclaredOnly) do
+                        for m in
+                            t.GetMembers(
+                                BindingFlags.Public
+                                ||| BindingFlags.Instance
+                                ||| BindingFlags.Static
+                                ||| BindingFlags.DeclaredOnly
+                            ) do
                             for s in signature m |> List.collect parts do
                                 if isFSharp s then
                                     $"{t.FullName}.{m.Name}: {s.FullName}" ]

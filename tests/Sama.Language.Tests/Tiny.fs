@@ -38,7 +38,8 @@ let shaken (seed: int64) (model: Encoder) : Tensor =
         use generator = new torch.Generator(uint64 seed)
 
         model.Initial
-        + torch.randn(model.Initial.shape, generator = generator).to_type(model.Initial.dtype) * 0.2)
+        + torch.randn(model.Initial.shape, generator = generator).to_type (model.Initial.dtype)
+          * 0.2)
 
 /// A model of float64 weights, by way of a folder.
 let exact (seed: int64) (config: EncoderConfig) (head: Head) : Encoder =
@@ -53,7 +54,10 @@ let batch (family: Family) (seed: int64) : TokenBatch =
     Scope.run (fun keep ->
         use generator = new torch.Generator(uint64 seed)
         let pad = EncoderConfig.Default(family).PadTokenId
-        let ids = torch.randint (5L, 40L, [| 3L; 7L |], dtype = torch.int64, generator = generator)
+
+        let ids =
+            torch.randint (5L, 40L, [| 3L; 7L |], dtype = torch.int64, generator = generator)
+
         let lengths = torch.tensor([| 7L; 5L; 3L |]).unsqueeze 1L
         let mask = (torch.arange(7L, dtype = torch.int64).unsqueeze 0L).lt lengths
         let ids = torch.where (mask, ids, torch.full_like (ids, Scalar.op_Implicit pad))
@@ -94,7 +98,10 @@ let oracle (config: EncoderConfig) (theta: Params) (ids: int64[]) (types: int64[
         x * 0.5 * (torch.erf (x / Math.Sqrt 2.0) + 1.0)
 
     let position i =
-        if config.Family = Family.Bert then int64 i else int64 i + 1L + config.PadTokenId
+        if config.Family = Family.Bert then
+            int64 i
+        else
+            int64 i + 1L + config.PadTokenId
 
     let row name (i: int64) = (get $"{p}embeddings.{name}.weight")[i]
 
@@ -107,7 +114,10 @@ let oracle (config: EncoderConfig) (theta: Params) (ids: int64[]) (types: int64[
 
     let layer (h: Tensor list) i =
         let at = $"{p}encoder.layer.{i}"
-        let project part = h |> List.map (linear $"{at}.attention.self.{part}")
+
+        let project part =
+            h |> List.map (linear $"{at}.attention.self.{part}")
+
         let q, k, v = project "query", project "key", project "value"
         let head (x: Tensor) n = x.narrow (0L, n * size, size)
 
@@ -115,10 +125,15 @@ let oracle (config: EncoderConfig) (theta: Params) (ids: int64[]) (types: int64[
             torch.cat
                 [| for n in 0L .. heads - 1L do
                        let query = head (List.item t q) n
-                       let score (key: Tensor) : Tensor = (query.dot (head key n) / Math.Sqrt(float size)).exp ()
+
+                       let score (key: Tensor) : Tensor =
+                           (query.dot (head key n) / Math.Sqrt(float size)).exp ()
+
                        let scores = List.map score k
                        let total = List.reduce (+) scores
-                       List.map2 (fun (s: Tensor) value -> head value n * (s / total)) scores v |> List.reduce (+) |]
+
+                       List.map2 (fun (s: Tensor) value -> head value n * (s / total)) scores v
+                       |> List.reduce (+) |]
 
         [ for t in 0 .. h.Length - 1 do
               let a =
@@ -147,13 +162,32 @@ let wordPieceFile (path: string) : unit =
     File.WriteAllText(path, String.Join("\n", tokens) + "\n")
 
 let private alphabet =
-    let visible b = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174
+    let visible b =
+        (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174
+
     let hidden = [ 0..255 ] |> List.filter (visible >> not)
-    [ for b in 0..255 -> if visible b then string (char b) else string (char (256 + List.findIndex ((=) b) hidden)) ]
+
+    [ for b in 0..255 ->
+          if visible b then
+              string (char b)
+          else
+              string (char (256 + List.findIndex ((=) b) hidden)) ]
 
 /// vocab.json and merges.txt of a byte-level BPE.
 let byteLevelFiles (vocabulary: string) (merges: string) : unit =
     let pairs = [ "t", "h"; "th", "e"; "Ġ", "the"; "i", "n"; "in", "g" ]
-    let tokens = [ "<s>"; "<pad>"; "</s>"; "<unk>" ] @ alphabet @ (pairs |> List.map (fun (a, b) -> a + b)) @ [ "<mask>" ]
+
+    let tokens =
+        [ "<s>"; "<pad>"; "</s>"; "<unk>" ]
+        @ alphabet
+        @ (pairs |> List.map (fun (a, b) -> a + b))
+        @ [ "<mask>" ]
+
     File.WriteAllText(vocabulary, JsonSerializer.Serialize(dict (tokens |> List.mapi (fun i t -> t, i))))
-    File.WriteAllText(merges, "#version: 0.2\n" + String.Join("\n", pairs |> List.map (fun (a, b) -> $"{a} {b}")) + "\n")
+
+    File.WriteAllText(
+        merges,
+        "#version: 0.2\n"
+        + String.Join("\n", pairs |> List.map (fun (a, b) -> $"{a} {b}"))
+        + "\n"
+    )

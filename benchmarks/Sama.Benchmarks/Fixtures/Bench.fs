@@ -28,7 +28,8 @@ let rows (readers: Reader list) (folder: string) : Row list =
                   reader.Reads (Path.GetFileName path) root
 
               match root.ValueKind, readers with
-              | JsonValueKind.Object, known when List.exists reads known -> yield! (List.find reads known).Rows (Path.GetDirectoryName path) root
+              | JsonValueKind.Object, known when List.exists reads known ->
+                  yield! (List.find reads known).Rows (Path.GetDirectoryName path) root
               | _ -> () ]
 
     if all.IsEmpty then

@@ -152,8 +152,7 @@ type SafetensorsFile
 /// A safetensors file that is being written, tensor by tensor, beside its place: it takes it when it is complete.
 [<Sealed>]
 type SafetensorsWriter private (path: string, file: string * SafeFileHandle, entries: SafetensorsEntry[]) =
-    let missing =
-        Dictionary(entries |> Seq.map (fun e -> KeyValuePair(e.Name, e)))
+    let missing = Dictionary(entries |> Seq.map (fun e -> KeyValuePair(e.Name, e)))
 
     let mutable ended = false
 
@@ -163,7 +162,13 @@ type SafetensorsWriter private (path: string, file: string * SafeFileHandle, ent
 
         Pieces.iterate (flat.numel ()) width (fun first count ->
             use part = flat.narrow (0L, first, count)
-            use host = if Pieces.direct part then part.alias () else part.cpu().contiguous ()
+
+            use host =
+                if Pieces.direct part then
+                    part.alias ()
+                else
+                    part.cpu().contiguous ()
+
             RandomAccess.Write(snd file, Span.op_Implicit host.bytes, entry.Offset + first * width))
 
     /// Begins a file of the given tensors (name, type, shape), laid out in their order. ArgumentException for a name given

@@ -192,7 +192,9 @@ module internal SafetensorsHeader =
             let mutable filled = 0
 
             while filled < buffer.Length do
-                match RandomAccess.Read(handle, Span(buffer, filled, buffer.Length - filled), offset + int64 filled) with
+                match
+                    RandomAccess.Read(handle, Span(buffer, filled, buffer.Length - filled), offset + int64 filled)
+                with
                 | 0 -> raise (damaged path "it ends inside the header")
                 | more -> filled <- filled + more
 

@@ -84,12 +84,19 @@ let private expectedRows family case (what: string) tolerance (found: Map<string
           if wanted.Value.ValueKind <> JsonValueKind.Null then
               match found.TryFind wanted.Name with
               | Some tensor ->
-                  closeRow family case $"{what} {wanted.Name}" (tolerance wanted.Name) (numbersOf tensor) (Array.ofSeq (flat wanted.Value))
+                  closeRow
+                      family
+                      case
+                      $"{what} {wanted.Name}"
+                      (tolerance wanted.Name)
+                      (numbersOf tensor)
+                      (Array.ofSeq (flat wanted.Value))
               | None -> skipped family case $"{what} {wanted.Name}" "this output is not offered" ]
 
 /// 1e-11 against the truth; in float32 twenty times the recorded error of float32.
 let private single (case: JsonElement) (name: string) =
-    20.0 * max 1e-7 (number name (item "float32_error" case))
+    // what is NaN or empty has no error
+    20.0 * max 1e-7 (numberOr 0.0 name (item "float32_error" case))
 
 let private layerRows family (model: Encoder) (theta: Params) (case: JsonElement) : Row list =
     use batch = batchOf case
@@ -164,7 +171,8 @@ let private textRow family (tokenizer: Tokenizer) (case: JsonElement) : Row list
         let options = item "options" case
 
         let left =
-            tryGet "padding_side" options |> Option.exists (fun side -> side.GetString() = "left")
+            tryGet "padding_side" options
+            |> Option.exists (fun side -> side.GetString() = "left")
 
         use batch =
             tokenizer.EncodeBatch(
@@ -240,7 +248,10 @@ let private activationRows family (folder: string) (record: JsonElement) : Row l
                               let found = outputs model (model.At()) case
 
                               let shown =
-                                  if model.Head = Head.MaskedLanguageModel then "label_logits" else "logits"
+                                  if model.Head = Head.MaskedLanguageModel then
+                                      "label_logits"
+                                  else
+                                      "logits"
 
                               [ closeRow
                                     family
@@ -281,7 +292,11 @@ let private writtenRows family (folder: string) : Row list =
               family
               "written and read back"
               "configuration"
-              ({ again.Config with Source = null; Labels = null } = { model.Config with Source = null; Labels = null }
+              ({ again.Config with
+                   Source = null
+                   Labels = null } = { model.Config with
+                                         Source = null
+                                         Labels = null }
                && Seq.forall2 (=) again.Config.Labels model.Config.Labels)
           if plain then
               sameRow family "written and read back" "the file's bytes" (bytes folder = bytes copy.FullName) ]
@@ -295,7 +310,11 @@ let private modelRows family (folder: string) (record: JsonElement) : Row list =
         use narrow = Encoder.Load folder
 
         [ parameterRow family exact record
-          sameRow family "parameters" "all read" (exact.Report.NewlyInitialised.Count = 0 && exact.Report.Unused.Count = 0)
+          sameRow
+              family
+              "parameters"
+              "all read"
+              (exact.Report.NewlyInitialised.Count = 0 && exact.Report.Unused.Count = 0)
           for case in items "cases" record do
               yield! caseRows family tokenizer exact narrow case
           yield! activationRows family folder record

@@ -11,7 +11,8 @@ open Sama.Fixtures.Row
 
 let private family = "language/safetensors"
 
-let private shapeOf (json: JsonElement) = json |> item "shape" |> whole |> Array.ofSeq
+let private shapeOf (json: JsonElement) =
+    json |> item "shape" |> whole |> Array.ofSeq
 
 /// Bit for bit: NaN like NaN, and −0 unlike 0.
 let private equalValues (file: SafetensorsFile) (name: string) (values: JsonElement) : bool =
@@ -45,7 +46,8 @@ let private hasContents (file: SafetensorsFile) (contents: JsonElement) : bool =
 
             List.sort expected = List.sort [ for m in found -> m.Key, m.Value ]
 
-    let tensors = [ for t in (item "tensors" contents).EnumerateObject() -> t.Name, t.Value ]
+    let tensors =
+        [ for t in (item "tensors" contents).EnumerateObject() -> t.Name, t.Value ]
 
     metadata
     && tensors.Length = file.Entries.Count

@@ -11,9 +11,7 @@ open Sama.Fixtures.Row
 open Sama.Language
 
 let private flagOr missing name (json: JsonElement) =
-    tryGet name json
-    |> Option.map _.GetBoolean()
-    |> Option.defaultValue missing
+    tryGet name json |> Option.map _.GetBoolean() |> Option.defaultValue missing
 
 let private optionalFlag name (json: JsonElement) =
     match tryGet name json with
@@ -22,7 +20,8 @@ let private optionalFlag name (json: JsonElement) =
 
 /// From its vocabulary files, with the options of the file and then those of a variant.
 let private ofVocabulary (folder: string) (record: JsonElement) (variant: JsonElement option) : Tokenizer =
-    let at key = Path.GetFullPath(Path.Combine(folder, text key record))
+    let at key =
+        Path.GetFullPath(Path.Combine(folder, text key record))
 
     let find read missing key =
         match variant with
@@ -55,7 +54,8 @@ let private equal (found: int64[]) (expected: JsonElement) = found = Array.ofSeq
 
 let private offsets (tokenizer: Tokenizer) (sentence: string) (record: JsonElement) : bool =
     let expected =
-        tryGet "offsets_utf16" record |> Option.defaultWith (fun () -> item "offsets" record)
+        tryGet "offsets_utf16" record
+        |> Option.defaultWith (fun () -> item "offsets" record)
 
     let found = tokenizer.Offsets sentence
 
@@ -112,7 +112,10 @@ let private pairRows family (tokenizer: Tokenizer) (sentences: string[]) (record
 let private batchRows family (tokenizer: Tokenizer) (sentences: string[]) (i: int) (record: JsonElement) : Row list =
     guarded family $"batch {i}" (fun () ->
         let options = item "options" record
-        let limit = tryGet "max_length" options |> Option.map _.GetInt32() |> Option.defaultValue 0
+
+        let limit =
+            tryGet "max_length" options |> Option.map _.GetInt32() |> Option.defaultValue 0
+
         let full = (item "padding" options).ValueKind = JsonValueKind.String
 
         let multiple =
@@ -121,7 +124,8 @@ let private batchRows family (tokenizer: Tokenizer) (sentences: string[]) (i: in
             |> Option.defaultValue 1
 
         let left =
-            tryGet "padding_side" options |> Option.exists (fun side -> side.GetString() = "left")
+            tryGet "padding_side" options
+            |> Option.exists (fun side -> side.GetString() = "left")
 
         use batch =
             tokenizer.EncodeBatch(
@@ -160,7 +164,10 @@ let private tokenizerRows (folder: string) (sentences: string[]) (name: string) 
             all $"{family}/tokenizer.json" tokenizer sentences record
         else
             [])
-    @ [ for variant in tryGet "variants" record |> Option.map (fun v -> List.ofSeq (v.EnumerateArray())) |> Option.defaultValue [] do
+    @ [ for variant in
+            tryGet "variants" record
+            |> Option.map (fun v -> List.ofSeq (v.EnumerateArray()))
+            |> Option.defaultValue [] do
             let options = item "options" variant
 
             yield!

@@ -38,9 +38,11 @@ let strings (json: JsonElement) : string[] =
 
 /// Numbers of a tensor of any type, row-major.
 let numbersOf (tensor: Tensor) : float[] =
-    if tensor.numel () = 0L then [||] else
-    use wide = tensor.detach().to_type(torch.float64).cpu().contiguous ()
-    wide.data<float>().ToArray()
+    if tensor.numel () = 0L then
+        [||]
+    else
+        use wide = tensor.detach().to_type(torch.float64).cpu().contiguous ()
+        wide.data<float>().ToArray()
 
 let wholeOf (tensor: Tensor) : int64[] =
     use wide = tensor.to_type(torch.int64).contiguous ()
@@ -58,8 +60,10 @@ let closeRow family case quantity (tolerance: float) (found: float[]) (expected:
         else
             (0.0, found, expected)
             |||> Array.fold2 (fun worst a b ->
-                if Double.IsNaN b then (if Double.IsNaN a then worst else nan)
-                else Math.Max(worst, abs (a - b) / max 1.0 (abs b)))
+                if Double.IsNaN b then
+                    (if Double.IsNaN a then worst else nan)
+                else
+                    Math.Max(worst, abs (a - b) / max 1.0 (abs b)))
 
     compared family case quantity None error tolerance
 
