@@ -26,7 +26,7 @@ type Arguments =
             | Model _ -> "language: a folder of BERT, as Hugging Face has them"
             | Picture _ -> "png file for the picture"
             | Full -> "cost: more models, algorithms and sizes"
-            | Only _ -> "cost: the rows that start so, like growth or 'encoder 16x64 K=1'"
+            | Only _ -> "cost, language: the rows that start so, like growth or 'encoder 16x64 K=1'"
             | Device _ -> "cpu (the default) or cuda"
             | Row _ -> "what a child process measures"
 
@@ -74,7 +74,7 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       fun o -> Epsilon.run (device o) (o.GetResult Json)
       "language",
       "a step of the BERT under --model beside plain modules, SAMA, adapters: time and memory",
-      (fun o -> Language.Bench.run (o.GetResult Model) (write o))
+      (fun o -> Language.Bench.run (o.GetResult Model) (o.TryGetResult Only) (write o))
       "memory", "one row of cost or language, in a process of its own", memory ]
 
 [<EntryPoint>]

@@ -7,7 +7,9 @@ open Sama.Functional
 
 /// How attention is computed.
 type Attention =
-    /// libtorch's fused kernel: faster; on the CPU without second derivatives, which SAMA and first-order methods never ask for
+    /// libtorch's fused kernel: faster; on the CPU without second derivatives, which SAMA and first-order methods never ask
+    /// for, and only where no probability is dropped: with dropout libtorch falls back to products that are slower than
+    /// the plain ones, which are taken then
     | Fused = 0
     /// products and a softmax: any derivative
     | Plain = 1
@@ -32,11 +34,21 @@ type internal Weights =
 /// BERT and RoBERTa as transformers computes them: post-norm layers, learned absolute positions.
 module internal Network =
 
-    let private drop (w: Weights) (share: float) (x: Tensor) : Tensor =
-        if w.Training && share > 0.0 then
-            torch.nn.functional.dropout (x, share, true)
+    /// Zeros a share of the entries and scales the others by 1/(1 − share). libtorch's own draws Bernoulli numbers one by
+    /// one on the CPU and takes twice as long as uniform ones that are compared.
+    let private dropped (share: float) (x: Tensor) : Tensor =
+        if x.device_type = DeviceType.CPU then
+            Scope.tensor (fun () ->
+                let uniform = torch.rand (x.shape, dtype = torch.float32)
+                uniform.ge_ (Scalar.op_Implicit share) |> ignore
+                let kept = uniform.to_type x.dtype
+                kept.mul_ (Scalar.op_Implicit (1.0 / (1.0 - share))) |> ignore
+                x * kept)
         else
-            x
+            torch.nn.functional.dropout (x, share, true)
+
+    let private drop (w: Weights) (share: float) (x: Tensor) : Tensor =
+        if w.Training && share > 0.0 then dropped share x else x
 
     /// W x + b, and (alpha/rank) B A x where there is an adapter.
     let dense (w: Weights) (name: string) (x: Tensor) : Tensor =
@@ -136,14 +148,19 @@ module internal Network =
 
         let q, k, v = split "query", split "key", split "value"
 
+        let share = if w.Training then w.Config.AttentionDropout else 0.0
+
+        let fused =
+            w.Attention = Attention.Fused
+            && (share = 0.0 || h.device_type <> DeviceType.CPU)
+
         let mixed =
-            if w.Attention = Attention.Fused then
-                let share = if w.Training then w.Config.AttentionDropout else 0.0
+            if fused then
                 torch.nn.functional.scaled_dot_product_attention (q, k, v, bias, share, false)
             else
                 let p = probabilities bias q k
                 watch p
-                (drop w w.Config.AttentionDropout p).matmul v
+                (drop w share p).matmul v
 
         let mixed = mixed.transpose(1L, 2L).reshape (rows, tokens, w.Config.HiddenSize)
 
@@ -165,13 +182,19 @@ module internal Network =
                 (nameof batch)
                 $"the batch is {batch.Tokens} tokens long, the model reads {c.MaximumTokens}: give maxLength when encoding"
 
+        // what the graph does not hold is freed layer by layer: memory that is warm is used again
         let layer (bias: Tensor) (h: Tensor) (i: int) =
-            let at = $"{w.Prefix}encoder.layer.{i}"
-            let h = attend w bias watch $"{at}.attention" h
-            let inner = activate c.Activation (dense w $"{at}.intermediate.dense" h)
-            norm w $"{at}.output.LayerNorm" (drop w c.HiddenDropout (dense w $"{at}.output.dense" inner) + h)
+            Scope.run (fun keep ->
+                let at = $"{w.Prefix}encoder.layer.{i}"
+                let h = attend w bias (keep >> watch) $"{at}.attention" h
+                let inner = activate c.Activation (dense w $"{at}.intermediate.dense" h)
 
-        let first = embed w batch
+                let raised =
+                    drop w c.HiddenDropout (dense w $"{at}.output.dense" inner) + h
+
+                keep (norm w $"{at}.output.LayerNorm" raised))
+
+        let first = Scope.tensor (fun () -> embed w batch)
         List.scan (layer (bias batch first)) first [ 0 .. c.Layers - 1 ]
 
     /// tanh(W h₀ + b), h₀ the first token's: [rows, hidden].

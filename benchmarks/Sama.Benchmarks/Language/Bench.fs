@@ -254,8 +254,8 @@ let private difference (model: Encoder) : float =
         let b = plain.call (batch.InputIds, batch.TokenTypeIds, maskOf batch)
         Number.read ((a - b).abs().max ()))
 
-/// The rows, written and printed; 1 if the two models are not the same function.
-let run (folder: string) (write: Row list -> unit) : int =
+/// The rows that start with `only` (all without), written and printed; 1 if the two models are not the same function.
+let run (folder: string) (only: string option) (write: Row list -> unit) : int =
     use model = load folder
     let apart = difference model
     printfn $"{model.Layout.Length} parameters, {rows} x {tokens} tokens; logits differ by {apart:E1} from the modules'"
@@ -266,15 +266,16 @@ let run (folder: string) (write: Row list -> unit) : int =
                 "library forward and backward", "module forward and backward", 15
                 "sama K = 1", "library step", 9
                 "adapters step", "library step", 9
-                "adapters sama K = 1", "adapters step", 9 ] do
-              let row = interleaved folder what beside rounds
+                "adapters sama K = 1", "adapters step", 9
+                // for the memory of modules alone
+                "module step", "library step", 3 ] do
+              if only |> Option.forall what.StartsWith then
+                  let row = interleaved folder what beside rounds
 
-              printfn
-                  $"{row.What, -30} {row.Ratio, 6:F3} of {row.Beside, -28} {row.Seconds * 1e3, 7:F0} ms, {row.SecondsBeside * 1e3, 7:F0} ms; {float row.PeakTensorBytes / 1e6, 6:F0} MB of tensors"
+                  printfn
+                      $"{row.What, -30} {row.Ratio, 6:F3} of {row.Beside, -28} {row.Seconds * 1e3, 7:F0} ms, {row.SecondsBeside * 1e3, 7:F0} ms; {float row.PeakTensorBytes / 1e6, 6:F0} MB of tensors"
 
-              row
-          // for the memory of modules alone
-          interleaved folder "module step" "library step" 3 ]
+                  row ]
 
     write rows
     if apart < 1e-4 then 0 else 1
