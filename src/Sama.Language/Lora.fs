@@ -66,6 +66,13 @@ module internal Lora =
     let private belongs (name: string) (words: string seq) =
         words |> Seq.exists (fun word -> name = word || name.EndsWith("." + word))
 
+    /// The dense part that a weight belongs to; "" for what is none.
+    let denseOf (weight: string) : string =
+        if weight.EndsWith ".weight" then
+            weight.Substring(0, weight.Length - ".weight".Length)
+        else
+            ""
+
     /// The dense parts that the options adapt: name, inputs, outputs. ArgumentException for a target that is none.
     let targets (full: Layout) (options: LoraOptions) : (string * int64 * int64) list =
         let dense =
@@ -75,7 +82,7 @@ module internal Lora =
                       && slice.Name.EndsWith ".weight"
                       && not (slice.Name.Contains "embeddings.")
                   then
-                      slice.Name.Substring(0, slice.Name.Length - ".weight".Length), slice.Shape[1], slice.Shape[0] ]
+                      denseOf slice.Name, slice.Shape[1], slice.Shape[0] ]
 
         for word in options.Targets do
             if not (dense |> List.exists (fun (name, _, _) -> belongs name [ word ])) then
@@ -88,6 +95,13 @@ module internal Lora =
                 invalidArg "options" $"no dense part's name ends in '{word}'; there are: {known}"
 
         dense |> List.filter (fun (name, _, _) -> belongs name options.Targets)
+
+    /// Names of the dense parts that have an adapter; none without options.
+    let names (full: Layout) (options: LoraOptions) : HashSet<string> =
+        if isNull options then
+            HashSet()
+        else
+            HashSet(targets full options |> List.map (fun (name, _, _) -> name))
 
     /// The modules that are trained as they are, of a model with that head.
     let trained (head: Head) (options: LoraOptions) : string list =

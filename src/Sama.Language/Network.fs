@@ -189,8 +189,7 @@ module internal Network =
                 let h = attend w bias (keep >> watch) $"{at}.attention" h
                 let inner = activate c.Activation (dense w $"{at}.intermediate.dense" h)
 
-                let raised =
-                    drop w c.HiddenDropout (dense w $"{at}.output.dense" inner) + h
+                let raised = drop w c.HiddenDropout (dense w $"{at}.output.dense" inner) + h
 
                 keep (norm w $"{at}.output.LayerNorm" raised))
 

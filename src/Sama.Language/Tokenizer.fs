@@ -55,29 +55,6 @@ type Tokenizer
 
     static let largeBatch = 64
 
-    /// The model's tokens and those that were added.
-    static let tokensOf (path: string) (json: JsonObject) : Dictionary<int64, string> =
-        let found = Dictionary<int64, string>()
-
-        try
-            for item in (json["model"]["vocab"]).AsObject() do
-                found[item.Value.GetValue<int64>()] <- item.Key
-
-            match json["added_tokens"] with
-            | null -> ()
-            | added ->
-                for token in added.AsArray() do
-                    let id, content = token["id"], token["content"]
-                    found[id.GetValue<int64>()] <- content.GetValue<string>()
-        with
-        | :? NullReferenceException
-        | :? InvalidOperationException
-        | :? FormatException
-        | :? ArgumentException ->
-            raise (Json.fail path "its vocabulary is not as the format has it: tokens with their ids are expected")
-
-        found
-
     /// The library's part: what is done here (framing, truncation, padding) is left out.
     static let load (path: string) (json: JsonObject) : Tokenizers.DotNet.Tokenizer =
         let own = json.DeepClone().AsObject()
@@ -88,7 +65,7 @@ type Tokenizer
         NativeTokenizer.load path own
 
     static let create (path: string) (json: JsonObject) (pad: string) : Tokenizer =
-        let frame, tokens = Framing.read path json, tokensOf path json
+        let frame, tokens = Framing.read path json, Vocabulary.tokensOf path json
 
         let pad =
             let known name = tokens.ContainsValue name
@@ -99,18 +76,6 @@ type Tokenizer
                 [ "[PAD]"; "<pad>" ] |> List.tryFind known |> Option.toObj
 
         new Tokenizer(path, json, load path json, frame, tokens, pad)
-
-    /// The pad's token as tokenizer_config.json names it, plainly or as an object; null if it does not.
-    static let padOf (folder: string) : string =
-        let path = Path.Combine(folder, "tokenizer_config.json")
-
-        if File.Exists path then
-            match Json.tryGet (Json.read path) "pad_token" with
-            | :? JsonObject as token when not (isNull token["content"]) -> token["content"].ToString()
-            | null -> null
-            | token -> token.ToString()
-        else
-            null
 
     /// .NET's texts may hold half a surrogate pair, which no character is.
     let checkText (name: string) (text: string) : unit =
@@ -146,79 +111,6 @@ type Tokenizer
         match tokens.TryGetValue id with
         | true, token -> token
         | _ -> raise (Json.fail path $"its library gives id {id}, which its vocabulary has not")
-
-    /// Spans of the tokens between two added ones; None where the model is another or cannot be followed.
-    let stretchSpans (text: string) (stretch: Stretch) (tokens: string list) : TokenSpan list option =
-        let member' (node: JsonNode) (key: string) : JsonNode =
-            match node with
-            | :? JsonObject as found -> found[key]
-            | _ -> null
-
-        let textOf (node: JsonNode) =
-            if isNull node then "" else node.ToString()
-
-        let flagOf (node: JsonNode) =
-            not (isNull node) && node.GetValue<bool>()
-
-        let model, before, behind =
-            json["model"], json["pre_tokenizer"], json["post_processor"]
-
-        match textOf (member' model "type"), textOf (member' before "type") with
-        | "WordPiece", "BertPreTokenizer" ->
-            let unknown, prefix =
-                textOf (model["unk_token"]), textOf (model["continuing_subword_prefix"])
-
-            Spans.wordPiece characters.Value unknown prefix text stretch tokens
-        | "BPE", "ByteLevel" when isNull (json["normalizer"]) ->
-            Spans.byteLevel
-                (flagOf (before["add_prefix_space"]))
-                (flagOf (member' behind "trim_offsets"))
-                text
-                stretch
-                tokens
-        | _ -> None
-
-    /// The spans of a text's own tokens.
-    let contentSpans (text: string) : TokenSpan list option =
-        let strips = json["post_processor"]
-
-        let trims =
-            strips :? JsonObject
-            && not (isNull (strips["trim_offsets"]))
-            && (strips["trim_offsets"]).GetValue<bool>()
-
-        let one (s: Stretch) : (int64 list * TokenSpan list) option =
-            if isNull s.Added then
-                let found = content "text" (text.Substring(s.From, s.To - s.From)) |> List.ofArray
-
-                stretchSpans text s (found |> List.map name)
-                |> Option.map (fun spans -> found, spans)
-            else
-                // the white space that the token takes along counts where nothing is trimmed
-                let first =
-                    if trims then
-                        text.IndexOf(s.Added, s.From, StringComparison.Ordinal)
-                    else
-                        s.From
-
-                let last = if trims then first + s.Added.Length else s.To
-                Some([ ids[s.Added] ], [ { Start = first; End = last } ])
-
-        match Alignment.added json with
-        | None -> None
-        | Some added ->
-            let parts = Alignment.split added text |> List.map one
-
-            if parts |> List.contains None then
-                None
-            else
-                let found = parts |> List.map Option.get
-
-                // stretch by stretch or at once: the ids must be the same
-                if (found |> List.collect fst |> Array.ofList) = content "text" text then
-                    Some(found |> List.collect snd)
-                else
-                    None
 
     let specials (pieces: Piece[]) =
         pieces
@@ -273,7 +165,7 @@ type Tokenizer
     static member Load(folder: string) : Tokenizer =
         ArgumentException.ThrowIfNullOrEmpty(folder, nameof folder)
         let path, json = Vocabulary.ofFolder folder
-        create path json (padOf folder)
+        create path json (Vocabulary.padOf folder)
 
     /// WordPiece of a vocab.txt. `stripAccents` null: as `lowerCase`. Errors as `Load`.
     static member WordPiece
@@ -341,7 +233,7 @@ type Tokenizer
         checkText (nameof text) text
         ObjectDisposedException.ThrowIf(disposed, native)
 
-        match contentSpans text with
+        match Following.spans json characters (content "text") name (fun token -> ids[token]) text with
         | None -> raise (NotSupportedException $"'{path}': the places of its tokens cannot be told from their ids")
         | Some spans ->
             [| for piece in frame.Single do

@@ -238,3 +238,38 @@ module internal Vocabulary =
 
             addMore folder json
             file, json
+
+    /// The model's tokens and those that were added, by id. InvalidDataException for a model without such a vocabulary.
+    let tokensOf (path: string) (json: JsonObject) : Dictionary<int64, string> =
+        let found = Dictionary<int64, string>()
+
+        try
+            for item in (json["model"]["vocab"]).AsObject() do
+                found[item.Value.GetValue<int64>()] <- item.Key
+
+            match json["added_tokens"] with
+            | null -> ()
+            | added ->
+                for token in added.AsArray() do
+                    let id, content = token["id"], token["content"]
+                    found[id.GetValue<int64>()] <- content.GetValue<string>()
+        with
+        | :? NullReferenceException
+        | :? InvalidOperationException
+        | :? FormatException
+        | :? ArgumentException ->
+            raise (Json.fail path "its vocabulary is not as the format has it: tokens with their ids are expected")
+
+        found
+
+    /// The pad's token as tokenizer_config.json names it, plainly or as an object; null if it does not.
+    let padOf (folder: string) : string =
+        let path = Path.Combine(folder, "tokenizer_config.json")
+
+        if File.Exists path then
+            match Json.tryGet (Json.read path) "pad_token" with
+            | :? JsonObject as token when not (isNull token["content"]) -> token["content"].ToString()
+            | null -> null
+            | token -> token.ToString()
+        else
+            null

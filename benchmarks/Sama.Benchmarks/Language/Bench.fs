@@ -34,8 +34,13 @@ let private data (config: EncoderConfig) (draw: Draw) : TokenBatch * Tensor =
         torch.randint (tokens / 2L, tokens + 1L, [| rows; 1L |], dtype = torch.int64, generator = generator)
 
     let mask = (torch.arange(tokens, dtype = torch.int64).unsqueeze 0L).lt lengths
-    let ids = torch.where (mask, ids, torch.full_like (ids, Scalar.op_Implicit config.PadTokenId))
-    let wanted = torch.randint (int64 labels, [| rows |], dtype = torch.int64, generator = generator)
+
+    let ids =
+        torch.where (mask, ids, torch.full_like (ids, Scalar.op_Implicit config.PadTokenId))
+
+    let wanted =
+        torch.randint (int64 labels, [| rows |], dtype = torch.int64, generator = generator)
+
     new TokenBatch(ids, mask.to_type torch.int64), wanted
 
 let private problem (model: Encoder) (warmUp: int64) : BilevelProblem =
@@ -69,21 +74,21 @@ let private samaRun (model: Encoder) (warmUp: int64) : Stepper =
     (run.Step >> ignore), run
 
 /// A plain step through the library: the leaves' backward and the rule's in-place step.
-let private libraryStep (model: Encoder) : Stepper =
-    samaRun model Int64.MaxValue
+let private libraryStep (model: Encoder) : Stepper = samaRun model Int64.MaxValue
 
 let private maskOf (batch: TokenBatch) : Tensor =
     torch
         .zeros_like(batch.AttentionMask, dtype = torch.float32)
         .masked_fill(batch.AttentionMask.eq (Scalar.op_Implicit 0L), Scalar.op_Implicit Single.MinValue)
         .unsqueeze(1L)
-        .unsqueeze 1L
+        .unsqueeze
+        1L
 
 /// The loop of a PyTorch user over modules and an optimizer.
 let private moduleStep (model: Encoder) : Stepper =
     let plain = PlainModules.Classifier.Of model
     plain.train ()
-    let optimizer = torch.optim.Adam (plain.parameters (), 1e-5)
+    let optimizer = torch.optim.Adam(plain.parameters (), 1e-5)
     let mutable step = 0L
 
     let body () =

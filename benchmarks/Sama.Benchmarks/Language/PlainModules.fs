@@ -12,19 +12,19 @@ open Sama.Language
 type private Names = List<struct (string * Parameter)>
 
 let private dense (names: Names) name (inputs: int64) (outputs: int64) : Linear =
-    let made = torch.nn.Linear (inputs, outputs)
+    let made = torch.nn.Linear(inputs, outputs)
     names.Add(struct ($"{name}.weight", made.weight))
     names.Add(struct ($"{name}.bias", made.bias))
     made
 
 let private norm (names: Names) name (c: EncoderConfig) : LayerNorm =
-    let made = torch.nn.LayerNorm (c.HiddenSize, c.LayerNormEpsilon)
+    let made = torch.nn.LayerNorm(c.HiddenSize, c.LayerNormEpsilon)
     names.Add(struct ($"{name}.weight", made.weight))
     names.Add(struct ($"{name}.bias", made.bias))
     made
 
 let private table (names: Names) name (rows: int64) (width: int64) (pad: System.Nullable<int64>) : Embedding =
-    let made = torch.nn.Embedding (rows, width, padding_idx = pad)
+    let made = torch.nn.Embedding(rows, width, padding_idx = pad)
     names.Add(struct ($"{name}.weight", made.weight))
     made
 
@@ -67,9 +67,16 @@ type private Layer(c: EncoderConfig, names: Names, at: string) as this =
 /// Ids, types and a mask of numbers (or null) ↦ logits.
 type Classifier private (c: EncoderConfig, names: Names) as this =
     inherit torch.nn.Module<Tensor, Tensor, Tensor, Tensor>("bert")
-    let words = table names "bert.embeddings.word_embeddings" c.VocabularySize c.HiddenSize (System.Nullable c.PadTokenId)
-    let places = table names "bert.embeddings.position_embeddings" c.Positions c.HiddenSize (System.Nullable())
-    let types = table names "bert.embeddings.token_type_embeddings" c.TokenTypes c.HiddenSize (System.Nullable())
+
+    let words =
+        table names "bert.embeddings.word_embeddings" c.VocabularySize c.HiddenSize (System.Nullable c.PadTokenId)
+
+    let places =
+        table names "bert.embeddings.position_embeddings" c.Positions c.HiddenSize (System.Nullable())
+
+    let types =
+        table names "bert.embeddings.token_type_embeddings" c.TokenTypes c.HiddenSize (System.Nullable())
+
     let start = norm names "bert.embeddings.LayerNorm" c
 
     let layers =
@@ -87,7 +94,10 @@ type Classifier private (c: EncoderConfig, names: Names) as this =
         let positions = torch.arange (ids.shape[1], dtype = torch.int64)
         let h = words.call ids + types.call kinds + places.call positions
         let h = drop.call (start.call h)
-        let last = Seq.fold (fun (h: Tensor) (layer: torch.nn.Module<Tensor, Tensor, Tensor>) -> layer.call (h, mask)) h layers
+
+        let last =
+            Seq.fold (fun (h: Tensor) (layer: torch.nn.Module<Tensor, Tensor, Tensor>) -> layer.call (h, mask)) h layers
+
         classifier.call (drop.call (torch.tanh (pooler.call (last.select (1L, 0L)))))
 
     /// With the values of an encoder.

@@ -65,8 +65,9 @@ let private outputs (model: Encoder) (theta: Params) (case: JsonElement) : Map<s
               "log_sum_exp", rows.logsumexp 1L
               "first_logits", rows.narrow (1L, 0L, 8L)
               if rows.shape[0] > 0L then
-                  let struct (values, _) = rows.topk (5, 1)
+                  let struct (values, ids) = rows.topk (5, 1)
                   "best_logits", values
+                  "best_ids", ids
               else
                   "best_logits", rows.narrow (1L, 0L, 5L) ]
     | _ ->
@@ -207,6 +208,12 @@ let private caseRows family (tokenizer: Tokenizer) (exact: Encoder) (narrow: Enc
               use narrow = narrow.WithAttention attention
               let found = outputs exact (exact.At()) case
               yield! expectedRows family name $"{attention} float64" (fun _ -> 1e-11) found (item "float64" case)
+
+              match tryGet "best_ids" case, found.TryFind "best_ids" with
+              | Some expected, Some ids ->
+                  sameRow family name $"{attention} best_ids" (wholeOf ids = Array.ofSeq (whole expected))
+              | _ -> ()
+
               let found = outputs narrow (narrow.At()) case
               yield! expectedRows family name $"{attention} float32" (single case) found (item "float32" case)
           yield! layerRows family exact (exact.At()) case ])
