@@ -169,6 +169,8 @@ type EncoderFunctions
     member _.Losses
         (theta: Params, batch: TokenBatch, labels: Tensor, [<Optional; DefaultParameterValue(false)>] training: bool)
         : Tensor =
+        ArgumentNullException.ThrowIfNull(batch, nameof batch)
+        ArgumentNullException.ThrowIfNull(labels, nameof labels)
         let rows = batch.InputIds.shape
 
         let expected =

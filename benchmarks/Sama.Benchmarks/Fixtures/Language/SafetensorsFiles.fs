@@ -68,7 +68,7 @@ let private fileRow (folder: string) (record: JsonElement) : Row =
     let refused, equal =
         try
             use file = SafetensorsFile.Open path
-            false, hasContents file (item "contents" record)
+            false, tryGet "contents" record |> Option.exists (hasContents file)
         with :? InvalidDataException as e ->
             e.Message.Contains path, false
 
