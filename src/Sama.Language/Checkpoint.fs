@@ -148,7 +148,7 @@ module internal Checkpoint =
     let private metadata =
         dict [ "format", "pt" ] |> Dictionary<string, string> :> IReadOnlyDictionary<string, string>
 
-    /// Writes model.safetensors: float32 (or the vector's type), transformers' names, sorted as safetensors sorts them.
+    /// Writes model.safetensors: the vector's type, transformers' names, sorted as safetensors sorts them.
     let save (folder: string) (layout: Layout) (vector: Tensor) (shardBytes: int64) : unit =
         Scope.run (fun _ ->
             let tensors =

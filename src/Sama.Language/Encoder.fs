@@ -188,7 +188,14 @@ type Encoder
         Directory.CreateDirectory target |> ignore
         Checkpoint.save target full merged shardBytes
         copyTokenizer tokenizerFolder target
-        config.Write(target, Parameters.architecture config head)
+
+        let dtype =
+            if merged.dtype = torch.ScalarType.Float64 then
+                "float64"
+            else
+                "float32"
+
+        config.Write(target, Parameters.architecture config head, dtype)
 
     /// Writes the adapters and trained modules alone, as PEFT does: adapter_model.safetensors, adapter_config.json and the
     /// tokenizer's files. InvalidOperationException without adapters.

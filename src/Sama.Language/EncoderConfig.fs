@@ -3,6 +3,7 @@ namespace rec Sama.Language
 open System
 open System.Collections.Generic
 open System.IO
+open System.Runtime.InteropServices
 open System.Text.Json.Nodes
 
 /// The architectures, which differ in positions, heads and names.
@@ -120,9 +121,12 @@ type EncoderConfig =
         ArgumentException.ThrowIfNullOrEmpty(folder, nameof folder)
         Config.read (Path.Combine(folder, "config.json"))
 
-    /// Writes config.json with the given architecture, float32 weights, and every key that was read and is not known here.
-    member config.Write(folder: string, architecture: string) : unit =
-        Sama.Functional.AtomicFile.write (Path.Combine(folder, "config.json")) (Config.bytes config architecture)
+    /// Writes config.json with the given architecture and type of the weights ("float32"), and every key that was read and
+    /// is not known here.
+    member config.Write
+        (folder: string, architecture: string, [<Optional; DefaultParameterValue("float32")>] dtype: string)
+        : unit =
+        Sama.Functional.AtomicFile.write (Path.Combine(folder, "config.json")) (Config.bytes config architecture dtype)
 
 /// config.json, read and written.
 module internal Config =
@@ -233,7 +237,7 @@ module internal Config =
         set json "label2id" (JsonObject(labels |> Seq.mapi (fun i name -> KeyValuePair(name, whole (int64 i)))))
 
     /// The json of a config as transformers reads it.
-    let bytes (config: EncoderConfig) (architecture: string) : byte[] =
+    let bytes (config: EncoderConfig) (architecture: string) (dtype: string) : byte[] =
         let json =
             match config.Source with
             | null -> JsonObject()
@@ -271,5 +275,5 @@ module internal Config =
 
         setLabels json config.Labels
         json.Remove "torch_dtype" |> ignore
-        set json "dtype" (text "float32")
+        set json "dtype" (text dtype)
         Json.bytes json

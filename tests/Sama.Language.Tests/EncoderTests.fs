@@ -216,7 +216,11 @@ let tests =
                         let wide = frozen.Initial.to_type torch.float64
                         let found = frozen.Logits(frozen.At wide, batch)
                         Expect.equal found.dtype torch.float64 "type"
-                        Expect.isLessThan (apart found (model.Logits(model.At(), batch))) 1e-4 "value" ]
+                        Expect.isLessThan (apart found (model.Logits(model.At(), batch))) 1e-4 "value"
+                        let half = frozen.Initial.to_type torch.bfloat16
+                        let found = frozen.Logits(frozen.At half, batch, true)
+                        Expect.equal found.dtype torch.bfloat16 "bfloat16, dropout included"
+                        Expect.isTrue (found.isfinite().all().item<bool> ()) "finite" ]
 
           testCase "what a model cannot read is refused by name"
           <| fun _ ->
