@@ -34,21 +34,11 @@ type internal Weights =
 /// BERT and RoBERTa as transformers computes them: post-norm layers, learned absolute positions.
 module internal Network =
 
-    /// Zeros a share of the entries and scales the others by 1/(1 − share). libtorch's own draws Bernoulli numbers one by
-    /// one on the CPU and takes twice as long as uniform ones that are compared.
-    let private dropped (share: float) (x: Tensor) : Tensor =
-        if x.device_type = DeviceType.CPU then
-            Scope.tensor (fun () ->
-                let uniform = torch.rand (x.shape, dtype = torch.float32)
-                uniform.ge_ (Scalar.op_Implicit share) |> ignore
-                let kept = uniform.to_type x.dtype
-                kept.mul_ (Scalar.op_Implicit (1.0 / (1.0 - share))) |> ignore
-                x * kept)
-        else
-            torch.nn.functional.dropout (x, share, true)
-
     let private drop (w: Weights) (share: float) (x: Tensor) : Tensor =
-        if w.Training && share > 0.0 then dropped share x else x
+        if w.Training && share > 0.0 then
+            DropoutMask.apply share x
+        else
+            x
 
     /// W x + b, and (alpha/rank) B A x where there is an adapter.
     let dense (w: Weights) (name: string) (x: Tensor) : Tensor =

@@ -222,6 +222,48 @@ let tests =
                         Expect.equal found.dtype torch.bfloat16 "bfloat16, dropout included"
                         Expect.isTrue (found.isfinite().all().item<bool> ()) "finite" ]
 
+          testCase "dropout masks: shares, scale, independence, seeds, every length"
+          <| fun _ ->
+              for share in [ 0.1; 0.5; 0.9 ] do
+                  let mask seed length =
+                      let values = Array.zeroCreate<float32> length
+                      DropoutMask.fill seed share 2f (Span values)
+                      values |> Array.map float
+
+                  let count = 1 <<< 20
+                  let a, b = mask 1L count, mask 2L count
+                  Expect.isTrue (a |> Array.forall (fun x -> x = 0.0 || x = 2.0)) "two values"
+                  let kept = a |> Array.map (fun x -> x / 2.0 - (1.0 - share))
+                  let spread = sqrt (share * (1.0 - share) / float count)
+                  Expect.isLessThan (abs (Array.average kept)) (5.0 * spread) "share"
+
+                  // neighbours, the lanes' own next numbers, other seeds
+                  let correlation (x: float[]) (y: float[]) =
+                      (Array.map2 (*) x y |> Array.average) / (share * (1.0 - share))
+
+                  for lag in [ 1; 2; 4; 8; 16; 64 ] do
+                      let x, y = Array.truncate (count - lag) kept, Array.skip lag kept
+                      Expect.isLessThan (abs (correlation x y)) 0.005 $"lag {lag}"
+
+                  let other = b |> Array.map (fun x -> x / 2.0 - (1.0 - share))
+                  Expect.isLessThan (abs (correlation kept other)) 0.005 "seeds"
+
+                  for length in 0..20 do
+                      Expect.equal (mask 1L length) (Array.truncate length a) $"the first {length}"
+
+          testCase "dropout keeps the mean, in each type, and its gradient is the mask"
+          <| fun _ ->
+              use _ = torch.NewDisposeScope()
+
+              for dtype in [ torch.float32; torch.float64; torch.bfloat16 ] do
+                  let x = torch.ones([| 1000L; 101L |], dtype = dtype).requires_grad_ true
+                  let y = DropoutMask.apply 0.25 x
+                  Expect.equal y.dtype dtype "type"
+                  let mean = y.to_type(torch.float64).mean().item<float> ()
+                  Expect.isLessThan (abs (mean - 1.0)) 0.02 "mean"
+                  y.sum().backward ()
+                  Expect.equal (apart x.grad (y.detach ())) 0.0 "gradient"
+
           testCase "what a model cannot read is refused by name"
           <| fun _ ->
               use _ = torch.NewDisposeScope()
