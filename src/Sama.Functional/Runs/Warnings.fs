@@ -44,7 +44,13 @@ type internal Warnings(problem: BilevelProblem) =
                     else
                         own)
 
-            match Checks.still problem j seen live.Fetch reports with
+            // all of v lies where the adaptation is 0, and no gradient will change that
+            let isStuck k =
+                reports
+                |> List.exists (fun (i, report) -> i = k && report.Zeros = live.Vectors[k].numel ())
+                && live.Levels[k].Gradient.count_nonzero().item<int64> () = 0L
+
+            match Checks.still problem j seen live.Fetch (List.map fst reports) isStuck with
             | Checks.Blind reason -> invalidOp reason
             | Checks.Unconnected reason when stillFor[j] >= 3 ->
                 invalidOp $"{reason}, nor was it at any meta step before; it can never move"
