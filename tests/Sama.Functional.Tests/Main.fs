@@ -28,6 +28,10 @@ let main args =
               MethodInputTests.tests
               FixtureTests.tests
               EngineTests.tests
+              NormTests.tests
+              DrawTests.tests
+              ScheduleTests.tests
+              GroupTests.tests
               MatrixTests.tests ]
     )
     |> runTestsWithCLIArgs [] args
