@@ -32,6 +32,9 @@ let main args =
               DrawTests.tests
               ScheduleTests.tests
               GroupTests.tests
+              KernelTests.tests
+              WindowTests.tests
+              DefaultTests.tests
               MatrixTests.tests ]
     )
     |> runTestsWithCLIArgs [] args

@@ -161,7 +161,7 @@ let metaLoss (model: Model) (x: Tensor) (r: Tensor) : Tensor =
     + (x * x).sum () * 0.1
     + r.sum () * 0.05
 
-let private functional (way: Way) rule : Level list =
+let private functional (way: Way) meta rule : Level list =
     let model (theta: Params) = modelOf theta["weight"] theta["bias"]
 
     let stop (pass: Pass) =
@@ -172,10 +172,10 @@ let private functional (way: Way) rule : Level list =
 
     [ Level.create "base" (startOf way.Type) rule batch (fun pass theta lambda batch ->
           baseLoss (model theta) lambda["x"] lambda["r"] (stop pass) batch)
-      Level.create "meta" (lambdaOf way.Type) (sgd 1.0) ignore (fun _ theta lambda () ->
+      Level.create "meta" (lambdaOf way.Type) meta ignore (fun _ theta lambda () ->
           metaLoss (model theta) lambda["x"] lambda["r"]) ]
 
-let private overModule (way: Way) rule : Level list =
+let private overModule (way: Way) meta rule : Level list =
     let net = torch.nn.Linear(3L, 2L, dtype = way.Type)
 
     (use _ = torch.no_grad ()
@@ -191,18 +191,22 @@ let private overModule (way: Way) rule : Level list =
     [ Level.ofModuleGeneral "base" net rule batch (fun _ levels batch ->
           let lambda = levels["meta"]
           baseLoss (model ()) lambda["x"] lambda["r"] None batch)
-      Level.create "meta" (lambdaOf way.Type) (sgd 1.0) ignore (fun _ _ lambda () ->
+      Level.create "meta" (lambdaOf way.Type) meta ignore (fun _ _ lambda () ->
           metaLoss (model ()) lambda["x"] lambda["r"]) ]
 
-/// The problem given that way.
-let problem (way: Way) (rule: UpdateRule) (method: HypergradientMethod) : BilevelProblem =
+/// The problem given that way, its meta level under a rule of its own.
+let problemUnder (meta: UpdateRule) (way: Way) (rule: UpdateRule) (method: HypergradientMethod) : BilevelProblem =
     Problem.create
         { BilevelOptions.Default with
             Unroll = way.Unroll
             Accumulate = way.Accumulate
             Precision = if way.Narrow then Precision.BFloat16 else Precision.Own }
         method
-        ((if way.Module then overModule else functional) way rule)
+        ((if way.Module then overModule else functional) way meta rule)
+
+/// The problem given that way; its meta step is the hypergradient itself.
+let problem (way: Way) (rule: UpdateRule) (method: HypergradientMethod) : BilevelProblem =
+    problemUnder (sgd 1.0) way rule method
 
 /// Its state behind the first base steps, λ where it started.
 let start (way: Way) (rule: UpdateRule) : RunState =
