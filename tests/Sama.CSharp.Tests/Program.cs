@@ -12,6 +12,7 @@ return Runner.RunTestsWithCLIArgs(
         .. CustomTests.All,
         .. MisuseTests.All,
         .. ParityTests.All,
+        .. DefaultTests.All,
         .. ApiTests.All,
         .. LanguageTests.All,
         .. RepositoryTests.All,

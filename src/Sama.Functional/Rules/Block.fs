@@ -298,3 +298,5 @@ type internal Block<'T when 'T: struct>(numbers: Numbers) =
                             Loops.load<'T> no (i &&& moveNo)
                         ))
                 )
+
+        static member Through(value: Block<'T>, _: unit -> Block<'T>) = value

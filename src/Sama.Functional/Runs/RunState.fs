@@ -157,8 +157,16 @@ module RunState =
         if own.Update <> level.Update.Name then
             refuse $"level '{level.Name}' is under the rule '{level.Update.Name}', the state under '{own.Update}'"
 
-        let expected =
-            Scope.run (fun _ -> RuleState.signature "" (level.Rule.Start own.Vector))
+        let expected, misplaced =
+            Scope.run (fun _ ->
+                let fresh = level.Rule.Start own.Vector
+                RuleState.signature "" fresh, RuleState.misplaced fresh own.Rule)
+
+        match misplaced with
+        | Some(ours, theirs) ->
+            refuse
+                $"level '{level.Name}': a group of its rule '{level.Update.Name}' has the parameters {ours}, the state's has {theirs}"
+        | None -> ()
 
         let found = RuleState.signature "" own.Rule
 
