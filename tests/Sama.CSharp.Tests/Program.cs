@@ -13,6 +13,7 @@ return Runner.RunTestsWithCLIArgs(
         .. MisuseTests.All,
         .. ParityTests.All,
         .. DefaultTests.All,
+        Runner.TestList("situations", [.. ReportedSituations.All]),
         .. ApiTests.All,
         .. LanguageTests.All,
         .. RepositoryTests.All,

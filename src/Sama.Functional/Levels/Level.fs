@@ -101,6 +101,21 @@ module Level =
             let reason = (e.Message.Split '\n')[0]
             raise (InvalidOperationException($"level '{name}': libtorch refused its {what}: {reason}", e))
 
+    /// A loss that is one number, and there.
+    let private requireNumber name (value: Tensor) : Tensor =
+        if isNull value then
+            invalidOp $"level '{name}': its loss is null"
+
+        if value.IsInvalid then
+            invalidOp
+                $"level '{name}': its loss is a tensor that is disposed; take it out of a scope of one's own by MoveToOuterDisposeScope()"
+
+        if value.numel () <> 1L then
+            let shape = String.Join("x", value.shape)
+            invalidOp $"level '{name}': a loss is one number; this one has shape [{shape}] (take its mean or sum)"
+
+        value
+
     let private fetch
         name
         device
@@ -111,14 +126,22 @@ module Level =
         =
         let batch, own =
             // what the delegate makes beside the batch dies here
-            Scope.run (fun _ -> explained name "data" device null (fun () -> Batch.hold (data draw)))
+            Scope.run (fun _ ->
+                let given = explained name "data" device null (fun () -> data draw)
+
+                try
+                    Batch.hold given
+                with :? InvalidOperationException as e ->
+                    raise (InvalidOperationException($"level '{name}': {e.Message}", e)))
 
         let record = Dictionary<string, Tensor>()
 
         let evaluate mode (levels: Params[]) =
             Draw.masks draw (fun () ->
                 explained name "loss" device (box batch) (fun () ->
-                    loss (Pass(draw, mode, record)) (Levels(names, levels)) batch))
+                    Stops.within mode.Stops (fun () ->
+                        loss (Pass(draw, mode, record)) (Levels(names, levels)) batch
+                        |> requireNumber name)))
 
         let free () =
             for tensor in own do
@@ -154,7 +177,7 @@ module Level =
           Rule = UpdateRule.bind layout rule
           Module = m
           Tied = m |> Option.map NnModule.trainable |> Option.defaultValue []
-          Observed = lazy Captured.modules closure
+          Observed = lazy Captured.modules [| closure; box data |]
           Fetch = fetch name device data loss
           Every = None
           WarmUp = None
@@ -266,6 +289,12 @@ module Level =
     /// The level, which every window starts anew where `start` says, with a fresh rule state: `start` gives a flat vector
     /// of its length from the levels above (MAML: the parent's own vector). `unrolled` differentiates through it.
     let resetTo (start: Levels -> Tensor) (level: Level) : Level = { level with Reset = Some start }
+
+    /// The name of its rule, and which parameters the rule's groups have.
+    let internal rule (level: Level) : string =
+        match level.Rule.Groups with
+        | "" -> level.Update.Name
+        | groups -> $"{level.Update.Name} on {groups}"
 
     /// The level with its parameters on that device; a module is moved itself, buffers and frozen parameters too.
     let internal toDevice (device: torch.Device) (level: Level) : Level =

@@ -126,6 +126,7 @@ module AdafactorRule =
         (v: Tensor)
         =
         let w = f.Direction
+
         let dot (x: Tensor) (y: Tensor) =
             (x.to_type torch.float64 * y.to_type torch.float64).sum ()
 

@@ -93,4 +93,13 @@ module internal Groups =
                   Push = jacobian layout parts (fun rule -> (own rule).Push) })
 
         { BoundRule.create name start step byGradient ofTheta (rules |> List.forall _.Elementwise) with
+            Groups =
+                [ for slices, rule in parts do
+                      let names = slices.Layout.Slices |> Seq.map _.Name |> String.concat ", "
+
+                      if rule.Groups = "" then
+                          $"({names})"
+                      else
+                          $"({rule.Groups})" ]
+                |> String.concat " | "
             InPlace = inPlace parts }

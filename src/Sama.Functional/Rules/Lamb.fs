@@ -60,7 +60,9 @@ module LambRule =
         let turned (slice: Slice) (at: Tensor[]) =
             let r, theta, v = at[0], at[1], at[2]
             let usable, ratio = ratio r theta
-            let unit = (r.to_type torch.float64 / (Number.floor (square r)).sqrt ()).to_type r.dtype
+
+            let unit =
+                (r.to_type torch.float64 / (Number.floor (square r)).sqrt ()).to_type r.dtype
 
             let across =
                 if slice.Length = 1L then
