@@ -1,6 +1,7 @@
 namespace Sama.Functional
 
 open System
+open System.Runtime.InteropServices
 open TorchSharp
 open Sama
 
@@ -37,6 +38,18 @@ module internal Checks =
 
                     notFinite step run.Level "the update" u)
         )
+
+    /// libtorch's errors of a derivative in words of the library's own; others as they are.
+    let explained (step: int64) (e: exn) : exn =
+        match e with
+        | :? ExternalException ->
+            let reason = (e.Message.Split '\n')[0]
+
+            InvalidOperationException(
+                $"step {step}: libtorch failed in the derivative of a loss: {reason}. If an operator has no second derivative (fused attention), use a first-order method (sama) or the plain operator",
+                e
+            )
+        | _ -> e
 
     /// A loss, when it is known.
     let loss (readings: Readings) step (level: Level) (value: Tensor) : float ref =

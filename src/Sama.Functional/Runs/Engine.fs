@@ -2,7 +2,6 @@ namespace Sama.Functional
 
 open System
 open System.Collections.Generic
-open System.Runtime.InteropServices
 open System.Threading
 open TorchSharp
 open Sama
@@ -62,17 +61,6 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
           Readings = readings
           Fetch = fetch }
 
-    let explained (e: exn) : exn =
-        match e with
-        | :? ExternalException ->
-            let reason = (e.Message.Split '\n')[0]
-
-            InvalidOperationException(
-                $"step {step}: libtorch failed in the derivative of a loss: {reason}. If an operator has no second derivative (fused attention), use a first-order method (sama) or the plain operator",
-                e
-            )
-        | _ -> e
-
     let skips (e: exn) =
         e :? NonFiniteException && problem.Options.NonFinite = NonFinitePolicy.Skip
 
@@ -101,7 +89,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
                     (if skips e then finish else undo) ()
 
                 Buffers.load saved (buffers ())
-                let shown = explained e
+                let shown = Checks.explained step e
 
                 if obj.ReferenceEquals(shown, e) then
                     reraise ()
@@ -258,14 +246,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
     member _.TopLoss() : float =
         transaction (fun live ->
             Problem.keepingBuffers problem (fun () ->
-                let j = vectors.Length - 1
-                let nothing: Tensor[] = Array.create vectors.Length null
-                let point = live.PointOf(Array.create vectors.Length None)
-
-                let value =
-                    Responses.partials point (Problem.precision problem) j Mode.Meta (live.Fetch j) nothing
-
-                let loss = Checks.loss live.Readings step levels[j].Level value
+                let loss = MetaSteps.loss live (vectors.Length - 1)
                 live.Readings.Close()
                 loss.Value))
 

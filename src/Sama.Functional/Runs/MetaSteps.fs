@@ -84,6 +84,14 @@ module internal MetaSteps =
                           live.Levels[j].Preview()
                           taken[j] <- Some(live.Levels[j].Step(live.Fetch j, null, null)) ]
 
+    /// The loss of level j where all levels stand.
+    let loss (live: LiveStep) j : float ref =
+        let nothing: Tensor[] = Array.create live.Vectors.Length null
+        let point = live.PointOf(Array.create live.Vectors.Length None)
+
+        Responses.partials point (Problem.precision live.Problem) j Mode.Meta (live.Fetch j) nothing
+        |> Checks.loss live.Readings live.Number live.Levels[j].Level
+
     /// The passes of levels between others, which are differenced too, must give the same when they are run again.
     let replay (live: LiveStep) (point: Point) (metas: MetaStep list) : unit =
         for meta in metas do
