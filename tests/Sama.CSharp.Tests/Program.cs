@@ -14,5 +14,6 @@ return Runner.RunTestsWithCLIArgs(
         .. ParityTests.All,
         .. DefaultTests.All,
         .. ApiTests.All,
+        .. LanguageTests.All,
         .. RepositoryTests.All,
     ]));

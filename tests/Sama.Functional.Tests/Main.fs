@@ -28,6 +28,7 @@ let main args =
               MethodInputTests.tests
               FixtureTests.tests
               EngineTests.tests
+              LevelGraphTests.tests
               NormTests.tests
               DrawTests.tests
               ScheduleTests.tests
