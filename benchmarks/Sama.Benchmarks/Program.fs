@@ -73,6 +73,9 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "cost-report",
       "tables of the rows under --data, with the cost model beside them; --picture",
       fun o -> CostReport.run (o.GetResults Data) (o.TryGetResult Picture)
+      "levels",
+      "weights of examples regularised by a third level, on MNIST files under --data",
+      fun o -> ThreeLevels.measure (o.GetResult Data) (write o)
       "epsilon",
       "the error of SAMA's difference in float32 for each α and norm",
       fun o -> Epsilon.run (device o) (o.GetResult Json)

@@ -46,7 +46,6 @@ module internal BaseSteps =
         let loss =
             Checks.loss live.Readings live.Number run.Level ((torch.stack (List.toArray losses)).mean ())
 
-        Checks.finite live.Readings live.Number run.Level "the gradient" run.Gradient
         Checks.sound live.Readings live.Number run
 
         (if upper.IsEmpty then

@@ -22,21 +22,21 @@ module internal Checks =
 
         raise (NonFiniteException(step, level.Name, what + where))
 
-    let finite (readings: Readings) step (level: Level) what (vector: Tensor) : unit =
-        readings.Finite(vector, (fun () -> notFinite step level what vector))
-
-    /// The step's gradient was finite; then it is its update, or the state behind it.
+    /// The step is finite: u and the rule's next state, which an infinite gradient makes infinite too.
     let sound (readings: Readings) step (run: LevelRun) : unit =
         readings.Holds(
             run.Sound(),
             fun () ->
                 Scope.run (fun _ ->
+                    if not (Number.isFinite run.Gradient) then
+                        notFinite step run.Level "the gradient" run.Gradient
+
                     let u, _ = run.Level.Rule.Take run.Rule run.Gradient run.Vector
 
-                    if Number.isFinite u then
-                        raise (NonFiniteException(step, run.Level.Name, "the state of the rule behind the update"))
+                    if not (Number.isFinite u) then
+                        notFinite step run.Level "the update" u
 
-                    notFinite step run.Level "the update" u)
+                    raise (NonFiniteException(step, run.Level.Name, "the state of the rule behind the update")))
         )
 
     /// libtorch's errors of a derivative in words of the library's own; others as they are.
