@@ -5,7 +5,6 @@ namespace Sama.Functional
 open System
 open System.Numerics
 open System.Runtime.CompilerServices
-open System.Runtime.InteropServices
 open Microsoft.FSharp.NativeInterop
 
 /// Some numbers that lie one behind the other, or one number (then there is no scratch) that joins them.
