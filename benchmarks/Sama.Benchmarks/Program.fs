@@ -11,6 +11,7 @@ type Arguments =
     | Json of file: string
     | Data of path: string
     | Picture of file: string
+    | Model of folder: string
     | Full
     | Only of rows: string
     | Device of name: string
@@ -21,16 +22,19 @@ type Arguments =
             match this with
             | Bench _ -> "which measurement"
             | Json _ -> "json file for the rows"
-            | Data _ -> "fixtures: a folder; cost-report: a json file of cost, once for each"
+            | Data _ ->
+                "fixtures: a folder; matrix: the file of the table; cost-report: a json file of cost, once for each"
+            | Model _ -> "language: a folder of BERT, as Hugging Face has them"
             | Picture _ -> "png file for the picture"
             | Full -> "cost: more models, algorithms and sizes"
-            | Only _ -> "cost: the rows that start so, like growth or 'encoder 16x64 K=1'"
+            | Only _ -> "cost, language: the rows that start so, like growth or 'encoder 16x64 K=1'"
             | Device _ -> "cpu (the default) or cuda"
             | Row _ -> "what a child process measures"
 
 /// The families of fixture files.
 let private readers: Sama.Fixtures.Bench.Reader list =
     [ Sama.Fixtures.Rules.reader; Sama.Fixtures.Hypergradients.Files.reader ]
+    @ Sama.Fixtures.Language.Files.readers
 
 let private write (options: ParseResults<Arguments>) rows =
     options.TryGetResult Json |> Option.iter (fun path -> Rows.write path rows)
@@ -48,6 +52,11 @@ let private device (options: ParseResults<Arguments>) : TorchSharp.torch.Device 
     | "cuda" -> raise (ArgumentException "--device cuda: this libtorch sees no CUDA device")
     | other -> raise (ArgumentException $"--device {other}: cpu or cuda is expected")
 
+let private memory (options: ParseResults<Arguments>) =
+    match options.GetResult Row with
+    | row when row.StartsWith "language|" -> Language.Bench.memory row
+    | row -> Cost.memory (device options) row
+
 /// name, what it does, the measurement: options ↦ exit code.
 let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
     [ "fixtures", "compares the library with recorded numbers under --data", fixtures
@@ -55,16 +64,25 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "each update rule: deviations, errors of its adaptation, times",
       (fun options -> RuleBench.run (write options))
       "exactness", "every hypergradient method against the oracle; --picture", exactness
+      "matrix",
+      "every method under every rule in every way against the definition",
+      (fun o -> Matrix.Bench.run (o.TryGetResult Data))
       "cost",
       "time and memory of a meta step of each algorithm, as multiples of plain training",
       fun o -> Cost.run (device o) (o.Contains Full) (o.TryGetResult Only) (o.GetResult Json)
       "cost-report",
       "tables of the rows under --data, with the cost model beside them; --picture",
       fun o -> CostReport.run (o.GetResults Data) (o.TryGetResult Picture)
+      "levels",
+      "weights of examples regularised by a third level, on MNIST files under --data",
+      fun o -> ThreeLevels.measure (o.GetResult Data) (write o)
       "epsilon",
       "the error of SAMA's difference in float32 for each α and norm",
       fun o -> Epsilon.run (device o) (o.GetResult Json)
-      "memory", "one row of cost, in a process of its own", (fun o -> Cost.memory (device o) (o.GetResult Row)) ]
+      "language",
+      "a step of the BERT under --model beside plain modules, SAMA, adapters: time and memory",
+      (fun o -> Language.Bench.run (o.GetResult Model) (o.TryGetResult Only) (write o))
+      "memory", "one row of cost or language, in a process of its own", memory ]
 
 [<EntryPoint>]
 let main args =

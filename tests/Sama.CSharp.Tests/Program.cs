@@ -12,9 +12,11 @@ return Runner.RunTestsWithCLIArgs(
         .. CustomTests.All,
         .. MisuseTests.All,
         .. ParityTests.All,
+        .. DefaultTests.All,
         Runner.TestList("situations", [
             .. ReportedSituations.All, .. StateSituations.All, .. WindowSituations.All, .. DataSituations.All, .. OtherSituations.All,
         ]),
         .. ApiTests.All,
+        .. LanguageTests.All,
         .. RepositoryTests.All,
     ]));

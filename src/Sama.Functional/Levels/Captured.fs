@@ -114,24 +114,24 @@ module internal Captured =
             t.GetMethods(BindingFlags.Instance ||| BindingFlags.Public ||| BindingFlags.DeclaredOnly)
             |> Seq.cast<MethodBase>
 
-    /// The modules, outermost ones first, each once.
-    let modules (closure: obj) : torch.nn.Module list =
-        let found = List<torch.nn.Module>()
+    /// What was met, and what is still to be looked at.
+    type private Search() =
         let seen = HashSet<obj>(ReferenceEqualityComparer.Instance)
         let read = HashSet<MethodBase>()
-        let waiting = Queue<obj>()
-        let code = Queue<MethodBase>()
+        let objects, code = Queue<obj>(), Queue<MethodBase>()
 
-        let add (value: obj) =
+        member val Found = List<torch.nn.Module>()
+
+        member _.Add(value: obj) : unit =
             if
                 not (isNull value)
                 && seen.Count < limit
                 && reach.MayHold(value.GetType())
                 && seen.Add value
             then
-                waiting.Enqueue value
+                objects.Enqueue value
 
-        let call (m: MethodBase) =
+        member private _.Call(m: MethodBase) : unit =
             if
                 not (isNull m)
                 && not (isNull m.DeclaringType)
@@ -141,16 +141,16 @@ module internal Captured =
             then
                 code.Enqueue m
 
-        let visit (value: obj) =
+        member private search.Visit(value: obj) : unit =
             match value with
-            | :? torch.nn.Module as m -> found.Add m
+            | :? torch.nn.Module as m -> search.Found.Add m
             | :? Delegate as d ->
                 for one in d.GetInvocationList() do
-                    add one.Target
-                    call one.Method
+                    search.Add one.Target
+                    search.Call one.Method
             | _ ->
                 let t = value.GetType()
-                Seq.iter call (bodies value)
+                Seq.iter search.Call (bodies value)
 
                 // made now, since the loss is to ask for it anyway
                 if
@@ -158,11 +158,11 @@ module internal Captured =
                     && t.GetGenericTypeDefinition() = typedefof<Lazy<_>>
                     && typeof<torch.nn.Module>.IsAssignableFrom(t.GetGenericArguments()[0])
                 then
-                    add (t.GetProperty("Value").GetValue value)
+                    search.Add(t.GetProperty("Value").GetValue value)
 
-                Seq.iter add (reach.References value)
+                Seq.iter search.Add (reach.References value)
 
-        let follow (m: MethodBase) =
+        member private search.Follow(m: MethodBase) : unit =
             for part in mentioned m do
                 match part with
                 | :? FieldInfo as field when
@@ -171,16 +171,20 @@ module internal Captured =
                     && not (ofLibrary field.DeclaringType)
                     && reach.MayHold field.FieldType
                     ->
-                    add (field.GetValue null)
-                | :? MethodBase as callee -> call callee
+                    search.Add(field.GetValue null)
+                | :? MethodBase as callee -> search.Call callee
                 | _ -> ()
 
-        add closure
+        member search.Run() : unit =
+            while objects.Count + code.Count > 0 do
+                if objects.Count > 0 then
+                    search.Visit(objects.Dequeue())
+                else
+                    search.Follow(code.Dequeue())
 
-        while waiting.Count + code.Count > 0 do
-            if waiting.Count > 0 then
-                visit (waiting.Dequeue())
-            else
-                follow (code.Dequeue())
-
-        List.ofSeq found
+    /// The modules, outermost ones first, each once.
+    let modules (closure: obj) : torch.nn.Module list =
+        let search = Search()
+        search.Add closure
+        search.Run()
+        List.ofSeq search.Found

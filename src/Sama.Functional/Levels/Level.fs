@@ -1,28 +1,5 @@
 namespace Sama
 
-open System.Collections.Generic
-
-/// The parameters of every level of a problem, by the level's name.
-[<Sealed>]
-type Levels internal (names: string[], parameters: Params[]) =
-    /// A level's parameters. ArgumentException if there is no level of that name.
-    member _.Item
-        with get (name: string): Params =
-            match System.Array.IndexOf(names, name) with
-            | -1 ->
-                let known = System.String.Join(", ", names)
-                raise (System.ArgumentException($"no level is named '{name}'; there are: {known}", nameof name))
-            | i -> parameters[i]
-
-    member internal _.At(index: int) = parameters[index]
-
-/// How a level between others responds to those above it.
-type MiddleResponse =
-    /// the levels below it respond when it is moved: the derivative of its total hypergradient
-    | Total = 0
-    /// the levels below it are held: the derivative of its own loss's gradient alone (Betty's approximation)
-    | Held = 1
-
 /// One level: what it optimises, by which rule, on which data. The type of its batches is known only to its maker.
 [<NoComparison; NoEquality>]
 type Level =
@@ -154,7 +131,7 @@ module Level =
             for feature in record.Values do
                 feature.Dispose()
 
-        new Micro(draw, evaluate, free)
+        new Micro(draw, evaluate, (fun () -> record.Count > 0), free)
 
     let private build
         name

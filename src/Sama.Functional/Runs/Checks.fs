@@ -1,6 +1,7 @@
 namespace Sama.Functional
 
 open System
+open System.Runtime.InteropServices
 open TorchSharp
 open Sama
 
@@ -21,22 +22,34 @@ module internal Checks =
 
         raise (NonFiniteException(step, level.Name, what + where))
 
-    let finite (readings: Readings) step (level: Level) what (vector: Tensor) : unit =
-        readings.Finite(vector, (fun () -> notFinite step level what vector))
-
-    /// The step's gradient was finite; then it is its update, or the state behind it.
+    /// The step is finite: u and the rule's next state, which an infinite gradient makes infinite too.
     let sound (readings: Readings) step (run: LevelRun) : unit =
         readings.Holds(
             run.Sound(),
             fun () ->
                 Scope.run (fun _ ->
+                    if not (Number.isFinite run.Gradient) then
+                        notFinite step run.Level "the gradient" run.Gradient
+
                     let u, _ = run.Level.Rule.Take run.Rule run.Gradient run.Vector
 
-                    if Number.isFinite u then
-                        raise (NonFiniteException(step, run.Level.Name, "the state of the rule behind the update"))
+                    if not (Number.isFinite u) then
+                        notFinite step run.Level "the update" u
 
-                    notFinite step run.Level "the update" u)
+                    raise (NonFiniteException(step, run.Level.Name, "the state of the rule behind the update")))
         )
+
+    /// libtorch's errors of a derivative in words of the library's own; others as they are.
+    let explained (step: int64) (e: exn) : exn =
+        match e with
+        | :? ExternalException ->
+            let reason = (e.Message.Split '\n')[0]
+
+            InvalidOperationException(
+                $"step {step}: libtorch failed in the derivative of a loss: {reason}. If an operator has no second derivative (fused attention), use a first-order method (sama) or the plain operator",
+                e
+            )
+        | _ -> e
 
     /// A loss, when it is known.
     let loss (readings: Readings) step (level: Level) (value: Tensor) : float ref =
@@ -64,7 +77,7 @@ module internal Checks =
         (micros: Micro list)
         : unit =
         Scope.run (fun _ ->
-            let wanted = index :: Problem.above problem index
+            let wanted = index :: Structure.above problem index
 
             let pass () =
                 let gradients =
@@ -112,17 +125,18 @@ module internal Checks =
         /// it is what the numbers are
         | Exact of string
 
-    /// Why the hypergradient of level j is exactly 0, by looking at what its loss and those below depend on.
+    /// Why the hypergradient of level j is exactly 0, by looking at what its loss and those below depend on; a level is stuck
+    /// if its gradient is 0 everywhere, and what the meta gradient becomes of its adaptation.
     let still
         (problem: BilevelProblem)
         (j: int)
         (seen: Tensor[])
         (micros: int -> Micro list)
-        (responses: (int * Report) list)
+        (below: int list)
+        (isStuck: int -> bool)
         : Stillness =
         let name = problem.Levels[j].Name
         let byLoss = Problem.reached problem seen (micros j).Head
-        let below = [ for k, _ in responses -> k ]
         let any (flags: bool[]) = Array.exists id flags
 
         if not (byLoss |> Array.exists any) then
@@ -137,6 +151,10 @@ module internal Checks =
                 Unconnected
                     $"no loss depends on the parameters of level '{name}' at this batch: neither its own nor that of {names problem below}"
             else
-                match responses |> List.tryPick (fun (_, report) -> Option.ofObj report.Note) with
-                | Some note when not (any byLoss[j]) -> Dead note
-                | _ -> Exact $"the hypergradient of level '{name}' is exactly 0"
+                let stuck = below |> List.filter isStuck
+
+                if stuck.IsEmpty || any byLoss[j] then
+                    Exact $"the hypergradient of level '{name}' is exactly 0"
+                else
+                    Dead
+                        $"every gradient of level {names problem stuck} is 0 (all weights of examples 0?), and its rule's adaptation of a coordinate that never saw a gradient is 0"

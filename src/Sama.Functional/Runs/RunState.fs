@@ -11,7 +11,7 @@ type LevelState =
         Name: string
         /// names and shapes of its parameters
         Layout: Layout
-        /// the rule's name, and which parameters its groups have
+        /// the rule's name
         Update: string
         /// the parameters, flat
         Vector: Tensor
@@ -20,6 +20,16 @@ type LevelState =
         /// the steps of the window that is open, for methods that differentiate through them; else null
         Window: OpenWindow
     }
+
+    /// Frees its tensors.
+    member level.Dispose() : unit =
+        level.Vector.Dispose()
+
+        for tensor in level.Rule.All do
+            tensor.Dispose()
+
+        if not (isNull level.Window) then
+            (level.Window :> IDisposable).Dispose()
 
 /// The state of a run as a value: nothing that is not in it decides the next step. Whoever holds it disposes it, which
 /// frees its tensors.
@@ -45,13 +55,7 @@ type RunState =
     /// Frees every tensor of the state.
     member state.Dispose() : unit =
         for level in state.Levels do
-            level.Vector.Dispose()
-
-            for tensor in level.Rule.All do
-                tensor.Dispose()
-
-            if not (isNull level.Window) then
-                (level.Window :> IDisposable).Dispose()
+            level.Dispose()
 
         for buffer in state.Buffers.Values do
             buffer.Dispose()
@@ -153,8 +157,16 @@ module RunState =
         if own.Update <> Level.rule level then
             refuse $"level '{level.Name}' is under the rule '{Level.rule level}', the state under '{own.Update}'"
 
-        let expected =
-            Scope.run (fun _ -> RuleState.signature "" (level.Rule.Start own.Vector))
+        let expected, misplaced =
+            Scope.run (fun _ ->
+                let fresh = level.Rule.Start own.Vector
+                RuleState.signature "" fresh, RuleState.misplaced fresh own.Rule)
+
+        match misplaced with
+        | Some(ours, theirs) ->
+            refuse
+                $"level '{level.Name}': a group of its rule '{level.Update.Name}' has the parameters {ours}, the state's has {theirs}"
+        | None -> ()
 
         let found = RuleState.signature "" own.Rule
 
@@ -192,8 +204,8 @@ module RunState =
         let ends = state.Step - inside + window - 1L
 
         for i, own in Seq.indexed state.Levels do
-            if inside > 0L && problem.Heights[i] = 0 && Problem.due problem 1 ends then
-                let began = state.Step - inside + window - Problem.lookback problem i
+            if inside > 0L && problem.Heights[i] = 0 && Structure.due problem 1 ends then
+                let began = state.Step - inside + window - Structure.lookback problem i
 
                 let lacks =
                     isNull own.Window
@@ -204,7 +216,7 @@ module RunState =
                 if state.Step > began && lacks then
                     invalidArg
                         argument
-                        $"the state stands {inside} steps inside a window of {window}, whose beginning it does not hold for {Problem.methodOf problem i}: start from a state at the beginning of a window, or from a Snapshot of a run under that method"
+                        $"the state stands {inside} steps inside a window of {window}, whose beginning it does not hold for {Structure.methodOf problem i}: start from a state at the beginning of a window, or from a Snapshot of a run under that method"
 
     /// ArgumentException, by that name, for a state that is not of this problem, with what differs, or is disposed.
     let internal requireOf (problem: BilevelProblem) (argument: string) (state: RunState) : unit =

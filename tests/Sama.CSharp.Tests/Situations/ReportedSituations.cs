@@ -119,7 +119,7 @@ internal static class ReportedSituations
             return;
         }
 
-        That(first.Warnings.Any(w => w.Contains("adaptation is 0")), string.Join("; ", first.Warnings));
+        That(first.Warnings.Any(w => w.Contains("every gradient of level 'base' is 0")), string.Join("; ", first.Warnings));
         Throws<InvalidOperationException>(() => run.RunSteps(50), "'weights'", "cannot", "above 0");
     });
 
