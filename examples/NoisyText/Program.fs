@@ -23,6 +23,7 @@ type Arguments =
     | Clean_Share of share: float
     | Unroll of steps: int
     | Terms_From of rows: int
+    | Ways of names: string
     | Held_Out
     | Device of name: string
     | Quickstart
@@ -44,6 +45,7 @@ type Arguments =
             | Clean_Share _ -> "share of a base batch that is clean rows, under SAMA (default 0.1)"
             | Unroll _ -> "base steps a meta step (default 2)"
             | Terms_From _ -> "clean rows from which a table of words is learned (default 200)"
+            | Ways _ -> "the ways to train besides the control, by name, with ; between (default: all)"
             | Held_Out -> "accuracy on clean rows that are left over instead of the test rows, for tuning"
             | Device _ -> "cpu (the default) or cuda"
             | Quickstart -> "a generated data set instead of --data"
@@ -89,6 +91,7 @@ let private optionsOf (parsed: ParseResults<Arguments>) (title: string) (seed: i
         CleanShare = parsed.GetResult(Clean_Share, CleaningOptions().CleanShare),
         Unroll = parsed.GetResult(Unroll, CleaningOptions().Unroll),
         TermsFrom = parsed.GetResult(Terms_From, CleaningOptions().TermsFrom),
+        Ways = (parsed.TryGetResult Ways |> Option.map _.Split(';') |> Option.toObj),
         Progress = Line $"{title}, seed {seed}"
     )
 

@@ -1,6 +1,7 @@
 namespace Sama.DataOptimization
 
 open System
+open System.Collections.Generic
 open System.Threading
 
 /// Where a cleaning is.
@@ -74,6 +75,9 @@ type CleaningOptions() =
 
     /// How the choice weighs evidence.
     member val Selection = SelectionOptions() with get, set
+
+    /// Names of the ways to consider, of `DataCleaning.Candidates`; the control, the first of these, is always one. Null: all.
+    member val Ways: IReadOnlyList<string> = null with get, set
 
     /// Train every candidate on all clean rows, not the chosen one alone: for tables that compare them.
     member val TrainAll = false with get, set

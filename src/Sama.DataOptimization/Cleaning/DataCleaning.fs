@@ -31,11 +31,24 @@ type DataCleaning =
            "SAMA weights, then clean"
            "SAMA correction, then clean" |]
 
-    static member private Ways(recipes: Recipes) : Way[] =
+    /// Names that are asked for, in order.
+    static member private Considered(all: string[], ways: IReadOnlyList<string>) : string[] =
+        if isNull ways then
+            all
+        else
+            for name in ways do
+                let known = String.Join(", ", all)
+
+                Check.that "options.Ways" (Array.contains name all) (fun () ->
+                    $"'{name}' is no way of training here; there are: {known}")
+
+            all |> Array.filter (fun name -> name = all[0] || Seq.contains name ways)
+
+    static member private Ways(recipes: Recipes, names: string[]) : Way[] =
         let tag name (part: CleanPart) = $"{name}, {part.Tag}"
         let tuned name (part: CleanPart) = $"{name}, then clean, {part.Tag}"
 
-        DataCleaning.Candidates recipes.HasLabelModel
+        names
         |> Array.map (fun name ->
             let uses, train =
                 match name with
@@ -116,12 +129,14 @@ type DataCleaning =
         Check.length (nameof names) data.Classes names
         let folds = min options.Folds (data.Clean / 2)
 
-        // noisy, out of fold, confident learning; by part: what candidates are made of
-        let perPart = if isNull data.Votes || isNull data.CleanVotes then 7 else 9
+        let labelModel = not (isNull data.Votes) && not (isNull data.CleanVotes)
+        let considered = DataCleaning.Considered(DataCleaning.Candidates labelModel, options.Ways)
+        let some (start: string) = considered |> Array.exists _.StartsWith(start)
+        let perPart = considered.Length - (if some "noisy" then 1 else 0) + (if some "label" then 1 else 0)
         let stages = 3 + perPart * (folds + (if options.TrainAll then 1 else 0))
         use recipes = new Recipes(model, data, options, stages)
         recipes.Open(DataCleaning.Identity(model, data, options, recipes.Trainer.Layout.Length))
-        let ways = DataCleaning.Ways recipes
+        let ways = DataCleaning.Ways(recipes, considered)
         let fold = CrossFit.Folds(data.CleanLabels, folds, options.Seed)
 
         let parts =
@@ -169,14 +184,19 @@ type DataCleaning =
                 else
                     recipes.Trainer.Predict(theta, data.OtherRows))
 
-        let judged =
-            [ for part, _ in parts ->
-                  let struct (weights, _) = recipes.Judge(recipes.Weights(), recipes.SamaWeights part)
+        let targets =
+            [ for part, _ in parts do
+                  if some "SAMA correction" then
+                      let struct (_, targets) =
+                          recipes.Judge(recipes.Correction part, recipes.SamaCorrection part)
 
-                  let struct (_, targets) =
-                      recipes.Judge(recipes.Correction part, recipes.SamaCorrection part)
+                      targets ]
 
-                  weights, targets ]
+        let weights =
+            [ for part, _ in parts do
+                  if some "SAMA weights" then
+                      let struct (weights, _) = recipes.Judge(recipes.Weights(), recipes.SamaWeights part)
+                      weights ]
 
         { Choice = choice
           Candidates =
@@ -191,8 +211,8 @@ type DataCleaning =
                 names
                 data
                 (recipes.OutOfFold())
-                (List.map snd judged)
-                (List.map fst judged)
+                targets
+                weights
                 (recipes.Trainer.Predict(theta, recipes.Train))
           Layout = recipes.Trainer.Layout
           Theta = theta

@@ -140,7 +140,6 @@ type internal Recipes(model: IRowClassifier, data: CleaningData, options: Cleani
     member _.Open(identity: string) = store.Open identity
     member _.Trainer = trainer
     member _.Train = train
-    member _.HasLabelModel = not (isNull data.Votes) && not (isNull data.CleanVotes)
     member _.UsesTerms(part: CleanPart) = not (isNull terms) && part.Places.Length >= options.TermsFrom
 
     /// Seconds of some trainings, by name; 0 for what was loaded.

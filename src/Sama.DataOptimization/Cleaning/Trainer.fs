@@ -48,7 +48,13 @@ module internal Sampling =
 module internal Named =
 
     let into (scope: DisposeScope) (named: IReadOnlyList<struct (string * Tensor)>) : (string * Tensor) list =
-        [ for struct (name, value) in named -> name, value.MoveToOtherDisposeScope scope ]
+        [ for struct (name, value) in named do
+              // TorchSharp loses a tensor that is moved to the scope it is in
+              name,
+              if scope.Contains value then
+                  value
+              else
+                  value.MoveToOtherDisposeScope scope ]
 
 /// Rows of a base step and what is known of them; the averaged model's log-probabilities, or null.
 [<NoComparison; NoEquality>]

@@ -48,7 +48,7 @@ module internal Verdicts =
         let weight = weight.ToString("F2", CultureInfo.InvariantCulture)
         $"{start}: {seen}{votes}; learned weight {weight}"
 
-    /// One verdict a row. `targets` and `weights` are those of each fold, `predicted` the chosen model's probabilities.
+    /// One verdict a row. `targets` and `weights` are those that SAMA learned on each fold, if it did, `predicted` the chosen model's probabilities.
     let ofRows
         (classes: string[])
         (data: CleaningData)
@@ -59,10 +59,22 @@ module internal Verdicts =
         : RowVerdict[] =
         Array.init data.Train (fun row ->
             let label = data.Labels[row]
-            let learned = mean [ for fold in targets -> fold[row] ]
-            let believed = mean [ learned; predicted[row]; outOfFold[row] ]
+            let learned = [ for fold in targets -> fold[row] ]
+
+            let believed =
+                mean
+                    [ if not learned.IsEmpty then
+                          mean learned
+                      predicted[row]
+                      outOfFold[row] ]
+
             let corrected = Simplex.argmax believed
-            let weight = weights |> List.averageBy (fun fold -> fold[row])
+
+            let weight =
+                if weights.IsEmpty then
+                    believed[label]
+                else
+                    weights |> List.averageBy (fun fold -> fold[row])
 
             { Row = row
               Label = label

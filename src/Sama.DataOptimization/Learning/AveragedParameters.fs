@@ -46,9 +46,7 @@ type AveragedParameters(start: Params, [<Optional; DefaultParameterValue(0.99)>]
         use _ = torch.NewDisposeScope()
         use _ = torch.no_grad ()
 
-        vector
-            .mul_(Scalar.op_Implicit kept)
-            .add_ (latest.Vector.detach (), Scalar.op_Implicit (1.0 - kept))
+        vector.mul_(Scalar.op_Implicit kept).add_ (latest.Vector.detach (), Scalar.op_Implicit (1.0 - kept))
         |> ignore
 
     interface IDisposable with

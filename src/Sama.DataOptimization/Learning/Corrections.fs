@@ -62,7 +62,9 @@ type Corrections =
             let first =
                 torch.arange (0L, int64 (rules * classes), int64 classes, dtype = torch.int64, device = votes.device)
 
-            let casts = votes.ge(Scalar.op_Implicit 0L).to_type(torch.float32).unsqueeze 2L
+            let casts =
+                votes.ge(Scalar.op_Implicit 0L).to_type(view.Batch.Known.dtype).unsqueeze 2L
+
             let at = (votes.clamp_min (Scalar.op_Implicit 0L) + first).reshape -1L
 
             let said =
@@ -124,8 +126,7 @@ type Corrections =
             let rows, width = batch.Terms.shape[0], batch.Terms.shape[1]
             let zero = Scalar.op_Implicit 0L
 
-            let present =
-                batch.Terms.ge(zero).to_type(torch.float32).unsqueeze 2L
+            let present = batch.Terms.ge(zero).to_type(batch.Known.dtype).unsqueeze 2L
 
             let each =
                 (find "terms").index_select(0L, (batch.Terms.clamp_min zero).reshape -1L).view (rows, width, -1L)

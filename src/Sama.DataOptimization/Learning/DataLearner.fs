@@ -120,7 +120,9 @@ type DataLearner
         let stopped = (pass.Stop($"{name}: losses", losses)).unsqueeze 1L
         let others = float (batch.Given.shape[1] - 1L)
         // what is left to the other classes, in equal parts
-        let rest = (1.0 - (-stopped).exp ()).clamp_min(Scalar.op_Implicit 1e-6).log () - log others
+        let rest =
+            (1.0 - (-stopped).exp ()).clamp_min(Scalar.op_Implicit 1e-6).log () - log others
+
         let opinion = -stopped * batch.Given + rest * (1.0 - batch.Given)
         let judgement = judged lambda batch opinion null
 
@@ -212,7 +214,9 @@ type DataLearner
                 [| for learner in [ weights; labels ] do
                        for struct (name, value) in learner.Begin seed -> struct ($"{learner.Name}.{name}", value) |]),
             (fun find view ->
-                let a, b = weights.Judge (part weights find) view, labels.Judge (part labels find) view
+                let a, b =
+                    weights.Judge (part weights find) view, labels.Judge (part labels find) view
+
                 let other first second = if isNull first then second else first
 
                 { Logits = other a.Logits b.Logits

@@ -18,11 +18,12 @@ type ExampleWeights =
         (
             classes: int,
             [<Optional; DefaultParameterValue(0)>] rules: int,
-            [<Optional; DefaultParameterValue(RowFeatures.Loss
-                                              ||| RowFeatures.Margin
-                                              ||| RowFeatures.Entropy
-                                              ||| RowFeatures.Label
-                                              ||| RowFeatures.Votes)>] features: RowFeatures,
+            [<Optional;
+              DefaultParameterValue(RowFeatures.Loss
+                                    ||| RowFeatures.Margin
+                                    ||| RowFeatures.Entropy
+                                    ||| RowFeatures.Label
+                                    ||| RowFeatures.Votes)>] features: RowFeatures,
             [<Optional; DefaultParameterValue(16)>] hidden: int
         ) : DataLearner =
         Check.that (nameof classes) (classes > 1) (fun () -> $"{classes} classes: at least two are expected")
@@ -63,7 +64,7 @@ type ExampleWeights =
                 if label + votes > 0L then
                     linear (torch.cat (clues view, 1L)) "clues"
                 else
-                    torch.zeros (int64 view.Batch.Count, 1L, device = view.Batch.Rows.device)
+                    torch.zeros_like (view.Batch.Known.unsqueeze 1L)
 
             let fromPrediction =
                 if seen > 0L then

@@ -85,8 +85,8 @@ module internal Features =
     /// 1 where a rule votes for the given label, -1 against it, 0 where it abstains: [rows, rules].
     let agreement (batch: RowBatch) : Tensor =
         let votes = batch.Votes
-        let casts = votes.ge(Scalar.op_Implicit 0L).to_type torch.float32
-        let agrees = votes.eq(batch.Labels.unsqueeze 1L).to_type torch.float32
+        let casts = votes.ge(Scalar.op_Implicit 0L).to_type batch.Known.dtype
+        let agrees = votes.eq(batch.Labels.unsqueeze 1L).to_type batch.Known.dtype
         casts * (agrees * 2.0 - 1.0)
 
     /// Starting values that outlive every scope; the caller disposes them.

@@ -30,7 +30,7 @@ type LogitAdjustment =
             torch.nn.functional.log_softmax (logProbabilities + shift, 1L))
 
     /// Shares of the classes among labels, each class counted once more than it occurs (Laplace's rule): [classes],
-    /// float32, the caller's. ArgumentException for no labels or one that is no class.
+    /// float32, the caller's; `Apply` takes it beside any type. ArgumentException for no labels or one that is no class.
     static member Prior(labels: int[], classes: int) : torch.Tensor =
         Check.nonEmpty (nameof labels) labels
         Check.labels (nameof labels) classes labels.Length labels

@@ -5,7 +5,8 @@ open System.Runtime.InteropServices
 open TorchSharp
 open Sama
 
-/// What learners know of some rows: constants, of one device. Probabilities and marks are float32, numbers int64.
+/// What learners know of some rows: constants, of one device. Probabilities and marks are of the table's floating type,
+/// numbers int64.
 [<NoComparison; NoEquality>]
 type RowBatch =
     {
@@ -28,7 +29,7 @@ type RowBatch =
     /// How many rows.
     member batch.Count = int batch.Rows.shape[0]
 
-/// Labels and what else is known of rows, held on one device, from which batches are cut.
+/// Labels and what else is known of rows, held on one device, from which batches are cut; `dtype` is the model's.
 [<Sealed>]
 type RowTable
     (
@@ -39,7 +40,8 @@ type RowTable
         [<Optional; DefaultParameterValue(null: int[][])>] votes: int[][],
         [<Optional; DefaultParameterValue(null: int[])>] sources: int[],
         [<Optional; DefaultParameterValue(null: int[][])>] terms: int[][],
-        [<Optional; DefaultParameterValue(null: torch.Device)>] device: torch.Device
+        [<Optional; DefaultParameterValue(null: torch.Device)>] device: torch.Device,
+        [<Optional; DefaultParameterValue(torch.ScalarType.Float32)>] dtype: torch.ScalarType
     ) =
     do
         Check.nonEmpty (nameof labels) labels
@@ -90,13 +92,13 @@ type RowTable
             else
                 given |> Array.collect (Array.map float32)
 
-        hold (torch.tensor(flat, device = device).view (int64 count, int64 classes))
+        hold (torch.tensor(flat, dtype = dtype, device = device).view (int64 count, int64 classes))
 
     let knownTensor =
         let mark row =
             if not (isNull known) && known[row] then 1f else 0f
 
-        hold (torch.tensor (Array.init count mark, device = device))
+        hold (torch.tensor (Array.init count mark, dtype = dtype, device = device))
 
     let votesTensor =
         use _ = torch.NewDisposeScope()
@@ -112,11 +114,7 @@ type RowTable
         let width = rows |> Array.fold (fun most row -> max most terms[row].Length) 1
 
         let padded row =
-            Array.init width (fun i ->
-                if i < terms[row].Length then
-                    int64 (terms[row][i])
-                else
-                    -1L)
+            Array.init width (fun i -> if i < terms[row].Length then int64 (terms[row][i]) else -1L)
 
         torch.tensor(Array.collect padded rows, device = device).view (int64 rows.Length, int64 width)
 
