@@ -2,7 +2,7 @@
 # The one entry: ./build.sh VERB. Every verb prepares what it needs; a second run does no work twice.
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
-tests=(tests/Sama.Functional.Tests tests/Sama.CSharp.Tests tests/NoisyText.Tests tests/Sama.DataOptimization.Tests)
+tests=(tests/Sama.Functional.Tests tests/Sama.CSharp.Tests tests/Sama.Language.Tests tests/NoisyText.Tests tests/Sama.DataOptimization.Tests)
 sources=(src tests examples benchmarks tools)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 
@@ -136,7 +136,7 @@ format() {
 pack() {
     prepare
     rm -rf "$root/artifacts"
-    for library in Sama.Functional Sama.CSharp; do
+    for library in Sama.Functional Sama.CSharp Sama.Language; do
         dotnet pack "$root/src/$library" -c Release -o "$root/artifacts" -v quiet -nologo
         # a restore would take the cached package of the same version for this one
         rm -rf "${NUGET_PACKAGES:-$HOME/.nuget/packages}/${library,,}"

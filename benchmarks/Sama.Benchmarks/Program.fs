@@ -11,6 +11,7 @@ type Arguments =
     | Json of file: string
     | Data of path: string
     | Picture of file: string
+    | Model of folder: string
     | Full
     | Only of rows: string
     | Device of name: string
@@ -22,15 +23,17 @@ type Arguments =
             | Bench _ -> "which measurement"
             | Json _ -> "json file for the rows"
             | Data _ -> "fixtures: a folder; cost-report: a json file of cost, once for each"
+            | Model _ -> "language: a folder of BERT, as Hugging Face has them"
             | Picture _ -> "png file for the picture"
             | Full -> "cost: more models, algorithms and sizes"
-            | Only _ -> "cost: the rows that start so, like growth or 'encoder 16x64 K=1'"
+            | Only _ -> "cost, language: the rows that start so, like growth or 'encoder 16x64 K=1'"
             | Device _ -> "cpu (the default) or cuda"
             | Row _ -> "what a child process measures"
 
 /// The families of fixture files.
 let private readers: Sama.Fixtures.Bench.Reader list =
     [ Sama.Fixtures.Rules.reader; Sama.Fixtures.Hypergradients.Files.reader ]
+    @ Sama.Fixtures.Language.Files.readers
 
 let private write (options: ParseResults<Arguments>) rows =
     options.TryGetResult Json |> Option.iter (fun path -> Rows.write path rows)
@@ -48,6 +51,11 @@ let private device (options: ParseResults<Arguments>) : TorchSharp.torch.Device 
     | "cuda" -> raise (ArgumentException "--device cuda: this libtorch sees no CUDA device")
     | other -> raise (ArgumentException $"--device {other}: cpu or cuda is expected")
 
+let private memory (options: ParseResults<Arguments>) =
+    match options.GetResult Row with
+    | row when row.StartsWith "language|" -> Language.Bench.memory row
+    | row -> Cost.memory (device options) row
+
 /// name, what it does, the measurement: options ↦ exit code.
 let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
     [ "fixtures", "compares the library with recorded numbers under --data", fixtures
@@ -64,7 +72,10 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "epsilon",
       "the error of SAMA's difference in float32 for each α and norm",
       fun o -> Epsilon.run (device o) (o.GetResult Json)
-      "memory", "one row of cost, in a process of its own", (fun o -> Cost.memory (device o) (o.GetResult Row)) ]
+      "language",
+      "a step of the BERT under --model beside plain modules, SAMA, adapters: time and memory",
+      (fun o -> Language.Bench.run (o.GetResult Model) (o.TryGetResult Only) (write o))
+      "memory", "one row of cost or language, in a process of its own", memory ]
 
 [<EntryPoint>]
 let main args =

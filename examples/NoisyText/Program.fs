@@ -36,7 +36,7 @@ type Arguments =
             | Seeds _ -> "a list 0,2 or a range 0-4 (default 0)"
             | Vectors _ -> "word vectors to start from, in GloVe's text format, plain or .gz"
             | Report _ -> "a file of one JSON object a run; runs that are in it are not run again"
-            | Steps _ -> "steps of a training on weak labels (default: ten times through, 300 to 1500)"
+            | Steps _ -> "steps of a training on weak labels (default: six times through, 300 to 1000)"
             | Rate _ -> "rate of the classifier (default 1e-3)"
             | Tuning_Rate _ -> "its rate in the fine-tuning on clean rows (default 3e-4)"
             | Tuning_Steps _ -> "steps of the fine-tuning (default 300)"

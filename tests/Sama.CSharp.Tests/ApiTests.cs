@@ -11,12 +11,13 @@ internal static class ApiTests
 {
     private static readonly Assembly Facade = typeof(BilevelSolver).Assembly;
     private static readonly Assembly Core = typeof(Level).Assembly;
+    private static readonly Assembly Language = typeof(Sama.Language.Encoder).Assembly;
     private const BindingFlags Declared =
         BindingFlags.Public | BindingFlags.Instance | BindingFlags.Static | BindingFlags.DeclaredOnly;
 
-    /// <summary>What C# sees: all of the facade, and of the core the types in namespace Sama.</summary>
+    /// <summary>What C# sees: all of the facade and the libraries above, and of the core the types in namespace Sama.</summary>
     private static IEnumerable<Type> Seen =>
-        Facade.GetExportedTypes().Concat(Core.GetExportedTypes().Where(t => t.Namespace == "Sama"));
+        Facade.GetExportedTypes().Concat(Language.GetExportedTypes()).Concat(Core.GetExportedTypes().Where(t => t.Namespace == "Sama"));
 
     private static IEnumerable<Type> Flatten(Type type) => type.HasElementType
         ? Flatten(type.GetElementType()!)
@@ -104,7 +105,9 @@ internal static class ApiTests
         }),
         Complete(Facade),
         Complete(Core),
+        Complete(Language),
         Baseline(Facade),
         Baseline(Core),
+        Baseline(Language),
     ];
 }

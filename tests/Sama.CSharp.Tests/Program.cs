@@ -13,5 +13,6 @@ return Runner.RunTestsWithCLIArgs(
         .. MisuseTests.All,
         .. ParityTests.All,
         .. ApiTests.All,
+        .. LanguageTests.All,
         .. RepositoryTests.All,
     ]));

@@ -38,7 +38,7 @@ type private Problem(seed: int) =
     let points =
         truths
         |> Array.map (fun truth ->
-            Array.init 4 (fun d -> float32 ((if d = truth then 2.0 else 0.0) + normal random)))
+            Array.init 4 (fun d -> float32 ((if d = truth then 3.0 else 0.0) + normal random)))
 
     let flipped = Array.init 200 (fun _ -> random.NextDouble() < 0.3)
 

@@ -12,7 +12,7 @@ let private folder =
 
 let private rowsOf (text: string) =
     use file = JsonDocument.Parse text
-    Files.reader.Rows file.RootElement
+    Files.reader.Rows "" file.RootElement
 
 let tests =
     testList

@@ -6,10 +6,11 @@ open System.IO
 open System.Text.Json
 open Sama.Fixtures.Row
 
-/// A family of formats: whether a file (its name, its json) belongs to it, and the rows it gives.
+/// A family of formats: whether a file (its name, its json) belongs to it, and the rows that it gives, with the folder in
+/// which it lies.
 type Reader =
     { Reads: string -> JsonElement -> bool
-      Rows: JsonElement -> Row list }
+      Rows: string -> JsonElement -> Row list }
 
 /// Rows of every file under `folder` that one of the readers knows. ArgumentException if there is none.
 let rows (readers: Reader list) (folder: string) : Row list =
@@ -27,7 +28,8 @@ let rows (readers: Reader list) (folder: string) : Row list =
                   reader.Reads (Path.GetFileName path) root
 
               match root.ValueKind, readers with
-              | JsonValueKind.Object, known when List.exists reads known -> yield! (List.find reads known).Rows root
+              | JsonValueKind.Object, known when List.exists reads known ->
+                  yield! (List.find reads known).Rows (Path.GetDirectoryName path) root
               | _ -> () ]
 
     if all.IsEmpty then

@@ -204,7 +204,7 @@ let reader: Bench.Reader =
             tryGet "format" root
             |> Option.exists (fun format -> format.GetString() = "rules 1")
       Rows =
-        fun root ->
+        fun _ root ->
             let family = root.GetProperty("family").GetString()
 
             [ for case in root.GetProperty("cases").EnumerateArray() do

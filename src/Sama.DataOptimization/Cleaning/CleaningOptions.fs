@@ -28,7 +28,7 @@ type CleaningOptions() =
     /// Fixes folds, batches, masks and starting values.
     member val Seed = 0 with get, set
 
-    /// Steps of a training on the rows to clean; null: ten times through them, at least 300 and at most 1500.
+    /// Steps of a training on the rows to clean; null: six times through them, at least 300 and at most 1000.
     member val Steps = Nullable<int>() with get, set
 
     /// Steps of a training on the clean rows.

@@ -55,7 +55,7 @@ type internal Recipes(model: IRowClassifier, data: CleaningData, options: Cleani
         if options.Steps.HasValue then
             options.Steps.Value
         else
-            max 300 (min 1500 (10 * data.Train / options.Batch))
+            max 300 (min 1000 (6 * data.Train / options.Batch))
 
     let rate =
         if options.Rate.HasValue then

@@ -45,7 +45,7 @@ let private familyOf (file: JsonElement) = (text "file" file).Split('-')[0]
 let reader: Bench.Reader =
     { Reads = fun _ file -> Row.tryGet "readme" file |> Option.map _.GetString() = Some "README-hypergradients.md"
       Rows =
-        fun file ->
+        fun _ file ->
             match families.TryFind(familyOf file) with
             | Some rows ->
                 rows

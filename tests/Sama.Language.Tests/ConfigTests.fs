@@ -1,0 +1,94 @@
+/// config.json: transformers' defaults, what is kept, what is refused.
+module Sama.Language.Tests.ConfigTests
+
+open System
+open System.IO
+open System.Text.Json
+open Expecto
+open Sama.Language
+open Sama.Language.Tests.Tiny
+
+let private read (json: string) : EncoderConfig =
+    use folder = new Folder()
+    File.WriteAllText(folder.At "config.json", json)
+    EncoderConfig.Read folder.Path
+
+let private refused =
+    [ """{}""", "model_type"
+      """{"model_type":"gpt2"}""", "gpt2"
+      """{"model_type":"bert","is_decoder":true}""", "is_decoder"
+      """{"model_type":"bert","add_cross_attention":true}""", "add_cross_attention"
+      """{"model_type":"bert","position_embedding_type":"relative_key"}""", "relative_key"
+      """{"model_type":"bert","hidden_size":10,"num_attention_heads":3}""", "heads"
+      """{"model_type":"bert","hidden_act":"mish"}""", "mish"
+      """{"model_type":"bert","num_hidden_layers":2.5}""", "num_hidden_layers"
+      """{"model_type":"bert","vocab_size":-3}""", "vocab_size"
+      """{"model_type":"bert","hidden_dropout_prob":1.0}""", "hidden_dropout_prob"
+      """{"model_type":"bert","tie_word_embeddings":false}""", "tie_word_embeddings"
+      """{"model_type":"bert","id2label":{"0":"a","2":"b"}}""", "id2label"
+      """{"model_type":"bert","pad_token_id":40000}""", "pad"
+      """{"model_type":"roberta","max_position_embeddings":2}""", "positions"
+      """[1]""", "object"
+      """{"model_type":""", "JSON" ]
+
+let tests =
+    testList
+        "configuration"
+        [ testCase "absent keys have the class's defaults, RoBERTa's too"
+          <| fun _ ->
+              for family, name in [ Family.Bert, "bert"; Family.Roberta, "roberta" ] do
+                  let found = read $$"""{"model_type":"{{name}}"}"""
+                  let usual = EncoderConfig.Default family
+
+                  Expect.equal
+                      { found with
+                          Labels = usual.Labels
+                          Source = null }
+                      usual
+                      name
+
+                  Expect.equal (List.ofSeq found.Labels) [ "LABEL_0"; "LABEL_1" ] "two labels"
+                  Expect.equal found.LayerNormEpsilon 1e-12 "layer_norm_eps"
+                  Expect.equal found.MaximumTokens (if family = Family.Bert then 512L else 510L) "longest input"
+
+          testCase "what is written is read, unknown keys are kept"
+          <| fun _ ->
+              use folder = new Folder()
+
+              let source =
+                  { config Family.Roberta with
+                      ClassifierDropout = Nullable 0.25
+                      Activation = Activation.Silu
+                      Source = """{"chunk_size_feed_forward":7,"torch_dtype":"float16","hidden_act":"swish"}""" }
+
+              source.Write(folder.Path, "RobertaForSequenceClassification")
+              let found = EncoderConfig.Read folder.Path
+              Expect.equal (List.ofSeq found.Labels) (List.ofSeq source.Labels) "labels"
+
+              Expect.equal
+                  { found with
+                      Source = null
+                      Architecture = null
+                      Labels = null }
+                  { source with
+                      Source = null
+                      Labels = null }
+                  "all"
+
+              use json = JsonDocument.Parse(File.ReadAllText(folder.At "config.json"))
+
+              let key (name: string) =
+                  (json.RootElement.GetProperty name).ToString()
+
+              Expect.equal (key "chunk_size_feed_forward") "7" "kept"
+              Expect.equal (key "hidden_act") "swish" "its own name stays"
+              Expect.equal (key "dtype") "float32" "dtype"
+              Expect.isFalse (fst (json.RootElement.TryGetProperty "torch_dtype")) "the old key is gone"
+
+          for json, shown in refused do
+              testCase $"refused: {json}"
+              <| fun _ ->
+                  Expect.throwsC (fun () -> read json |> ignore) (fun e ->
+                      Expect.isTrue (e :? InvalidDataException) (string e)
+                      Expect.stringContains e.Message "config.json" "file"
+                      Expect.stringContains e.Message shown "reason") ]
