@@ -2,7 +2,7 @@
 # The one entry: ./build.sh VERB. Every verb prepares what it needs; a second run does no work twice.
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
-tests=(tests/Sama.Functional.Tests tests/Sama.CSharp.Tests tests/Sama.Language.Tests tests/NoisyText.Tests tests/Sama.DataOptimization.Tests)
+tests=(tests/Sama.Functional.Tests tests/Sama.CSharp.Tests tests/Sama.Language.Tests tests/Sama.DataOptimization.Tests tests/NoisyText.Tests)
 sources=(src tests examples benchmarks tools)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 
@@ -12,6 +12,7 @@ usage() {
 ./build.sh run EXAMPLE ARGS    run an example of examples/
 ./build.sh bench NAME --json FILE   a measurement of benchmarks/Sama.Benchmarks
 ./build.sh test                build and run every test suite
+./build.sh rooms               the core's folders: files, lengths, and that none uses a later one
 ./build.sh test-libtorch [DIR] the core's suite without native packages, libtorch from DIR (default: the CPU package's)
 ./build.sh publish DIR         the folder of the tool 'sama' (check, bench, noisytext): no .NET, libtorch by SAMA_LIBTORCH
 ./build.sh test-publish        publish, copy elsewhere, and 'sama check --device cpu' there
@@ -60,6 +61,7 @@ run_tests() {
     local passed=0 failed=0 failures="" log line code
     log=$(mktemp)
     prepare
+    "$root/tools/rooms.sh" || failed=1
     for project in "${tests[@]}"; do
         code=0
         run_project "$project" --summary --no-spinner --colours 0 2>&1 | tee "$log" || code=$?
@@ -157,6 +159,7 @@ case "$verb" in
         ;;
     bench) prepare && run_project benchmarks/Sama.Benchmarks "$@" ;;
     test) run_tests ;;
+    rooms) "$root/tools/rooms.sh" ;;
     test-libtorch) test_libtorch "$@" ;;
     publish)
         [ -n "${1:-}" ] || { echo "./build.sh publish DIR" >&2; exit 1; }

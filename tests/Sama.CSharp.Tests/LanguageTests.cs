@@ -41,9 +41,9 @@ internal static class LanguageTests
 
             var problem = BilevelProblem.Create(
                 Level.Create("encoder", model.Parameters, UpdateRule.Adam(1e-2), _ => batch, (pass, theta, lambda, rows) =>
-                    (lambda["rows"].sigmoid() * model.Losses(theta, rows, labels, pass.Training)).mean()),
+                    (lambda["rows"].sigmoid() * model.Losses(theta, rows, labels, true)).mean()),
                 Level.Create("rows", [("rows", zeros(2))], UpdateRule.Adam(1e-2), _ => batch, (pass, theta, _, rows) =>
-                    model.Loss(theta, rows, labels, pass.Training)),
+                    model.Loss(theta, rows, labels, true)),
                 HypergradientMethod.Sama());
             await using var solver = new BilevelSolver(problem);
             var losses = new List<double>();

@@ -27,6 +27,7 @@ let main args =
               DrawnProblemTests.tests
               MethodInputTests.tests
               FixtureTests.tests
-              EngineTests.tests ]
+              EngineTests.tests
+              LevelGraphTests.tests ]
     )
     |> runTestsWithCLIArgs [] args

@@ -14,8 +14,8 @@ let private problem (model: Encoder) (rule: UpdateRule) (method: HypergradientMe
     let noisy, clean, labels =
         batch model.Config.Family 20L, batch model.Config.Family 21L, labels ()
 
-    let baseLoss (pass: Pass) (theta: Params) (lambda: Params) () =
-        let losses = model.Losses(theta, noisy, labels, pass.Training)
+    let baseLoss (_: Pass) (theta: Params) (lambda: Params) () =
+        let losses = model.Losses(theta, noisy, labels, true)
         (torch.sigmoid lambda["rows"] * losses).mean ()
 
     let metaLoss (_: Pass) (theta: Params) (_: Params) () = model.Loss(theta, clean, labels)
@@ -32,10 +32,7 @@ let private samaAt alpha =
             Alpha = Nullable alpha }
 
 let private hypergradient problem : Tensor =
-    let h, _, _ =
-        Hypergradient.compute problem (fst (Bilevel.step problem (Bilevel.start 1L problem)))
-
-    h
+    (Hypergradient.compute problem (fst (Bilevel.step problem (Bilevel.start 1L problem)))).Total
 
 let private distance (a: Tensor) (b: Tensor) =
     ((a - b).norm () / b.norm ()).item<float> ()

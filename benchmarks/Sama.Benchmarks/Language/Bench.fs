@@ -61,10 +61,10 @@ let private problem (model: Encoder) (warmUp: int64) : BilevelProblem =
               (adam 1e-5)
               (data model.Config)
               (fun pass theta lambda (batch, wanted) ->
-                  let losses = model.Losses(theta, batch, wanted, pass.Training)
+                  let losses = model.Losses(theta, batch, wanted, true)
                   (Models.weights lambda (pass.Stop("losses", losses)) * losses).mean ())
-          Level.create "weights" lambda (adam 1e-3) (data model.Config) (fun pass theta _ (batch, wanted) ->
-              model.Loss(theta, batch, wanted, pass.Training)) ]
+          Level.create "weights" lambda (adam 1e-3) (data model.Config) (fun _ theta _ (batch, wanted) ->
+              model.Loss(theta, batch, wanted, true)) ]
 
 /// A way of stepping, and what ends it.
 type private Stepper = (unit -> unit) * IDisposable

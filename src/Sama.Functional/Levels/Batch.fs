@@ -67,75 +67,77 @@ module internal Batch =
     // a batch is small; what is larger is somebody's data set
     let private limit = 10_000
 
-    /// The batch with handles of its own in place of its tensors, and these handles, which the caller disposes. What holds
-    /// no tensor is the same object. InvalidOperationException for a tensor that is disposed.
-    let hold (batch: 'batch) : 'batch * Tensor list =
+    let private requireLive (tensor: Tensor) =
+        if tensor.IsInvalid then
+            invalidOp
+                "the batch has a tensor that is disposed: what a delegate makes is freed at the end of the step, so a tensor that it keeps is made before the run or taken out by DetachFromDisposeScope()"
+
+    let private hasDefault (t: Type) = not (isNull (t.GetConstructor [||]))
+
+    /// Copies of batches, with handles of its own on their tensors.
+    type private Copier() =
         let own = List<Tensor>()
         let copies = Dictionary<obj, obj>(ReferenceEqualityComparer.Instance)
 
-        let rec copy (value: obj) : obj =
+        member _.Own = own
+
+        /// The value itself where it holds no tensor.
+        member copier.Copy(value: obj) : obj =
             if isNull value || not (mayHold (value.GetType())) || copies.Count > limit then
                 value
             else
                 match copies.TryGetValue value with
                 | true, copied -> copied
                 | _ ->
-                    let copied = fresh value
+                    let copied = copier.Fresh value
 
                     if not (value.GetType().IsValueType) then
                         copies[value] <- copied
 
                     copied
 
-        and fresh (value: obj) : obj =
+        member private copier.Fresh(value: obj) : obj =
             match value with
             | :? Tensor as tensor ->
-                if tensor.IsInvalid then
-                    invalidOp
-                        "the batch has a tensor that is disposed: what a delegate makes is freed at the end of the step, so a tensor that it keeps is made before the run or taken out by DetachFromDisposeScope()"
-
+                requireLive tensor
                 let held = Scope.detach (tensor.alias ())
                 own.Add held
                 held
-            | :? Array as items when items.Rank = 1 ->
-                let copied = Array.map copy (Array.init items.Length items.GetValue)
-
-                if
-                    Array.forall2 (fun a b -> obj.ReferenceEquals(a, b)) copied (Array.init items.Length items.GetValue)
-                then
-                    value
-                else
-                    let result = Array.CreateInstance(items.GetType().GetElementType(), items.Length)
-                    copied |> Array.iteri (fun i item -> result.SetValue(item, i))
-                    result
-            | :? IDictionary as items when not (isNull (value.GetType().GetConstructor [||])) ->
+            | :? Array as items when items.Rank = 1 -> copier.Items items
+            | :? IDictionary as items when hasDefault (value.GetType()) ->
                 let result = Activator.CreateInstance(value.GetType()) :?> IDictionary
-
                 let each = items.GetEnumerator()
 
                 while each.MoveNext() do
-                    result.Add(each.Key, copy each.Value)
+                    result.Add(each.Key, copier.Copy each.Value)
 
                 result
-            | :? IList as items when
-                not items.IsReadOnly
-                && not items.IsFixedSize
-                && not (isNull (value.GetType().GetConstructor [||]))
-                ->
+            | :? IList as items when not (items.IsReadOnly || items.IsFixedSize) && hasDefault (value.GetType()) ->
                 let result = Activator.CreateInstance(value.GetType()) :?> IList
 
                 for item in items do
-                    result.Add(copy item) |> ignore
+                    result.Add(copier.Copy item) |> ignore
 
                 result
-            | _ -> memberwise value
+            | _ -> copier.Memberwise value
 
-        and memberwise (value: obj) : obj =
+        member private copier.Items(items: Array) : obj =
+            let before = Array.init items.Length items.GetValue
+            let after = Array.map copier.Copy before
+
+            if Array.forall2 (fun a b -> obj.ReferenceEquals(a, b)) before after then
+                items
+            else
+                let result = Array.CreateInstance(items.GetType().GetElementType(), items.Length)
+                after |> Array.iteri (fun i item -> result.SetValue(item, i))
+                result
+
+        member private copier.Memberwise(value: obj) : obj =
             let changed =
                 [ for field in fields (value.GetType()) do
                       if mayHold field.FieldType then
                           let before = field.GetValue value
-                          let after = copy before
+                          let after = copier.Copy before
 
                           if not (obj.ReferenceEquals(before, after)) then
                               field, after ]
@@ -150,10 +152,15 @@ module internal Batch =
 
                 result
 
+    /// The batch with handles of its own in place of its tensors, and these handles, which the caller disposes. What holds
+    /// no tensor is the same object. InvalidOperationException for a tensor that is disposed.
+    let hold (batch: 'batch) : 'batch * Tensor list =
+        let copier = Copier()
+
         try
-            unbox<'batch> (copy (box batch)), List.ofSeq own
+            unbox<'batch> (copier.Copy(box batch)), List.ofSeq copier.Own
         with _ ->
-            for tensor in own do
+            for tensor in copier.Own do
                 tensor.Dispose()
 
             reraise ()

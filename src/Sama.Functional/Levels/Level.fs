@@ -127,7 +127,7 @@ module Level =
             for feature in record.Values do
                 feature.Dispose()
 
-        new Micro(draw, evaluate, free)
+        new Micro(draw, evaluate, (fun () -> record.Count > 0), free)
 
     let private build
         name

@@ -8,11 +8,14 @@ open Sama
 /// A level's loss on one fetched batch, for as many passes as are wanted of it. It owns handles on the batch's tensors and
 /// the features that its base pass recorded; counted, so that a window and its copies can share it.
 [<Sealed>]
-type internal Micro(draw: Draw, loss: Mode -> Params[] -> Tensor, free: unit -> unit) =
+type internal Micro(draw: Draw, loss: Mode -> Params[] -> Tensor, stops: unit -> bool, free: unit -> unit) =
     let mutable owners = 1
 
     /// What fixed the batch.
     member _.Draw = draw
+
+    /// True if its base pass recorded a stop-feature.
+    member _.Stops: bool = stops ()
 
     /// The loss, at every level's parameters.
     member _.Loss (mode: Mode) (levels: Params[]) : Tensor = loss mode levels

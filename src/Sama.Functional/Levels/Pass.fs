@@ -44,6 +44,15 @@ type internal Mode =
         { Kind = PassKind.Meta
           Stops = Stops.Detach }
 
+    /// For second derivatives: with the base pass's features, or through them.
+    static member Linearized(followStops: bool) =
+        { Kind = PassKind.Perturbed
+          Stops =
+            if followStops then
+                Stops.Follow(ResizeArray())
+            else
+                Stops.Replay }
+
     /// At perturbed vectors, with the base pass's features.
     static member Perturbed =
         { Kind = PassKind.Perturbed

@@ -77,8 +77,7 @@ module internal SamaMethod =
 
             torch.maximum (norms.Active, outside), outside.gt(norms.Active).to_type torch.float64
 
-    /// `before` is ‖v‖ before the adaptation, if there was one.
-    let private report (o: SamaOptions) name (alpha: float) (length: int64) (numbers: float[]) (before: float option) =
+    let private report (o: SamaOptions) name (alpha: float) (length: int64) (numbers: float[]) =
         let norm, nonZero = numbers[4], int64 numbers[2]
 
         { Report.empty name with
@@ -89,14 +88,14 @@ module internal SamaMethod =
             Zeros = length - nonZero
             Capped = (if numbers[5] = 1.0 then int64 numbers[3] else 0L)
             Note =
-                match before with
-                | Some size when nonZero = 0L && size > 0.0 ->
-                    "h has no part through the level below: the base rule's adaptation is 0 at every coordinate that the meta gradient reaches, since none has ever seen a base gradient (all weights of examples 0?) or its rate is 0"
-                | _ -> null }
+                if nonZero = 0L then
+                    "h has no part through the level below: the meta gradient is 0, or the base rule's adaptation wherever it is not (no base gradient was ever seen there, or the rate is 0)"
+                else
+                    null }
 
     /// The difference along p, which loses no bit where ‖p‖ = 0: p is perturbed by αp/max(‖p‖, tiny), the difference
     /// multiplied by ‖p‖/2α. Nothing waits for the norm before the last pass.
-    let private along (o: SamaOptions) name (at: IBaseGradients) (before: Tensor option) (p: Tensor) : Response =
+    let difference (o: SamaOptions) name (at: IBaseGradients) (p: Tensor) : Response =
         Scope.run (fun keep ->
             let length = p.numel ()
             let alpha = if o.Alpha.HasValue then o.Alpha.Value else defaultAlpha p
@@ -134,16 +133,7 @@ module internal SamaMethod =
                     [ norms.All; norms.Active; norms.NonZero; norms.Outside; norm; capped ]
                     |> List.map keep
 
-                lazy
-                    (report
-                        o
-                        name
-                        alpha
-                        length
-                        (Number.readAll values)
-                        (before |> Option.map (fun size -> (Number.readAll [ size ])[0]))) })
-
-    let difference o name at p = along o name at None p
+                lazy (report o name alpha length (Number.readAll values)) })
 
     /// What the difference asks for.
     let needs (o: SamaOptions) =
@@ -161,9 +151,8 @@ module internal SamaMethod =
           Motion = Retaken
           BestResponse =
             fun at v ->
-                let before = Flat.norm v
                 at.AdaptInPlace v
-                along o "sama" at (Some before) v }
+                difference o "sama" at v }
 
     /// Without adaptation: p = v.
     let samaNa (o: SamaOptions) : HypergradientMethod =

@@ -154,6 +154,63 @@ module AdafactorRule =
 
         torch.where (f.Variance.gt (Number.scalar 0.0), adapted, nothing)
 
+    let private start (layout: Layout) (theta: Tensor) : RuleState =
+        let zeros (shape: int64[]) =
+            torch.zeros (shape, dtype = theta.dtype, device = theta.device)
+
+        let own (slice: Slice) =
+            if matrix slice then
+                let last = slice.Shape.Length - 1
+                let collapsed dim = Array.updateAt dim 1L slice.Shape
+
+                [ rows slice, zeros (collapsed last)
+                  columns slice, zeros (collapsed (last - 1)) ]
+            else
+                [ whole slice, zeros slice.Shape ]
+
+        RuleState.create 0L (Seq.collect own layout.Slices) []
+
+    let private bind (o: AdafactorOptions) (rate: int64 -> float) (layout: Layout) : BoundRule =
+        let sign = if o.Maximize then -1.0 else 1.0
+
+        let epsilon (x: Tensor) =
+            if o.Epsilon1.HasValue then
+                o.Epsilon1.Value
+            else
+                torch.finfo(x.dtype).eps
+
+        let factored (state: RuleState) (g: Tensor) slice gradient theta =
+            at o (rate state.Count) (epsilon g) (state.Count + 1L) state slice gradient theta
+
+        let step (state: RuleState) (g: Tensor) (theta: Tensor) =
+            let moments = ResizeArray()
+
+            let update slice (views: Tensor[]) =
+                let f = factored state g slice (views[0] * sign) views[1]
+                moments.AddRange f.Moments
+                let u = clipped f.Direction f
+
+                if o.WeightDecay = 0.0 then
+                    u
+                else
+                    u + views[1] * (rate state.Count * o.LearningRate * o.WeightDecay)
+
+            let u = Slices.each layout update [ g; theta ]
+            u, RuleState.create (state.Count + 1L) moments []
+
+        let adapt (state: RuleState) (g: Tensor) (theta: Tensor) v =
+            let share = float (state.Count + 1L) ** o.Beta2Decay
+
+            let one slice (views: Tensor[]) =
+                let gradient = views[0] * sign
+                let f = factored state g slice gradient views[1]
+                turned (epsilon g) share state slice f gradient (views[2] * sign)
+
+            Slices.each layout one [ g; theta; v ]
+
+        let byGradient, byTheta = BoundRule.differentiated step
+        BoundRule.create "adafactor" (start layout) step (Ok { byGradient with Pull = adapt }) byTheta false
+
     /// By parameter, ρ = t^β: vectors V ← (1−ρ)V + ρg²; matrices (of two or more dimensions, the last two) keep the row and
     /// column means R and C of it, V = RC/M with M = mean R. w = g/√max(V, ε₁²), α = max(ε₂, rms θ)·min(lr, 1/√t),
     /// K = rms(w)/d: u = αw/max(1, K) + lr·weightDecay·θ; a schedule multiplies lr, inside the minimum.
@@ -173,66 +230,9 @@ module AdafactorRule =
         if o.Epsilon1.HasValue then
             Options.requireNonNegative "Epsilon1" o.Epsilon1.Value
 
-        let sign = if o.Maximize then -1.0 else 1.0
-
-        let on (rate: int64 -> float) (layout: Layout) =
-            let epsilon (x: Tensor) =
-                if o.Epsilon1.HasValue then
-                    o.Epsilon1.Value
-                else
-                    torch.finfo(x.dtype).eps
-
-            let factored (state: RuleState) (g: Tensor) slice gradient theta =
-                at o (rate state.Count) (epsilon g) (state.Count + 1L) state slice gradient theta
-
-            let init (theta: Tensor) =
-                let zeros (shape: int64[]) =
-                    torch.zeros (shape, dtype = theta.dtype, device = theta.device)
-
-                let own (slice: Slice) =
-                    if matrix slice then
-                        let last = slice.Shape.Length - 1
-                        let collapsed dim = Array.updateAt dim 1L slice.Shape
-
-                        [ rows slice, zeros (collapsed last)
-                          columns slice, zeros (collapsed (last - 1)) ]
-                    else
-                        [ whole slice, zeros slice.Shape ]
-
-                RuleState.create 0L (Seq.collect own layout.Slices) []
-
-            let step (state: RuleState) (g: Tensor) (theta: Tensor) =
-                let moments = ResizeArray()
-
-                let update slice (views: Tensor[]) =
-                    let f = factored state g slice (views[0] * sign) views[1]
-                    moments.AddRange f.Moments
-                    let u = clipped f.Direction f
-
-                    if o.WeightDecay = 0.0 then
-                        u
-                    else
-                        u + views[1] * (rate state.Count * o.LearningRate * o.WeightDecay)
-
-                let u = Slices.each layout update [ g; theta ]
-                u, RuleState.create (state.Count + 1L) moments []
-
-            let adapt (state: RuleState) (g: Tensor) (theta: Tensor) v =
-                let share = float (state.Count + 1L) ** o.Beta2Decay
-
-                let one slice (views: Tensor[]) =
-                    let gradient = views[0] * sign
-                    let f = factored state g slice gradient views[1]
-                    turned (epsilon g) share state slice f gradient (views[2] * sign)
-
-                Slices.each layout one [ g; theta; v ]
-
-            let byGradient, byTheta = BoundRule.differentiated step
-            BoundRule.create "adafactor" init step (Ok { byGradient with Pull = adapt }) byTheta false
-
         let rec scheduled (rate: int64 -> float) : UpdateRule =
             { Name = "adafactor"
-              Bind = on rate
+              Bind = bind o rate
               Rescale = Some(fun schedule -> scheduled (fun t -> rate t * schedule t)) }
 
         scheduled (fun _ -> 1.0)

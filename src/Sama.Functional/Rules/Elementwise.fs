@@ -98,50 +98,44 @@ module internal Elementwise =
                 else
                     slow.AdaptInto state g theta v }
 
+    let private scalar (x: float) = torch.tensor (x, dtype = torch.float64)
+
+    let private start (rule: Elementwise) (theta: Tensor) : RuleState =
+        RuleState.create
+            0L
+            [ for name, start in rule.Vectors do
+                  if name <> "" then
+                      name, torch.full_like (theta, Number.scalar start)
+              match rule.Number with
+              | Some(name, start, _) -> name, scalar start
+              | None -> () ]
+            []
+
+    let private graphs (rule: Elementwise) (state: RuleState) =
+        registers rule (fun name -> Graph.Of state[name]) (Real.k 0.0)
+
+    let private step (rule: Elementwise) (kernel: IKernel) (state: RuleState) (g: Tensor) (theta: Tensor) =
+        let s = graphs rule state
+        let moved = kernel.Step(Graph.Of g, Graph.Of theta, s[0], s[1], s[2])
+
+        let tensors =
+            [ for (name, _), x in List.zip rule.Vectors (List.take rule.Vectors.Length [ moved.A; moved.B; moved.C ]) do
+                  if name <> "" then
+                      name, x.Like g
+              match rule.Number with
+              | Some(name, _, _) -> name, scalar (number rule state)
+              | None -> () ]
+
+        moved.U.Like g, RuleState.create (state.Count + 1L) tensors []
+
     let private bind (rate: int64 -> float) (rule: Elementwise) : BoundRule =
         let kernel (state: RuleState) =
             rule.At (rate state.Count) (state.Count + 1L) (number rule state)
 
-        let vector (theta: Tensor) (start: float) =
-            torch.full_like (theta, Number.scalar start)
-
-        let scalar (x: float) = torch.tensor (x, dtype = torch.float64)
-
-        let init (theta: Tensor) =
-            RuleState.create
-                0L
-                [ for name, start in rule.Vectors do
-                      if name <> "" then
-                          name, vector theta start
-                  match rule.Number with
-                  | Some(name, start, _) -> name, scalar start
-                  | None -> () ]
-                []
-
-        let graphs (state: RuleState) =
-            registers rule (fun name -> Graph.Of state[name]) (Real.k 0.0)
-
-        let step (state: RuleState) (g: Tensor) (theta: Tensor) =
-            let s = graphs state
-            let moved = (kernel state).Step(Graph.Of g, Graph.Of theta, s[0], s[1], s[2])
-
-            let tensors =
-                [ for (name, _), x in
-                      List.zip rule.Vectors (List.take rule.Vectors.Length [ moved.A; moved.B; moved.C ]) do
-                      if name <> "" then
-                          name, x.Like g
-                  match rule.Number with
-                  | Some(name, _, _) -> name, scalar (number rule state)
-                  | None -> () ]
-
-            moved.U.Like g, RuleState.create (state.Count + 1L) tensors []
-
-        let slope (state: RuleState) (g: Tensor) (theta: Tensor) =
-            let s = graphs state
-            (kernel state).Slope(Graph.Of g, Graph.Of theta, s[0], s[1], s[2])
-
-        let adapt state g theta (v: Tensor) =
-            (Real.(.*) (slope state g theta) (Graph.Of v)).Tensor
+        let adapt (state: RuleState) (g: Tensor) (theta: Tensor) (v: Tensor) =
+            let s = graphs rule state
+            let slope = (kernel state).Slope(Graph.Of g, Graph.Of theta, s[0], s[1], s[2])
+            (Real.(.*) slope (Graph.Of v)).Tensor
 
         let decayed (state: RuleState) g theta (v: Tensor) =
             let beside = v * rule.Decoupled (rate state.Count) (state.Count + 1L)
@@ -157,7 +151,13 @@ module internal Elementwise =
             | None -> Ok(BoundRule.diagonal adapt)
 
         let bound =
-            BoundRule.create rule.Name init step byGradient (BoundRule.diagonal decayed) true
+            BoundRule.create
+                rule.Name
+                (start rule)
+                (fun state -> step rule (kernel state) state)
+                byGradient
+                (BoundRule.diagonal decayed)
+                true
 
         { bound with
             InPlace = inPlace rule kernel number bound.InPlace }

@@ -7,9 +7,63 @@ open Sama
 [<AutoOpen>]
 module Projection =
 
-    /// With u₀ the rule's own update and P′ taken at θ − u₀: ∂u/∂g = P′ ∂u₀/∂g, ∂u/∂θ = I − P′ (I − ∂u₀/∂θ).
+    /// The rule's own update, then P; with u₀ the rule's own update and P′ taken at θ − u₀: ∂u/∂g = P′ ∂u₀/∂g,
+    /// ∂u/∂θ = I − P′ (I − ∂u₀/∂θ).
+    let private jacobians (project: Tensor -> Tensor) (inner: BoundRule) : Result<Jacobian, string> * Jacobian =
+        let landing state g theta =
+            let u, _ = inner.Take state g theta
+            (theta - u).detach ()
+
+        let pull state g theta v =
+            Autodiff.vjp project (landing state g theta) v
+
+        let push state g theta w =
+            Autodiff.jvp project (landing state g theta) w
+
+        inner.ByGradient
+        |> Result.map (fun own ->
+            { Pull = fun state g theta v -> own.Pull state g theta (pull state g theta v)
+              Push = fun state g theta w -> push state g theta (own.Push state g theta w) }),
+        { Pull =
+            fun state g theta v ->
+                let w = pull state g theta v
+                v - w + inner.ByTheta.Pull state g theta w
+          Push = fun state g theta w -> w - push state g theta (w - inner.ByTheta.Push state g theta w) }
+
+    let private inPlace (project: Tensor -> Tensor) (inner: BoundRule) : InPlace =
+        let landOn (theta: Tensor) (out: Tensor) =
+            Scope.run (fun _ -> out.copy_ (theta - project (theta - out)) |> ignore)
+
+        let previewed state (g: Tensor) theta =
+            let u = torch.empty_like g
+            inner.InPlace.Preview state g theta u
+            u
+
+        { Sound =
+            fun state g theta ->
+                Scope.tensor (fun () ->
+                    let u = previewed state g theta
+                    landOn theta u
+                    (BoundRule.finite [ u ]).logical_and (inner.InPlace.Sound state g theta))
+          Preview =
+            fun state g theta out ->
+                inner.InPlace.Preview state g theta out
+                landOn theta out
+          Advance =
+            fun state g theta out ->
+                let next = inner.InPlace.Advance state g theta out
+                landOn theta out
+                next
+          AdaptInto =
+            fun state g theta v ->
+                Scope.run (fun _ ->
+                    let u = previewed state g theta
+                    v.copy_ (Autodiff.vjp project (theta - u) v) |> ignore)
+
+                inner.InPlace.AdaptInto state g theta v }
+
     let rec private projected name elementwise (onto: Tensor -> Tensor) (rule: UpdateRule) : UpdateRule =
-        let name' = $"{rule.Name} → {name}"
+        let whole = $"{rule.Name} → {name}"
 
         let on (layout: Layout) =
             let inner = rule.Bind layout
@@ -21,65 +75,12 @@ module Projection =
                 let u, next = inner.Take state g theta
                 theta - project (theta - u), next
 
-            let landing state g theta =
-                let u, _ = inner.Take state g theta
-                (theta - u).detach ()
+            let byGradient, byTheta = jacobians project inner
 
-            let pull state g theta v =
-                Autodiff.vjp project (landing state g theta) v
+            { BoundRule.create whole inner.Start step byGradient byTheta (elementwise && inner.Elementwise) with
+                InPlace = inPlace project inner }
 
-            let push state g theta w =
-                Autodiff.jvp project (landing state g theta) w
-
-            let byGradient =
-                inner.ByGradient
-                |> Result.map (fun own ->
-                    { Pull = fun state g theta v -> own.Pull state g theta (pull state g theta v)
-                      Push = fun state g theta w -> push state g theta (own.Push state g theta w) })
-
-            let byTheta: Jacobian =
-                { Pull =
-                    fun state g theta v ->
-                        let w = pull state g theta v
-                        v - w + inner.ByTheta.Pull state g theta w
-                  Push = fun state g theta w -> w - push state g theta (w - inner.ByTheta.Push state g theta w) }
-
-            let onto' (theta: Tensor) (out: Tensor) =
-                Scope.run (fun _ -> out.copy_ (theta - project (theta - out)) |> ignore)
-
-            let previewed state (g: Tensor) theta =
-                let u = torch.empty_like g
-                inner.InPlace.Preview state g theta u
-                u
-
-            let inPlace: InPlace =
-                { Sound =
-                    fun state g theta ->
-                        Scope.tensor (fun () ->
-                            let u = previewed state g theta
-                            onto' theta u
-                            (BoundRule.finite [ u ]).logical_and (inner.InPlace.Sound state g theta))
-                  Preview =
-                    fun state g theta out ->
-                        inner.InPlace.Preview state g theta out
-                        onto' theta out
-                  Advance =
-                    fun state g theta out ->
-                        let next = inner.InPlace.Advance state g theta out
-                        onto' theta out
-                        next
-                  AdaptInto =
-                    fun state g theta v ->
-                        Scope.run (fun _ ->
-                            let u = previewed state g theta
-                            v.copy_ (Autodiff.vjp project (theta - u) v) |> ignore)
-
-                        inner.InPlace.AdaptInto state g theta v }
-
-            { BoundRule.create name' inner.Start step byGradient byTheta (elementwise && inner.Elementwise) with
-                InPlace = inPlace }
-
-        { Name = name'
+        { Name = whole
           Bind = on
           Rescale = Some(fun schedule -> projected name elementwise onto (UpdateRule.scheduled schedule rule)) }
 

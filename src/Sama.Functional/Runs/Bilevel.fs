@@ -55,7 +55,7 @@ module Bilevel =
                 try
                     body keep engine
                 finally
-                    engine.Free true))
+                    engine.Free()))
 
     let private result (keep: Tensor -> Tensor) (engine: Engine) : RunState =
         let own = engine.Snapshot()

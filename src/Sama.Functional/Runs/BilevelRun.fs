@@ -68,4 +68,4 @@ type BilevelRun private (problem: BilevelProblem, engine: Engine) =
         member _.Dispose() =
             if not disposed then
                 disposed <- true
-                engine.Free true
+                engine.Free()

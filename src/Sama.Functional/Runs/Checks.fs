@@ -94,17 +94,18 @@ module internal Checks =
         /// it is what the numbers are
         | Exact of string
 
-    /// Why the hypergradient of level j is exactly 0, by looking at what its loss and those below depend on.
+    /// Why the hypergradient of level j is exactly 0, by looking at what its loss and those below depend on; a level is stuck
+    /// if its gradient is 0 everywhere, and what the meta gradient becomes of its adaptation.
     let still
         (problem: BilevelProblem)
         (j: int)
         (seen: Tensor[])
         (micros: int -> Micro list)
-        (responses: (int * Report) list)
+        (below: int list)
+        (isStuck: int -> bool)
         : Stillness =
         let name = problem.Levels[j].Name
         let byLoss = Problem.reached problem seen (micros j).Head
-        let below = [ for k, _ in responses -> k ]
         let any (flags: bool[]) = Array.exists id flags
 
         if not (byLoss |> Array.exists any) then
@@ -119,6 +120,10 @@ module internal Checks =
                 Unconnected
                     $"no loss depends on the parameters of level '{name}' at this batch: neither its own nor that of {names problem below}"
             else
-                match responses |> List.tryPick (fun (_, report) -> Option.ofObj report.Note) with
-                | Some note when not (any byLoss[j]) -> Dead note
-                | _ -> Exact $"the hypergradient of level '{name}' is exactly 0"
+                let stuck = below |> List.filter isStuck
+
+                if stuck.IsEmpty || any byLoss[j] then
+                    Exact $"the hypergradient of level '{name}' is exactly 0"
+                else
+                    Dead
+                        $"every gradient of level {names problem stuck} is 0 (all weights of examples 0?), and its rule's adaptation of a coordinate that never saw a gradient is 0"

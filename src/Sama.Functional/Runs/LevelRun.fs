@@ -96,7 +96,12 @@ type internal LevelRun(level: Level, own: LevelState) =
             window <- null
 
     /// θ and the rule's state start anew. What undoes it, and what is to be called once it need not be undone.
+    /// InvalidOperationException for a start of another length.
     member _.Reset(start: Tensor) : struct ((unit -> unit) * (unit -> unit)) =
+        if isNull start || start.numel () <> vector.numel () then
+            let given = if isNull start then "null" else $"{start.numel ()} numbers"
+            invalidOp $"level '{level.Name}' is to start anew at {given}; it has {vector.numel ()}"
+
         let vectorBefore, ruleBefore = Scope.detach (vector.clone ()), rule
         vector.copy_ (start.detach().reshape -1L) |> ignore
         rule <- Scope.run (fun _ -> RuleState.map (fun t -> Scope.detach (t.clone ())) (level.Rule.Start vector))

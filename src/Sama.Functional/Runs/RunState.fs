@@ -21,6 +21,16 @@ type LevelState =
         Window: OpenWindow
     }
 
+    /// Frees its tensors.
+    member level.Dispose() : unit =
+        level.Vector.Dispose()
+
+        for tensor in level.Rule.All do
+            tensor.Dispose()
+
+        if not (isNull level.Window) then
+            (level.Window :> IDisposable).Dispose()
+
 /// The state of a run as a value: nothing that is not in it decides the next step. Whoever holds it disposes it, which
 /// frees its tensors.
 [<ReferenceEquality>]
@@ -45,13 +55,7 @@ type RunState =
     /// Frees every tensor of the state.
     member state.Dispose() : unit =
         for level in state.Levels do
-            level.Vector.Dispose()
-
-            for tensor in level.Rule.All do
-                tensor.Dispose()
-
-            if not (isNull level.Window) then
-                (level.Window :> IDisposable).Dispose()
+            level.Dispose()
 
         for buffer in state.Buffers.Values do
             buffer.Dispose()
@@ -188,12 +192,12 @@ module RunState =
                 inside > 0L
                 && problem.Heights[i] = 0
                 && isNull own.Window
-                && Problem.due problem 1 ends
+                && Structure.due problem 1 ends
             then
-                if inside > window - Problem.lookback problem i then
+                if inside > window - Structure.lookback problem i then
                     invalidArg
                         argument
-                        $"the state stands {inside} steps inside a window of {window}, whose beginning it does not hold for {Problem.methodOf problem i}: start from a state at the beginning of a window, or from a Snapshot of a run under that method"
+                        $"the state stands {inside} steps inside a window of {window}, whose beginning it does not hold for {Structure.methodOf problem i}: start from a state at the beginning of a window, or from a Snapshot of a run under that method"
 
     /// ArgumentException, by that name, for a state that is not of this problem, with what differs, or is disposed.
     let internal requireOf (problem: BilevelProblem) (argument: string) (state: RunState) : unit =

@@ -27,7 +27,7 @@ module internal Responses =
 
     /// Levels that j's hypergradient goes through on the way to `top`: those above i, up to the tier of `top`.
     let private upper (problem: BilevelProblem) i top =
-        Problem.above problem i
+        Structure.above problem i
         |> List.filter (fun k -> problem.Heights[k] <= problem.Heights[top])
 
     /// The vectors that level i's loss sees: levels below after their steps, all others before theirs.
@@ -61,7 +61,7 @@ module internal Responses =
     let rec addResponses (point: Point) (i: int) (top: int) (gradients: Tensor[]) : (int * Response) list =
         let problem = point.Problem
 
-        [ for k in Problem.below problem i do
+        [ for k in Structure.below problem i do
               match point.Taken[k] with
               | Some _ when not (isNull gradients[k]) ->
                   let response = respond point k top gradients[k]
@@ -76,7 +76,7 @@ module internal Responses =
 
     /// The best response of level k to the levels above it, up to `top`; overwrites v.
     and respond (point: Point) (k: int) (top: int) (v: Tensor) : Response =
-        (Problem.methodOf point.Problem k).BestResponse (solution point k top) v
+        (Structure.methodOf point.Problem k).BestResponse (solution point k top) v
 
     /// Gradients of level i's own problem at a vector of its own and, where given, other vectors above it.
     and private gradientsAt
@@ -107,7 +107,7 @@ module internal Responses =
             gradients
         else
             let moved = follow point i before
-            let gradients = zeros point (wanted @ Problem.below problem i)
+            let gradients = zeros point (wanted @ Structure.below problem i)
             partials moved None i Mode.Perturbed micros gradients |> ignore
             addResponses moved i top gradients |> ignore
             gradients
@@ -115,58 +115,50 @@ module internal Responses =
     /// The levels below i where they are when i and those above it are at `before`.
     and private follow (point: Point) i (before: Tensor[]) : Point =
         let problem = point.Problem
-        let mutable moved = { point with Before = before }
 
-        for k in Problem.below problem i do
-            match point.Taken[k] with
-            | None -> ()
-            | Some step ->
-                let rule = problem.Levels[k].Rule
-                let above = [ for j in Problem.above problem k -> j, moved.Before[j] ]
-                // levels between follow too: their own values after the step are what the levels above them see
-                let again, theta =
-                    match (Problem.methodOf problem k).Motion with
-                    | Retaken
-                    | Unknown _ -> step.Theta, step.Theta
-                    | AlongTangent solve ->
-                        let shift = tangent point k solve [ for j, x in above -> j, x - point.Before[j] ]
-                        step.Theta + shift, step.Theta + shift
+        let below =
+            Structure.below problem i |> List.filter (fun k -> point.Taken[k].IsSome)
 
-                let g =
-                    (gradientsAt
-                        { moved with
-                            Before = Array.updateAt k theta moved.Before }
-                        k
-                        k
-                        step.Micros
-                        again
-                        above
-                        [ k ])[k]
+        let before = Array.copy before
 
-                let next = LevelStep.at rule again step.State g step.Micros
-                let at = k
+        // along their tangents, from the highest down: a level follows those between, too
+        for k in List.rev below do
+            match (Structure.methodOf problem k).Motion with
+            | AlongTangent solve ->
+                let moves = [ for j in Structure.above problem k -> j, before[j] - point.Before[j] ]
+                before[k] <- before[k] + tangent point k solve moves
+            | Retaken
+            | Unknown _ -> ()
 
-                let after =
-                    match (Problem.methodOf problem k).Motion with
-                    | AlongTangent _ -> point.After k + (again - step.Theta)
-                    | _ -> next.After()
+        ({ point with Before = before }, below)
+        ||> List.fold (fun moved k ->
+            let step = point.Taken[k].Value
+            let above = [ for j in Structure.above problem k -> j, before[j] ]
+            let g = (gradientsAt moved k k step.Micros before[k] above [ k ])[k]
+            let next = LevelStep.at problem.Levels[k].Rule before[k] step.State g step.Micros
 
-                let earlier = moved
+            let after =
+                match (Structure.methodOf problem k).Motion with
+                | AlongTangent _ -> point.After k + (before[k] - point.Before[k])
+                | Retaken
+                | Unknown _ -> next.After()
 
-                moved <-
-                    { moved with
-                        Before = Array.updateAt k theta moved.Before
-                        Taken = Array.updateAt k (Some { next with After = fun () -> after }) moved.Taken
-                        After = fun j -> if j = at then after else earlier.After j }
-
-        moved
+            { moved with
+                Taken = Array.updateAt k (Some { next with After = fun () -> after }) moved.Taken
+                After = fun j -> if j = k then after else moved.After j })
 
     /// (dθₖ/dλ) d = −M⁻¹ (∂g/∂λ) d, M the symmetric form of an elementwise rule (`Method.diagonals`), by the solver of the
     /// adjoint system, which is its own transpose.
     and private tangent (point: Point) k (solve: AdjointSolver) (d: (int * Tensor) list) : Tensor =
         Scope.tensor (fun () ->
             let problem = point.Problem
-            let top = Problem.above problem k |> List.last
+            let top = Structure.above problem k |> List.last
+
+            for micro in point.Taken[k].Value.Micros do
+                if micro.Stops then
+                    invalidOp
+                        $"level '{problem.Levels[k].Name}' stops features (Pass.Stop), which its θ* follows: its derivative for the levels above is not known to {Structure.methodOf problem k}. Hold the levels between (Level.responding MiddleResponse.Held), or take a method of one step (sama, t1t2)"
+
             let at = solution point k top
             let linear = at.Linearize(at.ThetaBefore, false)
 
@@ -176,41 +168,21 @@ module internal Responses =
             let p, _ = solve at linear (linear.LambdaJvp all)
             p.neg_ ())
 
-    /// A level at its last step, as methods see it; λ is that of the levels above it, up to the tier of `top`.
-    and solution (point: Point) (i: int) (top: int) : IBaseSolution =
-        let problem = point.Problem
-        let level = problem.Levels[i]
+    /// First-order gradients of level i at its last step; λ is that of the levels above it, up to the tier of `top`.
+    and private firstOrder (point: Point) i top : IBaseGradients =
         let step = point.Taken[i].Value
-        let upper = upper problem i top
+        let upper = upper point.Problem i top
         let lambda = Passes.joined [| for j in upper -> point.Before[j] |]
-        let rule = LevelStep.jacobians level.Rule step
 
-        let first micros theta wanted =
-            gradientsAt point i top micros theta [] wanted
+        let ofTheta micros theta =
+            Scope.tensor (fun () -> (gradientsAt point i top micros theta [] [ i ])[i])
 
-        let lambdaGradient micros theta =
+        let ofLambda micros theta =
             Scope.tensor (fun () ->
-                let gradients = first micros theta upper
+                let gradients = gradientsAt point i top micros theta [] upper
                 Passes.joined [| for j in upper -> gradients[j] |])
 
-        let subject: Linearization.Subject =
-            { Problem = problem
-              Index = i
-              Upper = upper
-              Vectors = seenBy point i
-              Precision = None }
-
-        let byDifferences () =
-            problem.Heights[i] > 0 && level.Response = MiddleResponse.Total
-
-        { new IBaseSolution with
-            member _.Elementwise = rule.Elementwise
-            member _.Adapt v = rule.Adapt v
-            member _.AdaptInPlace v = rule.AdaptInPlace v
-            member _.AdaptForward w = rule.AdaptForward w
-            member _.Decay v = rule.Decay v
-            member _.DecayForward w = rule.DecayForward w
-
+        { new IBaseGradients with
             member _.Theta = step.After()
             member _.ThetaBefore = step.Theta
             member _.Lambda = lambda
@@ -221,10 +193,7 @@ module internal Responses =
                     match step.Micros with
                     | [ _ ] -> step.Gradient.square ()
                     | micros ->
-                        let squares =
-                            [ for micro in micros ->
-                                  Scope.tensor (fun () -> (first [ micro ] step.Theta [ i ]).[i].square ()) ]
-
+                        let squares = [ for micro in micros -> (ofTheta [ micro ] step.Theta).square () ]
                         (List.reduce (+) squares) / Number.scalar (float micros.Length))
 
             member _.Perturbed(centre, scale, v) =
@@ -238,65 +207,57 @@ module internal Responses =
                 Flat.combine scratch from scale v
                 scratch
 
-            member _.ThetaGradient theta =
-                Scope.tensor (fun () -> (first step.Micros theta [ i ])[i])
+            member _.ThetaGradient theta = ofTheta step.Micros theta
 
             member _.LambdaGradient theta =
                 if obj.ReferenceEquals(theta, step.Theta) && not (isNull step.LambdaGradient) then
                     step.LambdaGradient.alias ()
                 else
-                    lambdaGradient step.Micros theta
+                    ofLambda step.Micros theta
 
             member _.LambdaGradient(theta, count) =
-                lambdaGradient (List.take count step.Micros) theta
+                ofLambda (List.take count step.Micros) theta }
 
-            member _.Linearize(theta, followStops) =
-                if byDifferences () then
-                    differences point i top theta lambda
-                else
-                    let mode =
-                        if followStops then
-                            { Mode.Perturbed with
-                                Stops = Follow(ResizeArray()) }
-                        else
-                            Mode.Perturbed
+    /// A level at its last step, as methods see it.
+    and solution (point: Point) (i: int) (top: int) : IBaseSolution =
+        let problem = point.Problem
+        let step = point.Taken[i].Value
+        let gradients = firstOrder point i top
 
-                    snd (Linearization.at subject step.Micros mode theta)
+        let subject: Linearization.Subject =
+            { Problem = problem
+              Index = i
+              Upper = upper problem i top
+              Vectors = seenBy point i
+              Precision = None }
 
-            member _.Unrolled(o, v) =
-                let last =
+        let products =
+            { new IBaseProducts with
+                member _.Linearize(theta, followStops) =
+                    if problem.Heights[i] > 0 && problem.Levels[i].Response = MiddleResponse.Total then
+                        differences point i top theta gradients.Lambda
+                    else
+                        snd (Linearization.at subject step.Micros (Mode.Linearized followStops) theta) }
+
+        let trajectory =
+            { new ITrajectory with
+                member _.Unrolled(o, v) =
                     let taken = step.Window.Taken.Length
-                    if o.Last = 0 then taken else min o.Last taken
+                    let last = if o.Last = 0 then taken else min o.Last taken
 
-                let replayed =
-                    { subject with
-                        Precision = Problem.precision problem }
+                    let replayed =
+                        { subject with
+                            Precision = Problem.precision problem }
 
-                struct (Trajectory.vjp replayed o last step.Window v, last) }
+                    struct (Trajectory.vjp replayed o last step.Window v, last) }
 
-    /// Products with the derivatives of a middle level's total hypergradient, by differences
-    /// [8(G(δ) − G(−δ)) − (G(2δ) − G(−2δ))]/12δ, whose error falls with δ⁴. ∂h/∂θ is the Hessian of the reduced loss,
+        LevelSolution(LevelStep.jacobians problem.Levels[i].Rule step, gradients, products, trajectory)
+
+    /// Products with the derivatives of a middle level's total hypergradient; ∂h/∂θ is the Hessian of the reduced loss,
     /// symmetric where the responses below are exact.
     and private differences (point: Point) i top (theta: Tensor) (lambda: Tensor) : ILinearization =
-        let problem = point.Problem
-        let upper = upper problem i top
+        let upper = upper point.Problem i top
         let micros = point.Taken[i].Value.Micros
-
-        let along (at: Tensor) (d: Tensor) (gradients: Tensor -> Tensor) =
-            Scope.tensor (fun () ->
-                let size = Method.size d
-
-                if size = 0.0 then
-                    gradients at * 0.0
-                else
-                    let reach = if d.dtype = torch.float64 then 1e-3 else 3e-2
-                    let delta = reach * (1.0 + Method.size at) / size
-
-                    let moved (times: float) =
-                        Scope.tensor (fun () -> gradients (at + d * (times * delta)))
-
-                    ((moved 1.0 - moved -1.0) * 8.0 - (moved 2.0 - moved -2.0))
-                    / Number.scalar (12.0 * delta))
 
         let own theta =
             (gradientsAt point i top micros theta [] [ i ])[i]
@@ -306,10 +267,10 @@ module internal Responses =
             Passes.joined [| for j in upper -> gradients[j] |]
 
         let ownAt lambda =
-            let above = List.zip upper (List.ofArray (Passes.parted problem upper lambda))
+            let above = List.zip upper (List.ofArray (Passes.parted point.Problem upper lambda))
             (gradientsAt point i top micros theta above [ i ])[i]
 
         { new ILinearization with
-            member _.ThetaVjp w = along theta w own
-            member _.LambdaVjp w = along theta w ofLambda
-            member _.LambdaJvp d = along lambda d ownAt }
+            member _.ThetaVjp w = Differences.along theta w own
+            member _.LambdaVjp w = Differences.along theta w ofLambda
+            member _.LambdaJvp d = Differences.along lambda d ownAt }

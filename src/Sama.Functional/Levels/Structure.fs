@@ -1,0 +1,61 @@
+namespace Sama.Functional
+
+open Sama
+
+/// How the levels of a problem stand to each other, and when they step.
+module internal Structure =
+
+    let methodOf (problem: BilevelProblem) (index: int) : HypergradientMethod =
+        problem.Levels[index].Method |> Option.defaultValue problem.Method
+
+    /// Positions of the levels above one, from the lowest up.
+    let above (problem: BilevelProblem) (index: int) : int list =
+        [ for j in 0 .. problem.Levels.Length - 1 do
+              if problem.Heights[j] > problem.Heights[index] then
+                  j ]
+
+    /// Positions of the levels below one, from the lowest up.
+    let below (problem: BilevelProblem) (index: int) : int list =
+        [ for j in 0 .. problem.Levels.Length - 1 do
+              if problem.Heights[j] < problem.Heights[index] then
+                  j ]
+
+    /// Base steps of a window that the method of one of the lowest levels looks back on; 0 if it does not.
+    let lookback (problem: BilevelProblem) (index: int) : int64 =
+        (methodOf problem index).Needs
+        |> List.tryPick (function
+            | History(0, _) -> Some problem.Tiers[1].Period
+            | History(steps, _) -> Some(int64 steps)
+            | _ -> None)
+        |> Option.defaultValue 0L
+
+    /// True if the levels of a tier step behind base step number `step`, counted from 0.
+    let due (problem: BilevelProblem) (tier: int) (step: int64) : bool =
+        let { Period = period; WarmUp = warmUp } = problem.Tiers[tier]
+        (step + 1L) % period = 0L && step + 1L - period >= warmUp
+
+    /// True if a level of the lowest tier steps at base step number `step`.
+    let active (problem: BilevelProblem) (index: int) (step: int64) : bool =
+        match problem.Levels[index].Steps with
+        | Some steps -> step % problem.Tiers[1].Period >= problem.Tiers[1].Period - int64 steps
+        | None -> true
+
+    /// Positions of the lowest levels.
+    let lowest (problem: BilevelProblem) : int list =
+        [ for i in 0 .. problem.Levels.Length - 1 do
+              if problem.Heights[i] = 0 then
+                  i ]
+
+    /// True if a window that the method of one of the lowest levels looks back on begins at this step.
+    let begins (problem: BilevelProblem) (index: int) (step: int64) : bool =
+        let back, window = lookback problem index, problem.Tiers[1].Period
+        let inside = step % window
+
+        back > 0L
+        && inside = window - back
+        && due problem 1 (step - inside + window - 1L)
+
+    /// True if one of the lowest levels takes the first step of its window at this step.
+    let startsWindow (problem: BilevelProblem) (index: int) (step: int64) : bool =
+        active problem index step
+        && (step % problem.Tiers[1].Period = 0L || not (active problem index (step - 1L)))

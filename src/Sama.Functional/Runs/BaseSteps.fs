@@ -1,0 +1,86 @@
+namespace Sama.Functional
+
+open TorchSharp
+open Sama
+
+/// Steps of the lowest levels: their gradients, looked at and not yet written.
+module internal BaseSteps =
+
+    let private losses (live: LiveStep) i (micros: Micro list) gradients =
+        let share = 1.0 / float micros.Length
+
+        [ for micro in micros ->
+              // the graph dies here, before anything else needs memory
+              Scope.tensor (fun () ->
+                  let loss =
+                      Passes.gradient
+                          live.Problem
+                          (Problem.precision live.Problem)
+                          live.Vectors
+                          gradients
+                          share
+                          (micro.Loss Mode.Base >> Autodiff.requireLoss live.Problem.Levels[i].Name)
+
+                  loss.to_type torch.float64) ]
+
+    /// The gradient of level i at its batches, into its gradient vector; and by λ where its method asks for it.
+    let private pass (live: LiveStep) i (micros: Micro list) : Tensor * float ref =
+        let run = live.Levels[i]
+        let gradients = Array.create live.Vectors.Length null
+        gradients[i] <- run.Gradient.zero_ ()
+
+        let upper =
+            if
+                List.contains BaseLambdaGradient (Structure.methodOf live.Problem i).Needs
+                && Structure.due live.Problem 1 live.Number
+            then
+                Structure.above live.Problem i
+            else
+                []
+
+        for j in upper do
+            gradients[j] <- torch.zeros_like live.Vectors[j]
+
+        let losses = losses live i micros gradients
+
+        let loss =
+            Checks.loss live.Readings live.Number run.Level ((torch.stack (List.toArray losses)).mean ())
+
+        Checks.finite live.Readings live.Number run.Level "the gradient" run.Gradient
+        Checks.sound live.Readings live.Number run
+
+        (if upper.IsEmpty then
+             null
+         else
+             Passes.joined [| for j in upper -> gradients[j] |]),
+        loss
+
+    /// The steps of these levels, with their windows if a method is to look back, and their losses.
+    let take (live: LiveStep) (working: int list) (looksBack: bool) : LevelStep option[] * float ref list =
+        let taken: LevelStep option[] = Array.create live.Vectors.Length None
+
+        let losses =
+            [ for i in working do
+                  let micros, run = live.Fetch i, live.Levels[i]
+                  let lambdaGradient, loss = pass live i micros
+
+                  let window =
+                      if looksBack && not (isNull run.Window) then
+                          // the batches stay the step's
+                          run.Window.With(live.Number, micros)
+                      else
+                          null
+
+                  taken[i] <- Some(run.Step(micros, lambdaGradient, window))
+                  loss ]
+
+        taken, losses
+
+    /// Once a problem: a step taken again on the same batch must have the same gradient.
+    let replayOnce (live: LiveStep) (working: int list) : unit =
+        if not live.Problem.Replayed.Value then
+            Problem.keepingBuffers live.Problem (fun () ->
+                for i in working do
+                    Checks.replay live.Problem i live.Vectors live.Levels[i].Gradient (live.Fetch i))
+
+            live.Problem.Replayed.Value <- true

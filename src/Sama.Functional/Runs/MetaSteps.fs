@@ -1,0 +1,78 @@
+namespace Sama.Functional
+
+open TorchSharp
+open Sama
+
+/// The hypergradient that one base step found for a level: in that level's gradient vector.
+[<NoComparison; NoEquality>]
+type internal MetaStep =
+    { Index: int
+      Loss: float ref
+      Responses: (int * Response) list }
+
+/// Steps of the levels above the lowest: their hypergradients, looked at and not yet written.
+module internal MetaSteps =
+
+    let private requireFinite (live: LiveStep) j (gradients: Tensor[]) =
+        let own = live.Levels[j]
+
+        live.Readings.Finite(
+            own.Gradient,
+            fun () ->
+                for k in Structure.below live.Problem j do
+                    if not (isNull gradients[k]) && not (Number.isFinite gradients[k]) then
+                        Checks.notFinite live.Number live.Levels[k].Level "the meta gradient" gradients[k]
+
+                Checks.notFinite live.Number own.Level "the hypergradient" own.Gradient
+        )
+
+    /// The hypergradient of level j into its gradient vector; `direct` sees j and its direct part.
+    let private hypergradient (live: LiveStep) (point: Point) j (direct: int -> Tensor -> unit) : MetaStep =
+        let problem = live.Problem
+        let gradients = Array.create live.Vectors.Length null
+
+        for k in Structure.below problem j do
+            if point.Taken[k].IsSome then
+                gradients[k] <- live.Levels[k].Meta.zero_ ()
+
+        gradients[j] <- live.Levels[j].Gradient.zero_ ()
+
+        let mode =
+            // a level that is moved later replays its features then
+            if problem.Heights[j] < problem.Tiers.Length - 1 then
+                { Mode.Meta with Stops = Stops.Record }
+            else
+                Mode.Meta
+
+        let value =
+            Responses.partials point (Problem.precision problem) j mode (live.Fetch j) gradients
+
+        let loss = Checks.loss live.Readings live.Number live.Levels[j].Level value
+        direct j gradients[j]
+        let responses = Responses.addResponses point j j gradients
+        requireFinite live j gradients
+        Checks.sound live.Readings live.Number live.Levels[j]
+
+        { Index = j
+          Loss = loss
+          Responses = responses }
+
+    /// Hypergradients of the levels of the tiers that are due, from the lowest up; a level that stepped responds to those
+    /// above it, and joins `taken`.
+    let take (live: LiveStep) (taken: LevelStep option[]) (due: int -> bool) direct : MetaStep list =
+        let top = live.Problem.Tiers.Length - 1
+
+        let ofTier tier =
+            [ for j in 0 .. live.Vectors.Length - 1 do
+                  if live.Problem.Heights[j] = tier then
+                      j ]
+
+        [ for tier in 1..top do
+              if due tier then
+                  for j in ofTier tier do
+                      hypergradient live (live.PointOf(Array.copy taken)) j direct
+
+                  if tier < top && due (tier + 1) then
+                      for j in ofTier tier do
+                          live.Levels[j].Preview()
+                          taken[j] <- Some(live.Levels[j].Step(live.Fetch j, null, null)) ]

@@ -1,0 +1,105 @@
+namespace Sama.Functional
+
+open System
+open System.Collections.Generic
+open TorchSharp
+open Sama
+
+/// What a run says of its meta steps beside their numbers: methods that did not converge, levels that stand still and why,
+/// parameters that nothing moves.
+[<Sealed>]
+type internal Warnings(problem: BilevelProblem) =
+    let count = problem.Levels.Length
+    let taken, stillFor = Array.zeroCreate<int> count, Array.zeroCreate<int> count
+
+    // parameters that no gradient has moved
+    let untouched =
+        [| for level in problem.Levels -> HashSet [ for slice in level.Layout.Slices -> slice.Name ] |]
+
+    // meta steps behind which a level that stood still from the start is given up, and untouched parameters are named
+    let patience = 10
+
+    let touch i (run: LevelRun) =
+        if untouched[i].Count > 0 then
+            Scope.run (fun _ ->
+                let views = Layout.views run.Level.Layout run.Gradient
+
+                for slice, view in Seq.zip run.Level.Layout.Slices views do
+                    if untouched[i].Contains slice.Name && view.count_nonzero().item<int64> () > 0L then
+                        untouched[i].Remove slice.Name |> ignore)
+
+    /// What there is to say of a hypergradient of 0. InvalidOperationException where the level can never move.
+    let stillness (live: LiveStep) (point: Point) j (reports: (int * Report) list) : string list =
+        let name = problem.Levels[j].Name
+        stillFor[j] <- stillFor[j] + 1
+
+        if stillFor[j] <> taken[j] || stillFor[j] > patience then
+            [ $"the hypergradient of level '{name}' is exactly 0" ]
+        else
+            let seen =
+                live.Vectors
+                |> Array.mapi (fun k own ->
+                    if problem.Heights[k] < problem.Heights[j] then
+                        point.After k
+                    else
+                        own)
+
+            // all of v lies where the adaptation is 0, and no gradient will change that
+            let isStuck k =
+                reports
+                |> List.exists (fun (i, report) -> i = k && report.Zeros = live.Vectors[k].numel ())
+                && live.Levels[k].Gradient.count_nonzero().item<int64> () = 0L
+
+            match Checks.still problem j seen live.Fetch (List.map fst reports) isStuck with
+            | Checks.Blind reason -> invalidOp reason
+            | Checks.Unconnected reason when stillFor[j] >= 3 ->
+                invalidOp $"{reason}, nor was it at any meta step before; it can never move"
+            | Checks.Dead reason when stillFor[j] >= patience ->
+                invalidOp
+                    $"level '{name}' has not moved in {stillFor[j]} meta steps and cannot: {reason}. Start the weights above 0, take a base rule without second moments (sgd), or samaNa"
+            | Checks.Unconnected reason
+            | Checks.Dead reason
+            | Checks.Exact reason -> [ reason ]
+
+    let unmoved (live: LiveStep) j =
+        [ for i in j :: Structure.below problem j do
+              if untouched[i].Count > 0 then
+                  let names = String.Join(", ", untouched[i])
+
+                  $"no gradient has moved the parameters {names} of level '{live.Levels[i].Level.Name}' in {taken[j]} meta steps: does a loss depend on them?" ]
+
+    /// Looks at the gradients of levels while there are parameters that nothing has moved, over the first meta steps.
+    member _.Look(live: LiveStep, levels: int list) : unit =
+        if taken |> Array.forall (fun n -> n < patience) then
+            for i in levels do
+                touch i live.Levels[i]
+
+    /// What one meta step did, and what there is to say of it.
+    member _.Report(live: LiveStep, point: Point, step: MetaStep) : MetaReport =
+        let j = step.Index
+        let norm = Method.size live.Levels[j].Gradient
+        let reports = [ for k, response in step.Responses -> k, response.Report.Value ]
+        taken[j] <- taken[j] + 1
+
+        if taken[j] <= patience then
+            touch j live.Levels[j]
+
+        let warnings =
+            [ for _, report in reports do
+                  if report.Converged = Nullable false then
+                      $"{report.Method} did not converge: residual {report.Residual.Value:G3}"
+
+                  if not (isNull report.Note) then
+                      report.Note
+              if norm = 0.0 then
+                  yield! stillness live point j reports
+              if taken[j] = patience then
+                  yield! unmoved live j ]
+
+        let responses =
+            if reports.IsEmpty then
+                [ Report.empty "none" ]
+            else
+                List.map snd reports
+
+        MetaReport(problem.Levels[j].Name, step.Loss.Value, norm, responses, warnings)
