@@ -58,26 +58,24 @@ type Arguments =
 let private list (text: string) = text.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
 
 let private optionsOf (parsed: ParseResults<Arguments>) : TextCleaningOptions =
-    let text option = parsed.TryGetResult option |> Option.toObj
-
     let columns =
         ReadOptions(
             TextColumn = parsed.GetResult(Text, "text"),
             LabelColumn = parsed.GetResult(Label, "label"),
-            IdColumn = text Id,
-            TruthColumn = text Truth,
-            VotesColumn = text Votes,
+            IdColumn = Option.toObj (parsed.TryGetResult Id),
+            TruthColumn = Option.toObj (parsed.TryGetResult Truth),
+            VotesColumn = Option.toObj (parsed.TryGetResult Votes),
             VoteColumns = (parsed.TryGetResult Vote_Columns |> Option.map list |> Option.toObj),
             Classes = (parsed.TryGetResult Classes |> Option.map list |> Option.toObj)
         )
 
     let options =
         TextCleaningOptions(
-            Train = text Train,
-            Clean = text Clean,
-            Test = text Test,
-            Model = text Model,
-            Out = text Out,
+            Train = Option.toObj (parsed.TryGetResult Train),
+            Clean = Option.toObj (parsed.TryGetResult Clean),
+            Test = Option.toObj (parsed.TryGetResult Test),
+            Model = Option.toObj (parsed.TryGetResult Model),
+            Out = Option.toObj (parsed.TryGetResult Out),
             Tokens = parsed.GetResult(Tokens, 64),
             FrozenLayers = Option.toNullable (parsed.TryGetResult Frozen),
             Columns = columns,
