@@ -13,6 +13,9 @@ type Settings =
     {
         Device: torch.Device
         Vectors: string
+      /// a Hugging Face folder, or null for the small encoder; its frozen layers, null for three quarters
+      Model: string
+      Frozen: Nullable<int>
         Options: int -> CleaningOptions
         /// judge on clean rows that are left over, not on the test rows: for tuning
         HeldOut: bool
@@ -106,8 +109,18 @@ let run (settings: Settings) (name: string) (splits: WrenchSplits) (perClass: in
             seed
         )
 
-    use model =
-        new WordClassifier(texts, classes, train.Length + clean.Length, 32, settings.Vectors, settings.Device)
+    use model: IRowClassifier =
+        if isNull settings.Model then
+            new WordClassifier(texts, classes, train.Length + clean.Length, 32, settings.Vectors, settings.Device)
+        else
+            new EncoderClassifier(
+                settings.Model,
+                texts,
+                splits.Train.Classes,
+                (if settings.Frozen.HasValue then settings.Frozen.Value else -1),
+                seed = int64 seed,
+                device = settings.Device
+            )
 
     let result =
         DataCleaning.Run(model, data, settings.Options seed, splits.Train.Classes)

@@ -13,6 +13,9 @@ type Arguments =
     | Clean of counts: string
     | Seeds of seeds: string
     | Vectors of file: string
+    | Model of folder: string
+    | Frozen of layers: int
+    | Batch of rows: int
     | Report of file: string
     | Steps of count: int
     | Rate of rate: float
@@ -35,6 +38,9 @@ type Arguments =
             | Clean _ -> "clean rows a class, a list 5,10,30 (default 30)"
             | Seeds _ -> "a list 0,2 or a range 0-4 (default 0)"
             | Vectors _ -> "word vectors to start from, in GloVe's text format, plain or .gz"
+            | Model _ -> "a Hugging Face folder, BERT or RoBERTa, to fine-tune (default: a small encoder)"
+            | Frozen _ -> "layers of it that stay as they are (default: three quarters)"
+            | Batch _ -> "rows a step (default 64)"
             | Report _ -> "a file of one JSON object a run; runs that are in it are not run again"
             | Steps _ -> "steps of a training on weak labels (default: six times through, 300 to 1000)"
             | Rate _ -> "rate of the classifier (default 1e-3)"
@@ -76,15 +82,16 @@ type private Line(title: string) =
             if live then
                 eprintf "\r%-78s" $"{title}: {at.Done + 1}/{at.Stages} {at.Stage} {100 * at.Step / at.Steps} %%"
 
-let private optionsOf (parsed: ParseResults<Arguments>) (title: string) (seed: int) : CleaningOptions =
-    let nullable (value: 'a option) = Option.toNullable value
+let private nullable (value: 'a option) = Option.toNullable value
 
+let private optionsOf (parsed: ParseResults<Arguments>) (title: string) (seed: int) : CleaningOptions =
     CleaningOptions(
         Seed = seed,
         TrainAll = true,
         Steps = nullable (parsed.TryGetResult Steps),
         Rate = nullable (parsed.TryGetResult Rate),
         TuningRate = nullable (parsed.TryGetResult Tuning_Rate),
+        Batch = parsed.GetResult(Batch, CleaningOptions().Batch),
         TuningSteps = parsed.GetResult(Tuning_Steps, CleaningOptions().TuningSteps),
         MetaRate = parsed.GetResult(Meta_Rate, CleaningOptions().MetaRate),
         Strength = parsed.GetResult(Strength, CleaningOptions().Strength),
@@ -135,6 +142,8 @@ let private run (parsed: ParseResults<Arguments>) : unit =
         if not (List.exists same all) then
             let settings =
                 { Device = device
+                  Model = Option.toObj (parsed.TryGetResult Model)
+                  Frozen = nullable (parsed.TryGetResult Frozen)
                   Vectors = Option.toObj (parsed.TryGetResult Vectors)
                   Options = optionsOf parsed $"{name}, {clean} a class"
                   HeldOut = parsed.Contains Held_Out }
