@@ -2,6 +2,7 @@ namespace Sama.DataOptimization
 
 open System
 open System.Collections.Generic
+open System.Globalization
 open System.IO
 open System.Security.Cryptography
 open System.Text
@@ -50,10 +51,21 @@ type internal CleaningStore(folder: string) =
             Buffer.BlockCopy(bytes, 0, values, 0, bytes.Length)
             values
 
-    member _.Save(name: string, values: float32[]) : unit =
+    /// Seconds that it took; 0 if that is not told.
+    member _.Seconds(name: string) : float =
+        let file = if isNull folder then null else path name + ".seconds"
+
+        if isNull file || not (File.Exists file) then
+            0.0
+        else
+            Double.Parse(File.ReadAllText file, CultureInfo.InvariantCulture)
+
+    member _.Save(name: string, values: float32[], seconds: float) : unit =
         if isNull folder then
             held[name] <- values
         else
+            // before the values, which say that it is done
+            File.WriteAllText(path name + ".seconds", seconds.ToString CultureInfo.InvariantCulture)
             let bytes = Array.zeroCreate<byte> (4 * values.Length)
             Buffer.BlockCopy(values, 0, bytes, 0, bytes.Length)
             write (path name) bytes

@@ -7,11 +7,9 @@ open System.Runtime.InteropServices
 /// A way of training: its name, the trainings it is made of, θ given a part of the clean rows.
 [<NoComparison; NoEquality>]
 type internal Way =
-    {
-        Name: string
-        Uses: CleanPart -> string list
-        Train: CleanPart -> float32[]
-    }
+    { Name: string
+      Uses: CleanPart -> string list
+      Train: CleanPart -> float32[] }
 
 /// Cleaning of noisy or weak labels with few clean rows, which harms nobody: candidates are trained on a part of the clean
 /// rows and judged on the rest, fold by fold; the one that is chosen, in doubt the control, is trained on all of them.
@@ -64,7 +62,8 @@ type DataCleaning =
                     (fun part -> [ tag "label model" part; tuned "label model" part ]),
                     (fun part -> recipes.Tuned("label model", recipes.ByLabelModel part, part))
                 | "SAMA weights" -> (fun part -> [ tag name part ]), (fun part -> (recipes.SamaWeights part).Theta)
-                | "SAMA correction" -> (fun part -> [ tag name part ]), (fun part -> (recipes.SamaCorrection part).Theta)
+                | "SAMA correction" ->
+                    (fun part -> [ tag name part ]), (fun part -> (recipes.SamaCorrection part).Theta)
                 | "SAMA weights, then clean" ->
                     (fun part -> [ tag "SAMA weights" part; tuned "SAMA weights" part ]),
                     (fun part -> recipes.Tuned("SAMA weights", (recipes.SamaWeights part).Theta, part))
@@ -89,7 +88,10 @@ type DataCleaning =
                 [ seq data.Labels
                   seq data.CleanLabels
                   votes
-                  (if isNull data.Terms then Seq.empty else Seq.concat data.Terms) ]
+                  (if isNull data.Terms then
+                       Seq.empty
+                   else
+                       Seq.concat data.Terms) ]
             |> CleaningStore.Digest
 
         let o = options
@@ -124,15 +126,31 @@ type DataCleaning =
             $"the model has {model.Classes} classes, the data {data.Classes}")
 
         let rows = data.Train + data.Clean + data.Others
-        Check.that (nameof model) (model.Rows = rows) (fun () -> $"the model knows {model.Rows} rows, the data has {rows}")
-        let names = if isNull names then Array.init data.Classes string else names
+
+        Check.that (nameof model) (model.Rows = rows) (fun () ->
+            $"the model knows {model.Rows} rows, the data has {rows}")
+
+        let names =
+            if isNull names then
+                Array.init data.Classes string
+            else
+                names
+
         Check.length (nameof names) data.Classes names
         let folds = min options.Folds (data.Clean / 2)
 
         let labelModel = not (isNull data.Votes) && not (isNull data.CleanVotes)
-        let considered = DataCleaning.Considered(DataCleaning.Candidates labelModel, options.Ways)
-        let some (start: string) = considered |> Array.exists _.StartsWith(start)
-        let perPart = considered.Length - (if some "noisy" then 1 else 0) + (if some "label" then 1 else 0)
+
+        let considered =
+            DataCleaning.Considered(DataCleaning.Candidates labelModel, options.Ways)
+
+        let some (start: string) =
+            considered |> Array.exists _.StartsWith(start)
+
+        let perPart =
+            considered.Length - (if some "noisy" then 1 else 0)
+            + (if some "label" then 1 else 0)
+
         let stages = 3 + perPart * (folds + (if options.TrainAll then 1 else 0))
         use recipes = new Recipes(model, data, options, stages)
         recipes.Open(DataCleaning.Identity(model, data, options, recipes.Trainer.Layout.Length))

@@ -77,12 +77,12 @@ type internal Recipes(model: IRowClassifier, data: CleaningData, options: Cleani
             stage <- name
             clock.Restart()
             let values = make ()
-            store.Save(name, values)
             seconds[name] <- clock.Elapsed.TotalSeconds
+            store.Save(name, values, seconds[name])
             finished <- finished + 1
             values
         | values ->
-            if seconds.TryAdd(name, 0.0) then
+            if seconds.TryAdd(name, store.Seconds name) then
                 finished <- finished + 1
 
             values
@@ -106,7 +106,8 @@ type internal Recipes(model: IRowClassifier, data: CleaningData, options: Cleani
         let labels = part.Places |> Array.map (fun place -> data.CleanLabels[place])
         LogitAdjustment.Prior(labels, data.Classes).``to`` (device)
 
-    let flatten (rows: float[][]) = rows |> Array.collect (Array.map float32)
+    let flatten (rows: float[][]) =
+        rows |> Array.collect (Array.map float32)
 
     let unflatten (values: float32[]) =
         values
@@ -140,9 +141,11 @@ type internal Recipes(model: IRowClassifier, data: CleaningData, options: Cleani
     member _.Open(identity: string) = store.Open identity
     member _.Trainer = trainer
     member _.Train = train
-    member _.UsesTerms(part: CleanPart) = not (isNull terms) && part.Places.Length >= options.TermsFrom
 
-    /// Seconds of some trainings, by name; 0 for what was loaded.
+    member _.UsesTerms(part: CleanPart) =
+        not (isNull terms) && part.Places.Length >= options.TermsFrom
+
+    /// Seconds of some trainings, by name.
     member _.Seconds(names: string seq) : float =
         names
         |> Seq.sumBy (fun name ->
@@ -154,14 +157,18 @@ type internal Recipes(model: IRowClassifier, data: CleaningData, options: Cleani
 
     member _.CleanOnly(part: CleanPart) : float32[] =
         made $"clean only, {part.Tag}" (fun () ->
-            let sample = Sampling.repeated (rows part) (min options.Batch (2 * part.Places.Length))
+            let sample =
+                Sampling.repeated (rows part) (min options.Batch (2 * part.Places.Length))
+
             let steps = min steps (2 * options.TuningSteps)
             trainer.Plain(trainer.Initial, table, sample, steps, rate, options.Seed))
 
     /// Fine-tuning on the clean rows.
     member _.Tuned(name: string, from: float32[], part: CleanPart) : float32[] =
         made $"{name}, then clean, {part.Tag}" (fun () ->
-            let sample = Sampling.repeated (rows part) (min options.Batch (2 * part.Places.Length))
+            let sample =
+                Sampling.repeated (rows part) (min options.Batch (2 * part.Places.Length))
+
             trainer.Plain(from, table, sample, options.TuningSteps, tuningRate, options.Seed + 1))
 
     /// Probabilities of the rows to clean, each by a model that has not seen it.

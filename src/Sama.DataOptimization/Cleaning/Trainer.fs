@@ -42,7 +42,9 @@ module internal Sampling =
         if clean = 0 then
             epochs rows size draw
         else
-            Array.append (epochs rows (max 1 (size - clean)) draw) (repeated few clean { draw with Rank = draw.Rank + 1 })
+            Array.append
+                (epochs rows (max 1 (size - clean)) draw)
+                (repeated few clean { draw with Rank = draw.Rank + 1 })
 
 /// Starting values that a scope frees.
 module internal Named =
@@ -65,8 +67,7 @@ type internal Fetched =
 
 /// A vector of parameters with, after SAMA, that of λ; else null.
 [<NoComparison; NoEquality>]
-type internal Fit =
-    { Theta: float32[]; Lambda: float32[] }
+type internal Fit = { Theta: float32[]; Lambda: float32[] }
 
 /// The trainings that candidates are made of, over one model.
 [<Sealed>]
@@ -128,7 +129,9 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
 
     /// θ after Adam on the mean cross-entropy of the table's given labels, averaged over about the last 100 steps. The meta
     /// level is a constant that never takes a step.
-    member _.Plain(start: float32[], table: RowTable, sample: Draw -> int[], steps: int, rate: float, seed: int) : float32[] =
+    member _.Plain
+        (start: float32[], table: RowTable, sample: Draw -> int[], steps: int, rate: float, seed: int)
+        : float32[] =
         use _ = torch.NewDisposeScope()
         let start = named layout start
 
@@ -138,8 +141,14 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                     { BilevelOptions.Default with
                         WarmUp = Int64.MaxValue }
                     Hypergradient.samaNa
-                    [ Level.create "classifier" start (adam rate) (read table (fun _ -> null) sample) (fun _ theta _ batch ->
-                          (crossEntropy batch.Rows.Given (model.LogProbabilities(theta, batch.Inputs, true))).mean ())
+                    [ Level.create
+                          "classifier"
+                          start
+                          (adam rate)
+                          (read table (fun _ -> null) sample)
+                          (fun _ theta _ batch ->
+                              (crossEntropy batch.Rows.Given (model.LogProbabilities(theta, batch.Inputs, true)))
+                                  .mean ())
                       Level.create
                           "unused"
                           [ "constant", torch.zeros (1L, device = device) ]
@@ -189,9 +198,14 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                 { BilevelOptions.Default with
                     Unroll = options.Unroll }
                 method
-                [ Level.create "classifier" start (adam rate) (read table opinion sample) (fun pass theta lambda batch ->
-                      let log = model.LogProbabilities(theta, batch.Inputs, true)
-                      learner.Loss(pass, lambda, batch.Rows, log, batch.Opinion, prior, options.Smoothing))
+                [ Level.create
+                      "classifier"
+                      start
+                      (adam rate)
+                      (read table opinion sample)
+                      (fun pass theta lambda batch ->
+                          let log = model.LogProbabilities(theta, batch.Inputs, true)
+                          learner.Loss(pass, lambda, batch.Rows, log, batch.Opinion, prior, options.Smoothing))
                   Level.create
                       learner.Name
                       lambda
@@ -220,7 +234,10 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
     member _.Judge(learner: DataLearner, fit: Fit, table: RowTable, rows: int[]) : struct (float[] * float[][]) =
         use scope = torch.NewDisposeScope()
         use _ = torch.no_grad ()
-        let theta = Params.frozen layout (torch.tensor(fit.Theta, dtype = dtype).``to`` device)
+
+        let theta =
+            Params.frozen layout (torch.tensor(fit.Theta, dtype = dtype).``to`` device)
+
         let names = Layout.ofNamed (Named.into scope (learner.Start 0L))
         let lambda = Params.frozen names (torch.tensor(fit.Lambda).``to`` device)
 

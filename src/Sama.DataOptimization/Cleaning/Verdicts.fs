@@ -23,7 +23,9 @@ module internal Verdicts =
                 ""
             else
                 let cast = data.Votes[row] |> Array.filter (fun vote -> vote >= 0)
-                let count c = cast |> Array.filter ((=) c) |> Array.length
+
+                let count c =
+                    cast |> Array.filter ((=) c) |> Array.length
 
                 if cast.Length = 0 then
                     "; no rule votes"
