@@ -13,9 +13,10 @@ type Settings =
     {
         Device: torch.Device
         Vectors: string
-      /// a Hugging Face folder, or null for the small encoder; its frozen layers, null for three quarters
-      Model: string
-      Frozen: Nullable<int>
+        /// a Hugging Face folder, or null for the small encoder
+        Model: string
+        /// its frozen layers; null for three quarters
+        Frozen: Nullable<int>
         Options: int -> CleaningOptions
         /// judge on clean rows that are left over, not on the test rows: for tuning
         HeldOut: bool

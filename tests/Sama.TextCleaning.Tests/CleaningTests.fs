@@ -48,7 +48,8 @@ let tests =
 
                       let result = TextCleaning.Run options
                       Expect.isGreaterThan result.QualityAuroc.Value 0.85 "AUROC"
-                      Expect.isGreaterThan result.TestAccuracy.Value 0.8 "test"
+                      // two of the three layers of new weights are frozen
+                      Expect.isGreaterThan result.TestAccuracy.Value (if encoder then 0.7 else 0.8) "test"
                       let rows = lines (Path.Combine(options.Out, "rows.jsonl"))
                       Expect.equal rows.Length 160 "rows"
                       Expect.equal (rows[7].GetProperty("id").GetString()) "r7" "in order"
