@@ -16,7 +16,8 @@ public static class Batches
         return draw => batches[(int)(draw.Step % batches.Count)];
     }
 
-    /// <summary>The next item of a sequence, such as a <c>DataLoader</c>, at every draw; from its beginning when it ends.</summary>
+    /// <summary>The next item of a sequence, such as a <c>DataLoader</c>, at every draw; from its beginning when it has
+    /// ended or failed.</summary>
     /// <remarks>The order in which draws are asked for decides, not the draw: a run resumed later sees other batches, and
     /// so does a hypergradient computed twice. Where that matters, pick rows by <see cref="Draw.RandomSeed"/>.</remarks>
     /// <typeparam name="TBatch">A batch.</typeparam>
@@ -30,7 +31,18 @@ public static class Batches
         var items = Endless(batches).GetEnumerator();
         return _ =>
         {
-            items.MoveNext();
+            try
+            {
+                items.MoveNext();
+            }
+            catch
+            {
+                // an iterator that failed has ended: the next draw begins anew
+                items.Dispose();
+                items = Endless(batches).GetEnumerator();
+                throw;
+            }
+
             return items.Current;
         };
     }

@@ -11,7 +11,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     private readonly BilevelSolverOptions options;
     private readonly Patience? patience;
     private readonly Lock sync = new();
-    private F.BilevelRun run;
+    private readonly F.BilevelRun run;
     private bool stepping;
     private Thread? stepper;
     private bool disposed;
@@ -136,7 +136,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         return Exclusively(() =>
         {
             if (patience.State is not { } best) return false;
-            Restart(best);
+            run.Restore(best);
             return true;
         });
     }
@@ -229,9 +229,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         lock (sync) stepper = Thread.CurrentThread;
         try
         {
-            using (torch.NewDisposeScope())
-            using (torch.no_grad())
-                score = watch.Options.Score(run.Theta, run.Lambda);
+            score = run.Between(() => watch.Options.Score(run.Theta, run.Lambda));
         }
         finally
         {
@@ -243,16 +241,10 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         if (watch.Exhausted)
         {
             if (options.Logger is { } logger) SolverLog.Stopped(logger, step.Step, watch.Best ?? score, watch.BestStep);
-            if (watch.Options.RestoreBest && watch.State is { } best) Restart(best);
+            if (watch.Options.RestoreBest && watch.State is { } best) run.Restore(best);
         }
 
         return step with { Score = score, Improved = improved, Stop = watch.Exhausted };
-    }
-
-    private void Restart(RunState state)
-    {
-        ((IDisposable)run).Dispose();
-        run = new F.BilevelRun(Problem, state);
     }
 
     private void Free()

@@ -28,6 +28,14 @@ let main args =
               MethodInputTests.tests
               FixtureTests.tests
               EngineTests.tests
-              LevelGraphTests.tests ]
+              LevelGraphTests.tests
+              NormTests.tests
+              DrawTests.tests
+              ScheduleTests.tests
+              GroupTests.tests
+              KernelTests.tests
+              WindowTests.tests
+              DefaultTests.tests
+              MatrixTests.tests ]
     )
     |> runTestsWithCLIArgs [] args
