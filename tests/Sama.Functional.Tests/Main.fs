@@ -28,6 +28,8 @@ let main args =
               MethodInputTests.tests
               FixtureTests.tests
               EngineTests.tests
-              LevelGraphTests.tests ]
+              LevelGraphTests.tests
+              DataTests.tests
+              CheckpointTests.tests ]
     )
     |> runTestsWithCLIArgs [] args

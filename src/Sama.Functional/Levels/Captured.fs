@@ -7,6 +7,9 @@ open System.Reflection
 open TorchSharp
 open Sama
 
+/// Batches in the order in which they are asked for, which no draw gives again.
+type internal IStream = interface end
+
 /// Modules that a delegate can reach through what it captured. A loss may call modules that no level owns (a frozen
 /// encoder, a teacher): their buffers are part of a run's state too, since every pass in training mode moves them.
 module internal Captured =
@@ -43,9 +46,10 @@ module internal Captured =
     // closures are small; a data set that one captured is not searched to its end
     let private limit = 5_000
 
-    /// The modules, outermost ones first, each once. Module-level values of F# are not captured, and not found.
-    let modules (closure: obj) : torch.nn.Module list =
-        let found = List<torch.nn.Module>()
+    /// What is wanted of all that a delegate can reach, outermost first, each once. Module-level values of F# are not
+    /// captured, and not found.
+    let private search<'wanted when 'wanted: not struct> (closure: obj) : 'wanted list =
+        let found = List<'wanted>()
         let seen = HashSet<obj>(ReferenceEqualityComparer.Instance)
         let waiting = Queue<obj>()
 
@@ -57,7 +61,8 @@ module internal Captured =
 
         while waiting.Count > 0 do
             match waiting.Dequeue() with
-            | :? torch.nn.Module as m -> found.Add m
+            | :? 'wanted as it -> found.Add it
+            | :? torch.nn.Module
             | :? Tensor -> ()
             | :? Delegate as d -> add d.Target
             | value ->
@@ -81,3 +86,9 @@ module internal Captured =
                             add (field.GetValue value)
 
         List.ofSeq found
+
+    /// The modules.
+    let modules (closure: obj) : torch.nn.Module list = search closure
+
+    /// True for a source of batches that is a stream.
+    let holdsStream (closure: obj) : bool = not (search<IStream> closure).IsEmpty

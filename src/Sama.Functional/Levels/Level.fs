@@ -104,6 +104,7 @@ module Level =
     let private fetch
         name
         device
+        repeatable
         (data: Draw -> 'batch)
         (loss: Pass -> Levels -> 'batch -> Tensor)
         (names: string[])
@@ -127,7 +128,7 @@ module Level =
             for feature in record.Values do
                 feature.Dispose()
 
-        new Micro(draw, evaluate, (fun () -> record.Count > 0), free)
+        new Micro(draw, own, repeatable, evaluate, (fun () -> record.Count > 0), free)
 
     let private build
         name
@@ -155,7 +156,7 @@ module Level =
           Module = m
           Tied = m |> Option.map NnModule.trainable |> Option.defaultValue []
           Observed = lazy Captured.modules closure
-          Fetch = fetch name device data loss
+          Fetch = fetch name device (not (Captured.holdsStream (box data))) data loss
           Every = None
           WarmUp = None
           Method = None
