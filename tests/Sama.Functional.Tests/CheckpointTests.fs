@@ -83,6 +83,7 @@ let private threeLevels method =
               (square(part levels "low" - (part levels "mid").sum ())).sum () * (part levels "top").exp().mean ())
           |> Level.withMethod method
           level "mid" 3L (sgd 0.02) (fun _ levels _ -> square((part levels "low").sum () - (part levels "mid")).sum ())
+          |> Level.responding MiddleResponse.Held
           level "top" 2L (adam 0.02) (fun _ levels _ ->
               square((part levels "mid").sum () - 1.0).sum () + square(part levels "top").sum ()) ]
 

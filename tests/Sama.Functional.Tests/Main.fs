@@ -30,6 +30,7 @@ let main args =
               EngineTests.tests
               LevelGraphTests.tests
               DataTests.tests
-              CheckpointTests.tests ]
+              CheckpointTests.tests
+              GuardTests.tests ]
     )
     |> runTestsWithCLIArgs [] args

@@ -66,25 +66,23 @@ module Checkpoint =
     let private taken
         (problem: BilevelProblem)
         (path: string)
-        (fields: CheckpointFields)
         (reader: CheckpointFile.Reader)
         index
         (window: WindowFields)
         =
-        [ for step, checksum in window.Taken do
-              let micros = Problem.micros problem fields.Seed index step
+        [ for own in window.Taken do
+              let micros = Problem.micros problem own.Seed index own.Number
               micros |> List.iter reader.Own
 
-              if CheckpointFile.batches micros <> checksum then
+              if CheckpointFile.batches micros <> own.Batches then
                   invalidOp
-                      $"'{path}' is inside a window whose step {step} was taken on other batches than the data of level '{problem.LevelNames[index]}' give now: they have to be a function of the draw, on the same data"
+                      $"'{path}' is inside a window whose step {own.Number} was taken on other batches than the data of level '{problem.LevelNames[index]}' give now: they have to be a function of the draw, on the same data"
 
-              struct (step, micros) ]
+              struct (own.Number, micros) ]
 
     let private level
         (problem: BilevelProblem)
         path
-        (fields: CheckpointFields)
         (reader: CheckpointFile.Reader)
         index
         (own: LevelFields)
@@ -111,7 +109,7 @@ module Checkpoint =
                     w.Began,
                     vector (CheckpointFile.windowAt own.Name),
                     rule (CheckpointFile.windowRuleAt own.Name) w.Rule,
-                    taken problem path fields reader index w
+                    taken problem path reader index w
                 ) }
 
     /// A state of this problem, on its levels' devices; the caller owns it. A state inside a window has its batches fetched
@@ -126,7 +124,7 @@ module Checkpoint =
         use _ = torch.NewDisposeScope()
 
         let state =
-            { Levels = [| for i, own in List.indexed fields.Levels -> level problem path fields reader i own |]
+            { Levels = [| for i, own in List.indexed fields.Levels -> level problem path reader i own |]
               Buffers =
                 readOnlyDict
                     [ for name in fields.Buffers ->

@@ -34,10 +34,16 @@ type internal RuleTree =
       Names: string list
       Parts: RuleTree list }
 
-/// An open window without its numbers; each step with the checksum of its batches.
+/// A step of a window: its number, the seed of its draws, the checksum of its batches.
+type internal TakenFields =
+    { Number: int64
+      Seed: int64
+      Batches: string }
+
+/// An open window without its numbers.
 type internal WindowFields =
     { Began: int64
-      Taken: (int64 * string) list
+      Taken: TakenFields list
       Rule: RuleTree }
 
 type internal LevelFields =
@@ -92,8 +98,11 @@ module internal CheckpointFields =
         let parameter (name: string, shape: int64 list) : JsonNode =
             object [ "name", JsonValue.Create name; "shape", list number shape ]
 
-        let taken (step: int64, checksum: string) : JsonNode =
-            object [ "step", number step; "batches", JsonValue.Create checksum ]
+        let taken (own: TakenFields) : JsonNode =
+            object
+                [ "step", number own.Number
+                  "seed", number own.Seed
+                  "batches", JsonValue.Create own.Batches ]
 
         let window: JsonNode =
             match own.Window with
@@ -149,7 +158,10 @@ module internal CheckpointFields =
                 Some
                     { Began = numberOf window["began"]
                       Taken =
-                        [ for own in items window["taken"] -> numberOf own["step"], own["batches"].GetValue<string>() ]
+                        [ for own in items window["taken"] ->
+                              { Number = numberOf own["step"]
+                                Seed = numberOf own["seed"]
+                                Batches = own["batches"].GetValue<string>() } ]
                       Rule = ruleOf window["rule"] } }
 
     /// Exceptions of every kind for a text that `toJson` did not write.

@@ -94,7 +94,11 @@ module internal CheckpointFile =
             | w ->
                 Some
                     { Began = w.Began
-                      Taken = [ for struct (step, micros) in w.Taken -> step, batches micros ]
+                      Taken =
+                        [ for struct (step, micros) in w.Taken ->
+                              { Number = step
+                                Seed = micros.Head.Draw.Seed
+                                Batches = batches micros } ]
                       Rule = treeOf w.Rule } }
 
     /// Writes a state; whole, or not at all.
