@@ -130,7 +130,13 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
             null
         else
             use state = run.Snapshot()
-            let notes = if isNull guarded.Notes then null else guarded.Notes.Invoke()
+
+            let notes =
+                if isNull guarded.Notes then
+                    null
+                else
+                    guarded.Notes.Invoke()
+
             let path = Checkpoints.save options.Keep options.Folder notes state
             saved <- state.Step
             path
@@ -179,7 +185,11 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
                 saveAfter guarded.Checkpoint e
                 raise e
         else
-            if options.Every > 0L && isNull report.Skipped && run.StepsTaken % options.Every = 0L then
+            if
+                options.Every > 0L
+                && isNull report.Skipped
+                && run.StepsTaken % options.Every = 0L
+            then
                 guarded.Checkpoint() |> ignore
 
             report

@@ -31,7 +31,9 @@ open Sama
 module Checkpoints =
 
     let private name = Regex @"^step-(\d{12,19})\.safetensors$"
-    let private temporary = Regex @"^(step-\d{12,19}|best)\.safetensors\.[0-9a-f]{32}\.tmp$"
+
+    let private temporary =
+        Regex @"^(step-\d{12,19}|best)\.safetensors\.[0-9a-f]{32}\.tmp$"
 
     let private named (pattern: Regex) (folder: string) =
         if Directory.Exists folder then
