@@ -1,3 +1,5 @@
+using System.Runtime.CompilerServices;
+
 namespace Sama;
 
 /// <summary>Sources of batches for levels. All but <see cref="Stream"/> are functions of the draw alone: a run resumes by
@@ -19,8 +21,11 @@ public static class Batches
 
     /// <inheritdoc cref="Shuffled{TBatch}(RowSource{TBatch}, int, Remainder, int)"/>
     public static Func<Draw, Tensor> Shuffled(
-        Tensor rows, int size, Remainder remainder = Remainder.Drop, int ranks = 1) =>
-        Shuffled(Rows(rows), size, remainder, ranks);
+        Tensor rows, int size, Remainder remainder = Remainder.Drop, int ranks = 1)
+    {
+        ArgumentNullException.ThrowIfNull(rows);
+        return Shuffled(Rows(rows), size, remainder, ranks);
+    }
 
     /// <inheritdoc cref="Shuffled{TBatch}(RowSource{TBatch}, int, Remainder, int)"/>
     public static Func<Draw, (Tensor X, Tensor Y)> Shuffled(
@@ -29,9 +34,13 @@ public static class Batches
 
     /// <inheritdoc cref="Shuffled{TBatch}(RowSource{TBatch}, int, Remainder, int)"/>
     /// <typeparam name="TRow">A row.</typeparam>
+    [OverloadResolutionPriority(1)] // an array of numbers converts to a tensor too
     public static Func<Draw, TRow[]> Shuffled<TRow>(
-        IReadOnlyList<TRow> rows, int size, Remainder remainder = Remainder.Drop, int ranks = 1) =>
-        Shuffled(Rows(rows), size, remainder, ranks);
+        IReadOnlyList<TRow> rows, int size, Remainder remainder = Remainder.Drop, int ranks = 1)
+    {
+        ArgumentNullException.ThrowIfNull(rows);
+        return Shuffled(Rows(rows), size, remainder, ranks);
+    }
 
     /// <summary>Batches of rows in their order, the last one of an epoch smaller: to evaluate.</summary>
     /// <typeparam name="TBatch">A batch.</typeparam>
@@ -101,6 +110,7 @@ public static class Batches
     /// <typeparam name="TRow">An item.</typeparam>
     /// <param name="items">Borrowed; it must not change while batches are drawn.</param>
     /// <returns>Rows.</returns>
+    [OverloadResolutionPriority(1)] // as above
     public static RowSource<TRow[]> Rows<TRow>(IReadOnlyList<TRow> items)
     {
         ArgumentNullException.ThrowIfNull(items);

@@ -28,4 +28,4 @@ type BatchStream<'batch>(batches: IEnumerable<'batch>) =
     /// The next item, whatever the draw. InvalidOperationException if the sequence is empty.
     member _.Next(_draw: Draw) : 'batch = next (isNull items)
 
-    interface Sama.Functional.IStream
+    interface IStream

@@ -1,3 +1,8 @@
+namespace Sama
+
+/// Batches in the order in which they are asked for, which no draw gives again.
+type internal IStream = interface end
+
 namespace Sama.Functional
 
 open System
@@ -6,9 +11,6 @@ open System.Collections.Generic
 open System.Reflection
 open TorchSharp
 open Sama
-
-/// Batches in the order in which they are asked for, which no draw gives again.
-type internal IStream = interface end
 
 /// Modules that a delegate can reach through what it captured. A loss may call modules that no level owns (a frozen
 /// encoder, a teacher): their buffers are part of a run's state too, since every pass in training mode moves them.
