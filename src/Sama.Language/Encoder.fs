@@ -68,7 +68,10 @@ type Encoder
             invalidArg (nameof dtype) $"θ is float32 or float64, not {dtype}"
 
         let full = Parameters.layout config head
-        let vector, report = Sama.Language.Checkpoint.load folder config full seed resetHead dtype
+
+        let vector, report =
+            Sama.Language.Checkpoint.load folder config full seed resetHead dtype
+
         all config head full vector report folder
 
     /// A model of new weights, drawn by `seed`, float32. The caller disposes it.

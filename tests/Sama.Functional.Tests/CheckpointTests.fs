@@ -80,12 +80,14 @@ let private threeLevels method =
         (unrollBy 2)
         Hypergradient.sama
         [ level "low" 4L (adam 0.05) (fun _ levels _ ->
-              (square(part levels "low" - (part levels "mid").sum ())).sum () * (part levels "top").exp().mean ())
+              (square (part levels "low" - (part levels "mid").sum ())).sum ()
+              * (part levels "top").exp().mean ())
           |> Level.withMethod method
           level "mid" 3L (sgd 0.02) (fun _ levels _ -> square((part levels "low").sum () - (part levels "mid")).sum ())
           |> Level.responding MiddleResponse.Held
           level "top" 2L (adam 0.02) (fun _ levels _ ->
-              square((part levels "mid").sum () - 1.0).sum () + square(part levels "top").sum ()) ]
+              square((part levels "mid").sum () - 1.0).sum ()
+              + square(part levels "top").sum ()) ]
 
 /// Runs so many steps, through a file after `cut` of them, against the run that never stopped.
 let private resumes (problem: unit -> BilevelProblem) cut total =
@@ -227,7 +229,8 @@ let tests =
                   refused
                       "newer"
                       (Text.Encoding.Latin1.GetBytes(
-                          (Text.Encoding.Latin1.GetString bytes).Replace("\"sama.format\":\"1\"", "\"sama.format\":\"2\"")
+                          (Text.Encoding.Latin1.GetString bytes)
+                              .Replace("\"sama.format\":\"1\"", "\"sama.format\":\"2\"")
                       )))
 
           testCase "inside a window a stream, and data that change, are refused with the reason"
@@ -240,10 +243,18 @@ let tests =
                       Problem.create
                           (unrollBy 2)
                           Hypergradient.unrolled
-                          [ Level.create "base" [ "w", torch.zeros (6L, dtype = f64) ] (sgd 0.1) data (fun _ theta lambda x ->
-                                (square (x.mv theta["w"] - 1.0) * lambda["x"]).mean ())
-                            Level.create "meta" [ "x", torch.ones (1L, dtype = f64) ] (sgd 0.1) ignore (fun _ theta _ () ->
-                                square(theta["w"] - 0.1).sum ()) ]
+                          [ Level.create
+                                "base"
+                                [ "w", torch.zeros (6L, dtype = f64) ]
+                                (sgd 0.1)
+                                data
+                                (fun _ theta lambda x -> (square (x.mv theta["w"] - 1.0) * lambda["x"]).mean ())
+                            Level.create
+                                "meta"
+                                [ "x", torch.ones (1L, dtype = f64) ]
+                                (sgd 0.1)
+                                ignore
+                                (fun _ theta _ () -> square(theta["w"] - 0.1).sum ()) ]
 
                   let stateOf problem steps =
                       use run = new BilevelRun(problem, 3L)

@@ -43,8 +43,7 @@ let tests =
     testList
         "data"
         [ property "drop: each epoch takes each row at most once, all but the rest" (fun n size ranks seed ->
-              let sampling =
-                  { Sampling.Of size with Ranks = ranks }
+              let sampling = { Sampling.Of size with Ranks = ranks }
 
               if n >= size * ranks then
                   let steps = Sampling.stepsPerEpoch n sampling
@@ -100,7 +99,7 @@ let tests =
               let pick = Sampling.rows 50L (Sampling.Of 10)
               let at seed step = pick (draw seed step 0)
               let first = [ for t in 0L .. 24L -> at 7L t ]
-              let backwards = [ for t in 24L .. -1L .. 0L -> at 7L t ]
+              let backwards = [ for t in 24L..-1L..0L -> at 7L t ]
               Expect.equal (List.rev backwards) first ""
               Expect.notEqual first[0] first[5] "epochs"
               Expect.notEqual first[0] (at 8L 0L) "seeds"
@@ -148,10 +147,7 @@ let tests =
               let listed = Batches.shuffled (Rows.list items) 3 d
 
               let own =
-                  Batches.shuffled
-                      (Rows.each 10L (fun i -> torch.tensor [| 2L * i; 2L * i + 1L |]) Collate.stack)
-                      3
-                      d
+                  Batches.shuffled (Rows.each 10L (fun i -> torch.tensor [| 2L * i; 2L * i + 1L |]) Collate.stack) 3 d
 
               Expect.equal (own.data<int64>().ToArray()) (a.data<int64>().ToArray()) ""
               Expect.equal ((b.select (1L, 0L)).contiguous().data<int64>().ToArray()) (listed |> Array.map ((*) 3L)) ""
@@ -179,17 +175,24 @@ let tests =
                       Expect.isTrue (same (ahead.Next d) (source d)) $"{step}"
 
               // the last guesses end on the pool's threads
-              Threading.SpinWait.SpinUntil((fun () -> Tensor.TotalCount = before), 10_000) |> ignore
+              Threading.SpinWait.SpinUntil((fun () -> Tensor.TotalCount = before), 10_000)
+              |> ignore
+
               Expect.equal Tensor.TotalCount before ""
 
           testCase "what a source raises ahead is raised at its own draw"
           <| fun () ->
               let source (d: Draw) =
-                  if d.Step = 2L then invalidOp "row 2 is unreadable"
+                  if d.Step = 2L then
+                      invalidOp "row 2 is unreadable"
+
                   d.Step
 
               use ahead = new Prefetch<int64>(Func<_, _> source, 2)
               Expect.equal (ahead.Next(draw 0L 0L 0)) 0L ""
               Expect.equal (ahead.Next(draw 0L 1L 0)) 1L ""
-              Expect.throwsC (fun () -> ahead.Next(draw 0L 2L 0) |> ignore) (fun e -> Expect.equal e.Message "row 2 is unreadable" "")
+
+              Expect.throwsC (fun () -> ahead.Next(draw 0L 2L 0) |> ignore) (fun e ->
+                  Expect.equal e.Message "row 2 is unreadable" "")
+
               Expect.equal (ahead.Next(draw 0L 3L 0)) 3L "" ]

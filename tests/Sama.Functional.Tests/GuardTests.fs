@@ -64,7 +64,11 @@ let tests =
               inFolder (fun folder ->
                   use run = GuardedRun.FromSeed(sound, 1L, options folder)
                   run.RunTo(14L, CancellationToken.None)
-                  let names = Checkpoints.files folder |> List.map (fun path -> Path.GetFileName(path).TrimStart("step-0".ToCharArray()))
+
+                  let names =
+                      Checkpoints.files folder
+                      |> List.map (fun path -> Path.GetFileName(path).TrimStart("step-0".ToCharArray()))
+
                   Expect.equal names [ "14.safetensors"; "12.safetensors"; "9.safetensors" ] ""
                   let newest = (Checkpoints.files folder).Head
                   File.WriteAllBytes(newest, (File.ReadAllBytes newest)[..999])
@@ -84,7 +88,10 @@ let tests =
           <| fun () ->
               inFolder (fun folder ->
                   Directory.CreateDirectory folder |> ignore
-                  let left = Path.Combine(folder, $"step-000000000003.safetensors.{Guid.NewGuid():N}.tmp")
+
+                  let left =
+                      Path.Combine(folder, $"step-000000000003.safetensors.{Guid.NewGuid():N}.tmp")
+
                   let own = Path.Combine(folder, "notes.tmp")
                   File.WriteAllText(left, "half")
                   File.WriteAllText(own, "mine")
@@ -96,11 +103,14 @@ let tests =
           <| fun () ->
               for level, step in [ "base", 4L; "meta", 2L ] do
                   inFolder (fun folder ->
-                      let problem = failing NonFinitePolicy.Stop (fun name draw -> name = level && draw.Step = step)
+                      let problem =
+                          failing NonFinitePolicy.Stop (fun name draw -> name = level && draw.Step = step)
+
                       use run = GuardedRun.FromSeed(problem, 1L, options folder)
 
                       let e =
-                          throws<NonFiniteException, _> [ $"'{level}'" ] (fun () -> run.RunTo(9L, CancellationToken.None))
+                          throws<NonFiniteException, _> [ $"'{level}'" ] (fun () ->
+                              run.RunTo(9L, CancellationToken.None))
 
                       Expect.equal (unbox<int64> e.Data["Sama.Step"]) run.Run.StepsTaken ""
                       use found = Resume.latest folder problem
@@ -110,19 +120,23 @@ let tests =
           testCase "NaN at each level: skip, and skip up to two in a row"
           <| fun () ->
               for level in [ "base"; "meta" ] do
-                  let bad name (draw: Draw) = name = level && draw.Step >= 2L && draw.Step < 5L
+                  let bad name (draw: Draw) =
+                      name = level && draw.Step >= 2L && draw.Step < 5L
+
                   let problem = failing NonFinitePolicy.Skip bad
                   use all = GuardedRun.FromSeed(problem, 1L, GuardOptions.Default)
                   all.RunTo(12L, CancellationToken.None)
                   Expect.equal all.Run.StepsTaken 12L ""
 
-              let bad name (draw: Draw) = name = "base" && draw.Step >= 2L && draw.Step < 5L
+              let bad name (draw: Draw) =
+                  name = "base" && draw.Step >= 2L && draw.Step < 5L
 
               let limited n =
                   GuardedRun.FromSeed(
                       failing NonFinitePolicy.Skip bad,
                       1L,
-                      { GuardOptions.Default with SkipAtMost = Nullable n }
+                      { GuardOptions.Default with
+                          SkipAtMost = Nullable n }
                   )
 
               use three = limited 3
@@ -137,14 +151,18 @@ let tests =
           <| fun () ->
               inFolder (fun folder ->
                   // the first seed alone meets it
-                  let problem = failing NonFinitePolicy.Stop (fun name draw -> name = "base" && draw.Step = 5L && draw.Seed = 1L)
+                  let problem =
+                      failing NonFinitePolicy.Stop (fun name draw -> name = "base" && draw.Step = 5L && draw.Seed = 1L)
+
                   use run = GuardedRun.FromSeed(problem, 1L, { options folder with Rollbacks = 1 })
                   run.RunTo(9L, CancellationToken.None)
                   use ended = run.Run.Snapshot()
                   Expect.equal (run.RollbacksTaken, ended.Step, ended.Seed = 1L) (1, 9L, false) "")
 
               inFolder (fun folder ->
-                  let problem = failing NonFinitePolicy.Stop (fun name draw -> name = "base" && draw.Step = 5L)
+                  let problem =
+                      failing NonFinitePolicy.Stop (fun name draw -> name = "base" && draw.Step = 5L)
+
                   use run = GuardedRun.FromSeed(problem, 1L, { options folder with Rollbacks = 2 })
 
                   throws<NonFiniteException, _> [ "'base'" ] (fun () -> run.RunTo(9L, CancellationToken.None))
@@ -185,7 +203,9 @@ let tests =
 
                   let problem =
                       failing NonFinitePolicy.Stop (fun _ draw ->
-                          if draw.Step = 4L then source.Cancel()
+                          if draw.Step = 4L then
+                              source.Cancel()
+
                           false)
 
                   use run = GuardedRun.FromSeed(problem, 1L, options folder)
@@ -206,8 +226,15 @@ let tests =
           testCase "options out of range are refused by name"
           <| fun () ->
               for wrong, word in
-                  [ { GuardOptions.Default with Every = -1L }, "Every"
+                  [ { GuardOptions.Default with
+                        Every = -1L },
+                    "Every"
                     { GuardOptions.Default with Keep = 0 }, "Keep"
-                    { GuardOptions.Default with SkipAtMost = Nullable 1 }, "NonFinite"
-                    { GuardOptions.Default with Rollbacks = 1 }, "Folder" ] do
-                  throws<ArgumentException, _> [ word ] (fun () -> GuardedRun.FromSeed(sound, 1L, wrong)) |> ignore ]
+                    { GuardOptions.Default with
+                        SkipAtMost = Nullable 1 },
+                    "NonFinite"
+                    { GuardOptions.Default with
+                        Rollbacks = 1 },
+                    "Folder" ] do
+                  throws<ArgumentException, _> [ word ] (fun () -> GuardedRun.FromSeed(sound, 1L, wrong))
+                  |> ignore ]
