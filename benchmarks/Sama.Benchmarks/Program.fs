@@ -23,7 +23,8 @@ type Arguments =
             match this with
             | Bench _ -> "which measurement"
             | Json _ -> "json file for the rows"
-            | Data _ -> "fixtures: a folder; cost-report: a json file of cost, once for each"
+            | Data _ ->
+                "fixtures: a folder; matrix: the file of the table; cost-report: a json file of cost, once for each"
             | Model _ -> "language: a folder of BERT, as Hugging Face has them"
             | Picture _ -> "png file for the picture"
             | Full -> "cost: more models, algorithms and sizes; faults: more of each"
@@ -65,12 +66,18 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "each update rule: deviations, errors of its adaptation, times",
       (fun options -> RuleBench.run (write options))
       "exactness", "every hypergradient method against the oracle; --picture", exactness
+      "matrix",
+      "every method under every rule in every way against the definition",
+      (fun o -> Matrix.Bench.run (o.TryGetResult Data))
       "cost",
       "time and memory of a meta step of each algorithm, as multiples of plain training",
       fun o -> Cost.run (device o) (o.Contains Full) (o.TryGetResult Only) (o.GetResult Json)
       "cost-report",
       "tables of the rows under --data, with the cost model beside them; --picture",
       fun o -> CostReport.run (o.GetResults Data) (o.TryGetResult Picture)
+      "levels",
+      "weights of examples regularised by a third level, on MNIST files under --data",
+      fun o -> ThreeLevels.measure (o.GetResult Data) (write o)
       "epsilon",
       "the error of SAMA's difference in float32 for each α and norm",
       fun o -> Epsilon.run (device o) (o.GetResult Json)

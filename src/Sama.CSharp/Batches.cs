@@ -178,7 +178,8 @@ public static class Batches
         return draw => batches[(int)(draw.Step % batches.Count)];
     }
 
-    /// <summary>The next item of a sequence, such as a <c>DataLoader</c>, at every draw; from its beginning when it ends.</summary>
+    /// <summary>The next item of a sequence, such as a <c>DataLoader</c>, at every draw; from its beginning when
+    /// it has ended or failed.</summary>
     /// <remarks>What it costs: the order in which draws are asked for decides, not the draw. A run resumed later sees other
     /// batches, and so does a hypergradient computed twice; a window keeps its batches in memory, so that a state inside a
     /// window cannot become a checkpoint. Where that matters, take <c>Shuffled</c>.</remarks>

@@ -136,7 +136,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         return Exclusively(() =>
         {
             if (patience.State is not { } best) return false;
-            Restart(best);
+            guarded.Restart(best);
             return true;
         });
     }
@@ -237,9 +237,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         lock (sync) stepper = Thread.CurrentThread;
         try
         {
-            using (torch.NewDisposeScope())
-            using (torch.no_grad())
-                score = watch.Options.Score(guarded.Run.Theta, guarded.Run.Lambda);
+            score = guarded.Run.Between(() => watch.Options.Score(guarded.Run.Theta, guarded.Run.Lambda));
         }
         finally
         {
@@ -252,13 +250,11 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         if (watch.Exhausted)
         {
             if (options.Logger is { } logger) SolverLog.Stopped(logger, step.Step, watch.Best ?? score, watch.BestStep);
-            if (watch.Options.RestoreBest && watch.State is { } best) Restart(best);
+            if (watch.Options.RestoreBest && watch.State is { } best) guarded.Restart(best);
         }
 
         return step with { Score = score, Improved = improved, Stop = watch.Exhausted };
     }
-
-    private void Restart(RunState state) => guarded.Restart(state);
 
     private F.GuardedRun Start()
     {

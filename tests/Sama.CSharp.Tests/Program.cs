@@ -13,6 +13,8 @@ return Runner.RunTestsWithCLIArgs(
         .. CustomTests.All,
         .. MisuseTests.All,
         .. ParityTests.All,
+        .. DefaultTests.All,
+        Runner.TestList("situations", [.. ReportedSituations.All]),
         .. ApiTests.All,
         .. LanguageTests.All,
         .. RepositoryTests.All,

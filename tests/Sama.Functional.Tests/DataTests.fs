@@ -99,7 +99,7 @@ let tests =
               let pick = Sampling.rows 50L (Sampling.Of 10)
               let at seed step = pick (draw seed step 0)
               let first = [ for t in 0L .. 24L -> at 7L t ]
-              let backwards = [ for t in 24L..-1L..0L -> at 7L t ]
+              let backwards = [ for t in List.rev [ 0L .. 24L ] -> at 7L t ]
               Expect.equal (List.rev backwards) first ""
               Expect.notEqual first[0] first[5] "epochs"
               Expect.notEqual first[0] (at 8L 0L) "seeds"

@@ -31,6 +31,14 @@ let main args =
               LevelGraphTests.tests
               DataTests.tests
               CheckpointTests.tests
-              GuardTests.tests ]
+              GuardTests.tests
+              NormTests.tests
+              DrawTests.tests
+              ScheduleTests.tests
+              GroupTests.tests
+              KernelTests.tests
+              WindowTests.tests
+              DefaultTests.tests
+              MatrixTests.tests ]
     )
     |> runTestsWithCLIArgs [] args

@@ -14,7 +14,7 @@ let private problem (model: Encoder) (rule: UpdateRule) (method: HypergradientMe
     let noisy, clean, labels =
         batch model.Config.Family 20L, batch model.Config.Family 21L, labels ()
 
-    let baseLoss (pass: Pass) (theta: Params) (lambda: Params) () =
+    let baseLoss (_: Pass) (theta: Params) (lambda: Params) () =
         let losses = model.Losses(theta, noisy, labels, true)
         (torch.sigmoid lambda["rows"] * losses).mean ()
 

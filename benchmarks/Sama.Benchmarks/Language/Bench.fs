@@ -135,7 +135,8 @@ let private libraryPass (model: Encoder) : Stepper =
                   Rank = 0 }
 
         step <- step + 1L
-        Autodiff.backward (model.Loss(Params.leaves model.Layout model.Initial gradient, batch, wanted, true))
+        let theta = Params.leaves model.Layout model.Initial gradient
+        Autodiff.backward (model.Loss(theta, batch, wanted, true)) theta.Views
 
     body, gradient
 

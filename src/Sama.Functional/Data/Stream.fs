@@ -3,7 +3,7 @@ namespace Sama
 open System
 open System.Collections.Generic
 
-/// The next item of a sequence, such as a DataLoader, at every draw; from its beginning when it ends. The order in which
+/// The next item of a sequence, such as a DataLoader, at every draw; from its beginning when it has ended or failed. The order in which
 /// draws are asked for decides, not the draw. For one thread at a time.
 [<Sealed>]
 type BatchStream<'batch>(batches: IEnumerable<'batch>) =
@@ -14,11 +14,22 @@ type BatchStream<'batch>(batches: IEnumerable<'batch>) =
         if isNull items then
             items <- batches.GetEnumerator()
 
-        if items.MoveNext() then
-            items.Current
-        else
+        let ended () =
             items.Dispose()
             items <- null
+
+        let more =
+            try
+                items.MoveNext()
+            with _ ->
+                // an iterator that failed has ended: the next draw begins anew
+                ended ()
+                reraise ()
+
+        if more then
+            items.Current
+        else
+            ended ()
 
             if restarted then
                 raise (InvalidOperationException "the sequence of batches is empty")

@@ -1,7 +1,6 @@
 namespace Sama.Functional
 
 open System
-open System.Collections
 open System.Collections.Concurrent
 open System.Collections.Generic
 open System.Reflection
@@ -13,157 +12,179 @@ open Sama
 /// dispose its tensors earlier (a DataLoader does when the next one is asked for).
 module internal Batch =
 
-    let private fields (t: Type) =
-        [| let mutable at = t
+    let private reach =
+        Reach(fun t ->
+            if t = typeof<Tensor> then Some true
+            elif typeof<Delegate>.IsAssignableFrom t then Some false
+            else None)
 
-           while not (isNull at) && at <> typeof<obj> do
-               yield!
-                   at.GetFields(
-                       BindingFlags.Instance
-                       ||| BindingFlags.Public
-                       ||| BindingFlags.NonPublic
-                       ||| BindingFlags.DeclaredOnly
-                   )
+    let private mayHold (t: Type) : bool = reach.MayHold t
 
-               at <- at.BaseType |]
+    let private tables = ConcurrentDictionary<Type, FieldInfo[]>()
 
-    let private ofSystem (t: Type) =
-        not (isNull t.Namespace) && t.Namespace.StartsWith "System"
-
-    let private opaque (t: Type) =
-        t.IsPrimitive
-        || t.IsEnum
-        || t.IsPointer
-        || t = typeof<string>
-        || t = typeof<decimal>
-        || typeof<Delegate>.IsAssignableFrom t
-        || typeof<torch.nn.Module>.IsAssignableFrom t
-        || typeof<Type>.IsAssignableFrom t
-        || (ofSystem t
-            && not (typeof<ITuple>.IsAssignableFrom t)
-            && not (typeof<IEnumerable>.IsAssignableFrom t))
-
-    let private known = ConcurrentDictionary<Type, bool>()
-
-    /// Whether a value of a type may have tensors in it.
-    let rec private mayHold (t: Type) : bool =
-        match known.TryGetValue t with
-        | true, answer -> answer
-        | _ when typeof<Tensor>.IsAssignableFrom t -> true
-        | _ when opaque t -> false
-        | _ when t = typeof<obj> || t.IsInterface || t.IsAbstract -> true
-        | _ when t.IsArray -> mayHold (t.GetElementType())
-        | _ when t.IsGenericType && ofSystem t -> t.GetGenericArguments() |> Array.exists mayHold
-        | _ ->
-            // a type that holds itself is decided by its other fields
-            known[t] <- false
-            let answer = fields t |> Array.exists (fun field -> mayHold field.FieldType)
-            known[t] <- answer
-            answer
+    /// Arrays of numbers in a collection of .NET's own (the buckets of a dictionary): its owner may fill it anew.
+    let private ownTables (t: Type) : FieldInfo[] =
+        tables.GetOrAdd(
+            t,
+            fun t ->
+                if Reach.OfSystem t then
+                    Reach.AllFields t
+                    |> Array.filter (fun field ->
+                        field.FieldType.IsArray && field.FieldType.GetElementType().IsPrimitive)
+                else
+                    [||]
+        )
 
     let private shallow =
         typeof<obj>.GetMethod("MemberwiseClone", BindingFlags.Instance ||| BindingFlags.NonPublic)
 
-    // a batch is small; what is larger is somebody's data set
-    let private limit = 10_000
+    let private clone (value: obj) : obj =
+        let copied = shallow.Invoke(value, null)
+        // what it owns beside its tensors, it shares
+        GC.SuppressFinalize copied
+        copied
 
-    let private requireLive (tensor: Tensor) =
+    let private items (array: Array) : (int[] * obj) seq =
+        seq {
+            let index = Array.init array.Rank array.GetLowerBound
+
+            for item in array do
+                Array.copy index, item
+                let mutable d = array.Rank - 1
+                index[d] <- index[d] + 1
+
+                while d > 0 && index[d] > array.GetUpperBound d do
+                    index[d] <- array.GetLowerBound d
+                    d <- d - 1
+                    index[d] <- index[d] + 1
+        }
+
+    // a batch is small; what is larger is somebody's data set
+    let private limit = 100_000
+
+    /// The objects from which a tensor can be reached, tensors themselves among them.
+    let private reaching (root: obj) : HashSet<obj> =
+        let parents = Dictionary<obj, List<obj>>(ReferenceEqualityComparer.Instance)
+
+        let waiting = Queue<obj>()
+        let tensors = Queue<obj>()
+
+        let meet (parent: obj) (value: obj) =
+            match parents.TryGetValue value with
+            | true, known -> known.Add parent
+            | _ ->
+                parents[value] <- List [ parent ]
+
+                if value :? Tensor then
+                    tensors.Enqueue value
+                else
+                    waiting.Enqueue value
+
+        meet null root
+
+        while waiting.Count > 0 do
+            if parents.Count > limit then
+                invalidOp
+                    $"the batch refers to more than {limit:N0} objects: give the tensors of the batch alone, and keep the data set outside it"
+
+            let value = waiting.Dequeue()
+
+            for child in reach.References value do
+                meet value child
+
+        let reached = HashSet<obj>(ReferenceEqualityComparer.Instance)
+
+        while tensors.Count > 0 do
+            let value = tensors.Dequeue()
+
+            if reached.Add value then
+                for parent in parents[value] do
+                    if not (isNull parent) then
+                        tensors.Enqueue parent
+
+        reached
+
+    /// A handle of its own on a batch's tensor, a constant.
+    let private held (tensor: Tensor) : Tensor =
         if tensor.IsInvalid then
             invalidOp
                 "the batch has a tensor that is disposed: what a delegate makes is freed at the end of the step, so a tensor that it keeps is made before the run or taken out by DetachFromDisposeScope()"
 
-    let private hasDefault (t: Type) = not (isNull (t.GetConstructor [||]))
+        if tensor.requires_grad && not tensor.is_leaf then
+            let shape = String.Join("x", tensor.shape)
 
-    /// Copies of batches, with handles of its own on their tensors.
-    type private Copier() =
-        let own = List<Tensor>()
-        let copies = Dictionary<obj, obj>(ReferenceEqualityComparer.Instance)
+            invalidOp
+                $"the batch has a tensor ([{shape}]) that was computed from parameters that require grad: a batch is a constant, so compute it under no_grad() or detach() it; what depends on the parameters of a level belongs into its loss"
 
-        member _.Own = own
+        let own = Scope.detach (tensor.detach ())
 
-        /// The value itself where it holds no tensor.
-        member copier.Copy(value: obj) : obj =
-            if isNull value || not (mayHold (value.GetType())) || copies.Count > limit then
-                value
-            else
-                match copies.TryGetValue value with
-                | true, copied -> copied
-                | _ ->
-                    let copied = copier.Fresh value
+        if tensor.requires_grad then
+            own.requires_grad_ true |> ignore
 
-                    if not (value.GetType().IsValueType) then
-                        copies[value] <- copied
-
-                    copied
-
-        member private copier.Fresh(value: obj) : obj =
-            match value with
-            | :? Tensor as tensor ->
-                requireLive tensor
-                let held = Scope.detach (tensor.alias ())
-                own.Add held
-                held
-            | :? Array as items when items.Rank = 1 -> copier.Items items
-            | :? IDictionary as items when hasDefault (value.GetType()) ->
-                let result = Activator.CreateInstance(value.GetType()) :?> IDictionary
-                let each = items.GetEnumerator()
-
-                while each.MoveNext() do
-                    result.Add(each.Key, copier.Copy each.Value)
-
-                result
-            | :? IList as items when not (items.IsReadOnly || items.IsFixedSize) && hasDefault (value.GetType()) ->
-                let result = Activator.CreateInstance(value.GetType()) :?> IList
-
-                for item in items do
-                    result.Add(copier.Copy item) |> ignore
-
-                result
-            | _ -> copier.Memberwise value
-
-        member private copier.Items(items: Array) : obj =
-            let before = Array.init items.Length items.GetValue
-            let after = Array.map copier.Copy before
-
-            if Array.forall2 (fun a b -> obj.ReferenceEquals(a, b)) before after then
-                items
-            else
-                let result = Array.CreateInstance(items.GetType().GetElementType(), items.Length)
-                after |> Array.iteri (fun i item -> result.SetValue(item, i))
-                result
-
-        member private copier.Memberwise(value: obj) : obj =
-            let changed =
-                [ for field in fields (value.GetType()) do
-                      if mayHold field.FieldType then
-                          let before = field.GetValue value
-                          let after = copier.Copy before
-
-                          if not (obj.ReferenceEquals(before, after)) then
-                              field, after ]
-
-            if changed.IsEmpty then
-                value
-            else
-                let result = shallow.Invoke(value, null)
-
-                for field, after in changed do
-                    field.SetValue(result, after)
-
-                result
+        own
 
     /// The batch with handles of its own in place of its tensors, and these handles, which the caller disposes. What holds
-    /// no tensor is the same object. InvalidOperationException for a tensor that is disposed.
+    /// no tensor is the same object. InvalidOperationException for a tensor that is disposed or has a graph.
     let hold (batch: 'batch) : 'batch * Tensor list =
-        let copier = Copier()
+        let own = List<Tensor>()
+        let root = box batch
 
-        try
-            unbox<'batch> (copier.Copy(box batch)), List.ofSeq copier.Own
-        with _ ->
-            for tensor in copier.Own do
-                tensor.Dispose()
+        if isNull root || not (mayHold (root.GetType())) then
+            batch, []
+        else
+            let copies = Dictionary<obj, obj>(ReferenceEqualityComparer.Instance)
 
-            reraise ()
+            let rec copied isStruct (value: obj) : obj =
+                if isNull value || not (mayHold (value.GetType())) then
+                    value
+                elif isStruct then
+                    let copy = clone value
+                    fill copy
+                    copy
+                else
+                    match copies.TryGetValue value with
+                    | true, copy -> copy
+                    | _ -> value
+
+            and fill (copy: obj) : unit =
+                match copy with
+                | :? Tensor -> ()
+                | :? Array as array ->
+                    let inner = array.GetType().GetElementType().IsValueType
+
+                    for index, item in List.ofSeq (items array) do
+                        array.SetValue(copied inner item, index)
+                | _ ->
+                    let t = copy.GetType()
+
+                    for field in reach.Fields t do
+                        field.SetValue(copy, copied field.FieldType.IsValueType (field.GetValue copy))
+
+                    for field in ownTables t do
+                        match field.GetValue copy with
+                        | :? Array as table -> field.SetValue(copy, table.Clone())
+                        | _ -> ()
+
+            try
+                for value in reaching root do
+                    copies[value] <-
+                        match value with
+                        | :? Tensor as tensor ->
+                            let handle = held tensor
+                            own.Add handle
+                            box handle
+                        | :? Array as array -> array.Clone()
+                        | _ -> clone value
+
+                for copy in copies.Values do
+                    fill copy
+
+                unbox<'batch> (copied false root), List.ofSeq own
+            with _ ->
+                for tensor in own do
+                    tensor.Dispose()
+
+                reraise ()
 
     /// The tensors of a batch that are not on the device, by their place, of what can be looked into: tensors, tuples,
     /// sequences.

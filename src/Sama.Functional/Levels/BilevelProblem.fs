@@ -64,8 +64,8 @@ type BilevelProblem =
             Options: BilevelOptions
             /// values are read together on the CPU too, as on other devices
             ReadTogether: bool
-            /// whether a step taken again on the same batch was once seen to give the same gradient
-            Replayed: bool ref
+            /// meta steps taken, on any run of it: at some of them a step is taken again on the same batch
+            Replays: int64 ref
         }
 
     /// The levels' names, from the lowest up.

@@ -193,7 +193,7 @@ module internal Composition =
               Method = method
               Options = options
               ReadTogether = false
-              Replayed = ref false }
+              Replays = ref 0L }
 
         requireWindows problem
         requireServed problem

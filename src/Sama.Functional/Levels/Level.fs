@@ -1,28 +1,5 @@
 namespace Sama
 
-open System.Collections.Generic
-
-/// The parameters of every level of a problem, by the level's name.
-[<Sealed>]
-type Levels internal (names: string[], parameters: Params[]) =
-    /// A level's parameters. ArgumentException if there is no level of that name.
-    member _.Item
-        with get (name: string): Params =
-            match System.Array.IndexOf(names, name) with
-            | -1 ->
-                let known = System.String.Join(", ", names)
-                raise (System.ArgumentException($"no level is named '{name}'; there are: {known}", nameof name))
-            | i -> parameters[i]
-
-    member internal _.At(index: int) = parameters[index]
-
-/// How a level between others responds to those above it.
-type MiddleResponse =
-    /// the levels below it respond when it is moved: the derivative of its total hypergradient
-    | Total = 0
-    /// the levels below it are held: the derivative of its own loss's gradient alone (Betty's approximation)
-    | Held = 1
-
 /// One level: what it optimises, by which rule, on which data. The type of its batches is known only to its maker.
 [<NoComparison; NoEquality>]
 type Level =
@@ -101,6 +78,21 @@ module Level =
             let reason = (e.Message.Split '\n')[0]
             raise (InvalidOperationException($"level '{name}': libtorch refused its {what}: {reason}", e))
 
+    /// A loss that is one number, and there.
+    let private requireNumber name (value: Tensor) : Tensor =
+        if isNull value then
+            invalidOp $"level '{name}': its loss is null"
+
+        if value.IsInvalid then
+            invalidOp
+                $"level '{name}': its loss is a tensor that is disposed; take it out of a scope of one's own by MoveToOuterDisposeScope()"
+
+        if value.numel () <> 1L then
+            let shape = String.Join("x", value.shape)
+            invalidOp $"level '{name}': a loss is one number; this one has shape [{shape}] (take its mean or sum)"
+
+        value
+
     let private fetch
         name
         device
@@ -112,14 +104,22 @@ module Level =
         =
         let batch, own =
             // what the delegate makes beside the batch dies here
-            Scope.run (fun _ -> explained name "data" device null (fun () -> Batch.hold (data draw)))
+            Scope.run (fun _ ->
+                let given = explained name "data" device null (fun () -> data draw)
+
+                try
+                    Batch.hold given
+                with :? InvalidOperationException as e ->
+                    raise (InvalidOperationException($"level '{name}': {e.Message}", e)))
 
         let record = Dictionary<string, Tensor>()
 
         let evaluate mode (levels: Params[]) =
             Draw.masks draw (fun () ->
                 explained name "loss" device (box batch) (fun () ->
-                    loss (Pass(draw, mode, record)) (Levels(names, levels)) batch))
+                    Stops.within mode.Stops (fun () ->
+                        loss (Pass(draw, mode, record)) (Levels(names, levels)) batch
+                        |> requireNumber name)))
 
         let free () =
             for tensor in own do
@@ -155,8 +155,8 @@ module Level =
           Rule = UpdateRule.bind layout rule
           Module = m
           Tied = m |> Option.map NnModule.trainable |> Option.defaultValue []
-          Observed = lazy Captured.modules closure
-          Fetch = fetch name device (not (Captured.holdsStream (box data))) data loss
+          Observed = lazy Captured.modules [| closure; box data |]
+          Fetch = fetch name device (not (Streams.isStream (box data))) data loss
           Every = None
           WarmUp = None
           Method = None
@@ -267,6 +267,12 @@ module Level =
     /// The level, which every window starts anew where `start` says, with a fresh rule state: `start` gives a flat vector
     /// of its length from the levels above (MAML: the parent's own vector). `unrolled` differentiates through it.
     let resetTo (start: Levels -> Tensor) (level: Level) : Level = { level with Reset = Some start }
+
+    /// The name of its rule, and which parameters the rule's groups have.
+    let internal rule (level: Level) : string =
+        match level.Rule.Groups with
+        | "" -> level.Update.Name
+        | groups -> $"{level.Update.Name} on {groups}"
 
     /// The level with its parameters on that device; a module is moved itself, buffers and frozen parameters too.
     let internal toDevice (device: torch.Device) (level: Level) : Level =

@@ -2,6 +2,7 @@ namespace Sama
 
 open System
 open System.Collections.Generic
+open TorchSharp
 
 /// Why a loss is evaluated: to train, for the meta gradient, or at a perturbed vector for a finite difference.
 type PassKind =
@@ -22,6 +23,26 @@ type internal Stops =
     | Replay
     /// a leaf in the feature's place, beside the feature in its graph: the derivative through it is added by hand
     | Follow of ResizeArray<struct (Tensor * Tensor)>
+
+module internal Stops =
+
+    /// Runs a loss; the features that are followed belong to the caller's scope, whatever scopes the loss has of its own.
+    let within (stops: Stops) (loss: unit -> 'result) : 'result =
+        match stops with
+        | Follow features ->
+            let known = features.Count
+
+            try
+                loss ()
+            finally
+                use scope = torch.NewDisposeScope()
+
+                for i in known .. features.Count - 1 do
+                    let struct (leaf, feature) = features[i]
+                    scope.Attach [| leaf :> IDisposable; feature |]
+                    scope.MoveToOuter leaf |> ignore
+                    scope.MoveToOuter feature |> ignore
+        | _ -> loss ()
 
 /// How a loss is evaluated.
 [<Struct; NoComparison; NoEquality>]
@@ -73,6 +94,9 @@ type Pass internal (draw: Draw, mode: Mode, record: Dictionary<string, Tensor>) 
     /// passes replay the record: a bare `detach` there would be recomputed, and so differentiated.
     /// ArgumentException for a name given twice in one pass, InvalidOperationException if the base pass had none.
     member _.Stop(name: string, tensor: Tensor) : Tensor =
+        ArgumentNullException.ThrowIfNull(name, nameof name)
+        ArgumentNullException.ThrowIfNull(tensor, nameof tensor)
+
         if not (seen.Add name) then
             raise (ArgumentException($"the stop-feature '{name}' is given twice in one pass", nameof name))
 
@@ -80,7 +104,11 @@ type Pass internal (draw: Draw, mode: Mode, record: Dictionary<string, Tensor>) 
         | Replay ->
             match record.TryGetValue name with
             | true, recorded -> recorded.to_type tensor.dtype
-            | _ -> raise (InvalidOperationException $"the base pass recorded no stop-feature '{name}'")
+            | _ ->
+                raise (
+                    InvalidOperationException
+                        $"the base pass recorded no stop-feature '{name}': a loss marks the same features in every pass of a step"
+                )
         | Record ->
             let stopped = tensor.detach ()
 
@@ -93,6 +121,6 @@ type Pass internal (draw: Draw, mode: Mode, record: Dictionary<string, Tensor>) 
             stopped
         | Detach -> tensor.detach ()
         | Follow features ->
-            let leaf = tensor.detach().requires_grad_ true
-            features.Add(struct (leaf, tensor))
-            leaf
+            let leaf = tensor.detach().requires_grad_(true).DetachFromDisposeScope()
+            features.Add(struct (leaf, tensor.alias().DetachFromDisposeScope()))
+            leaf.alias ()

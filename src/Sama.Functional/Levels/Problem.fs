@@ -95,6 +95,16 @@ module Problem =
             if not level.Tied.IsEmpty then
                 NnModule.pointAt level.Tied own
 
+    /// What a backward pass goes to: the views that are leaves, and the parameters of modules that stand for them.
+    let internal leaves (problem: BilevelProblem) (parameters: Params[]) : Tensor[] =
+        [| for level, own in Array.zip problem.Levels parameters do
+               if own.Mode = Leaves then
+                   yield! own.Views
+
+                   for tied in level.Tied do
+                       for parameter in tied.Parameters do
+                           parameter :> Tensor |]
+
     /// InvalidOperationException naming a parameter that is no longer as it was when its level was made.
     let internal requireUnchanged (problem: BilevelProblem) : unit =
         for level in problem.Levels do
@@ -109,7 +119,7 @@ module Problem =
 
             keepingBuffers problem (fun () ->
                 bind problem parameters
-                Autodiff.backward (micro.Loss Mode.Meta parameters))
+                Autodiff.backward (micro.Loss Mode.Meta parameters) (leaves problem parameters))
 
             [| for level, own in Array.zip problem.Levels parameters do
                    let gradients =

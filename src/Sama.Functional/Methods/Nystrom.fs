@@ -56,7 +56,8 @@ module internal Nystrom =
             Scope.tensor (fun () ->
                 let unit = torch.zeros_like v
                 unit.index_fill_ (0L, columns.narrow (0L, i, 1L), Number.scalar 1.0) |> ignore
-                linear.ThetaVjp unit * stay + decay * unit)
+                // a named column may be that of a coordinate that left the system
+                linear.ThetaVjp(unit * stay) * stay + decay * unit)
 
         let c = torch.stack ([| for i in 0L .. count - 1L -> column i |], 1L)
         let w = c.index_select (0L, columns)

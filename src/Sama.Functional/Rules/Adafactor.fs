@@ -52,7 +52,9 @@ module AdafactorRule =
     let private sum (dim: int64) (x: Tensor) = x.sum (dim, keepdim = true)
 
     let private rms (x: Tensor) =
-        (Number.floor ((x * x).mean ([||], ``type`` = torch.float64))).sqrt ()
+        // the squares of float32 leave its range from 1e19 and 1e-23 on
+        let x = x.to_type torch.float64
+        (Number.floor ((x * x).mean ())).sqrt ()
 
     /// One parameter at one step: its second moments, the unclipped direction and how far it is scaled.
     [<NoComparison; NoEquality>]
@@ -124,8 +126,11 @@ module AdafactorRule =
         (v: Tensor)
         =
         let w = f.Direction
-        let total (x: Tensor) = x.sum torch.float64
-        let along = (total (w * v) / Number.floor (total (w * w))).to_type w.dtype
+
+        let dot (x: Tensor) (y: Tensor) =
+            (x.to_type torch.float64 * y.to_type torch.float64).sum ()
+
+        let along = (dot w v / Number.floor (dot w w)).to_type w.dtype
         let z = clipped (torch.where (f.Excess.gt (Number.scalar 1.0), v - w * along, v)) f
         let divides = f.Variance.ge (Number.scalar (epsilon * epsilon))
         let nothing = torch.zeros_like v

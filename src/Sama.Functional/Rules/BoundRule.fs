@@ -43,6 +43,8 @@ type BoundRule =
             ByTheta: Jacobian
             /// ∂u/∂g is diagonal
             Elementwise: bool
+            /// which parameters its parts have, as a text; empty if each has all
+            Groups: string
             InPlace: InPlace
         }
 
@@ -145,6 +147,7 @@ module internal BoundRule =
           ByGradient = byGradient
           ByTheta = byTheta
           Elementwise = elementwise
+          Groups = ""
           InPlace = byOperators name step byGradient }
 
     /// The Jacobians by g of several rules, or the first reason why there is none.
@@ -153,6 +156,10 @@ module internal BoundRule =
             Result.bind (fun all -> rule.ByGradient |> Result.map (fun one -> one :: all)) all
 
         List.foldBack add rules (Ok [])
+
+    /// The texts of the rules that a rule is made of.
+    let groupsOf (rules: BoundRule list) : string =
+        rules |> List.map _.Groups |> List.filter ((<>) "") |> String.concat " → "
 
     /// The state of a rule made of parts, after one more step.
     let withParts (state: RuleState) (parts: RuleState seq) : RuleState =

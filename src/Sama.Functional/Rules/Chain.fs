@@ -109,4 +109,5 @@ module internal Chain =
         let byGradient = jacobians |> Result.map (byGradient rules)
 
         { BoundRule.create name start step byGradient ofTheta (rules |> List.forall _.Elementwise) with
+            Groups = BoundRule.groupsOf rules
             InPlace = inPlace rules }

@@ -87,10 +87,12 @@ module Combinators =
     let clipByGlobalNormWith (slack: float) (limit: float) : UpdateRule =
         Options.requirePositive (nameof limit) limit
         Options.requireNonNegative (nameof slack) slack
-        let total (x: Tensor) = x.sum torch.float64
+        // products too: the squares of float32 leave its range from 1e19 and 1e-23 on
+        let dot (x: Tensor) (y: Tensor) =
+            (x.to_type torch.float64 * y.to_type torch.float64).sum ()
 
         let measure (g: Tensor) =
-            let n = (Number.floor (total (g * g))).sqrt ()
+            let n = (Number.floor (dot g g)).sqrt ()
             let factor: Tensor = limit / (n + slack)
             n, factor
 
@@ -100,8 +102,10 @@ module Combinators =
 
         let adapt (_: RuleState) (g: Tensor) (_: Tensor) (w: Tensor) =
             let n, factor = measure g
-            let along = total (g * w) / (n * (n + slack))
-            let inside = (w - g * along.to_type g.dtype) * factor.to_type g.dtype
+            // g/n is a unit vector, where g·w alone may leave the range
+            let unit = (g.to_type torch.float64 / n).to_type g.dtype
+            let along = dot unit w * n / (n + slack)
+            let inside = (w - unit * along.to_type g.dtype) * factor.to_type g.dtype
             torch.where (factor.lt (Number.scalar 1.0), inside, w)
 
         UpdateRule.create "clipByGlobalNorm" (fun _ -> RuleState.empty) step

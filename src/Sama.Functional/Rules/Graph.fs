@@ -60,6 +60,14 @@ type internal Graph =
         static member IfPositive(x: Graph, a: Graph, b: Graph) =
             Graph.Of(torch.where (x.Tensor.gt (Number.scalar 0.0), a.Like x.Tensor, b.Like x.Tensor))
 
+        static member Through(value: Graph, slope: unit -> Graph) =
+            let slope = (slope ()).Tensor
+            // exactly the value, with a derivative beside it
+            if slope.requires_grad then
+                Graph.Of(value.Tensor.detach () + (slope - slope.detach ()))
+            else
+                value
+
 /// The elementwise operators, dotted as in Julia, and numbers: `k 0.9 .* m .+ g`.
 module internal Real =
 

@@ -20,6 +20,11 @@ module internal Groups =
             parts
             (List.ofSeq state.Parts)
 
+    /// A part's state says whose it is: two of equal shapes are told apart by it.
+    let private owned (slices: Slices) (state: RuleState) : RuleState =
+        { state with
+            Parameters = [| for slice in slices.Layout.Slices -> slice.Name |] }
+
     /// A product with each part's own Jacobian.
     let private jacobian layout parts (product: BoundRule -> RuleState -> Tensor -> Tensor -> Tensor -> Tensor) =
         fun state (g: Tensor) (theta: Tensor) (v: Tensor) ->
@@ -62,14 +67,15 @@ module internal Groups =
         let rules = List.map snd parts
 
         let start theta =
-            RuleState.create 0L [] [ for slices, rule in parts -> rule.Start(slices.Gather theta) ]
+            RuleState.create 0L [] [ for slices, rule in parts -> owned slices (rule.Start(slices.Gather theta)) ]
 
         let step (state: RuleState) (g: Tensor) (theta: Tensor) =
             let us, next =
                 List.unzip
                     [ for p in zip parts state -> p.Rule.Take p.State (p.Slices.Gather g) (p.Slices.Gather theta) ]
 
-            Slices.scatter layout (List.zip (List.map fst parts) us), BoundRule.withParts state next
+            Slices.scatter layout (List.zip (List.map fst parts) us),
+            BoundRule.withParts state (List.map2 (fun (slices, _) s -> owned slices s) parts next)
 
         let ofTheta: Jacobian =
             { Pull = jacobian layout parts _.ByTheta.Pull
@@ -87,4 +93,13 @@ module internal Groups =
                   Push = jacobian layout parts (fun rule -> (own rule).Push) })
 
         { BoundRule.create name start step byGradient ofTheta (rules |> List.forall _.Elementwise) with
+            Groups =
+                [ for slices, rule in parts do
+                      let names = slices.Layout.Slices |> Seq.map _.Name |> String.concat ", "
+
+                      if rule.Groups = "" then
+                          $"({names})"
+                      else
+                          $"({rule.Groups})" ]
+                |> String.concat " | "
             InPlace = inPlace parts }

@@ -36,11 +36,16 @@ module LambRule =
     /// By parameter u = r‖θ‖/‖r‖, r if a norm is 0; (∂u/∂r)ᵀ v = ‖θ‖/‖r‖·(v − r(r·v)/‖r‖²), 0 for a parameter of one
     /// element, whose length θ fixes. Norms in float64. Not elementwise.
     let trustRatio: UpdateRule =
-        let square (x: Tensor) = (x * x).sum torch.float64
+        // products too: the squares of float32 leave its range from 1e19 and 1e-23 on
+        let dot (x: Tensor) (y: Tensor) =
+            (x.to_type torch.float64 * y.to_type torch.float64).sum ()
+
+        let square x = dot x x
 
         let ratio (r: Tensor) (theta: Tensor) : Tensor * Tensor =
             let rr, tt = square r, square theta
-            let usable = (rr * tt).gt (Number.scalar 0.0)
+            let positive (x: Tensor) = x.gt (Number.scalar 0.0)
+            let usable = (positive rr).logical_and (positive tt)
             let ratio = (Number.floor tt / Number.floor rr).sqrt ()
             let ratio = torch.where (usable, ratio, torch.ones_like ratio)
             usable, ratio.to_type r.dtype
@@ -55,13 +60,15 @@ module LambRule =
         let turned (slice: Slice) (at: Tensor[]) =
             let r, theta, v = at[0], at[1], at[2]
             let usable, ratio = ratio r theta
-            let along = ((r * v).sum torch.float64 / Number.floor (square r)).to_type r.dtype
+
+            let unit =
+                (r.to_type torch.float64 / (Number.floor (square r)).sqrt ()).to_type r.dtype
 
             let across =
                 if slice.Length = 1L then
                     torch.zeros_like v
                 else
-                    v - r * along
+                    v - unit * (dot unit v).to_type r.dtype
 
             torch.where (usable, across, v) * ratio
 

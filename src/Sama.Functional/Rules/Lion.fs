@@ -53,7 +53,17 @@ type internal LionFormula =
     interface IFormula with
         member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, b: 'V, _: 'V) : FormulaStep<'V> =
             let o = f.Options
-            let u = sign (f.Argument(g, m)) .* k f.Rate
+            let x = f.Argument(g, m)
+
+            // what differentiates the step, by the state too, sees the surrogate
+            let direction =
+                match o.Surrogate with
+                | SignSurrogate.StraightThrough -> 'V.Through(sign x, (fun () -> x))
+                | SignSurrogate.Smooth ->
+                    'V.Through(sign x, fun () -> x ./ root (x .* x .+ k (o.Temperature * o.Temperature)))
+                | _ -> sign x
+
+            let u = direction .* k f.Rate
 
             { U =
                 if o.WeightDecay = 0.0 then
@@ -82,7 +92,7 @@ module LionRule =
 
     /// u = lr(sign(β₁m + (1−β₁)g) + wθ), m ← β₂m + (1−β₂)g. A sign has derivative 0 almost everywhere, so there is no
     /// adaptation unless a surrogate is named: straight-through lr(1−β₁), smooth lr(1−β₁)τ²/(x²+τ²)^{3/2} at the sign's
-    /// argument x. State: exp_avg. ArgumentException names an option out of range.
+    /// argument x; the step's derivatives by g and by the state are the surrogate's. State: exp_avg. ArgumentException names an option out of range.
     let lionWith (o: LionOptions) : UpdateRule =
         Options.requireNonNegative "LearningRate" o.LearningRate
         Options.requireFraction "Beta1" o.Beta1

@@ -78,6 +78,7 @@ module Projection =
             let byGradient, byTheta = jacobians project inner
 
             { BoundRule.create whole inner.Start step byGradient byTheta (elementwise && inner.Elementwise) with
+                Groups = inner.Groups
                 InPlace = inPlace project inner }
 
         { Name = whole

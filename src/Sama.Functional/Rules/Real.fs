@@ -13,4 +13,6 @@ type internal IReal<'V when 'V :> IReal<'V>> =
     static abstract Abs: 'V -> 'V
     static abstract Root: 'V -> 'V
     static abstract IfPositive: 'V * 'V * 'V -> 'V
+    /// a number with the derivative of another one, which kernels have no use for and do not compute
+    static abstract Through: value: 'V * slope: (unit -> 'V) -> 'V
     static abstract Weigh: 'V * float * 'V * float -> 'V

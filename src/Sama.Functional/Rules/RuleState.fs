@@ -12,6 +12,8 @@ type RuleState =
         Tensors: IReadOnlyDictionary<string, Tensor>
         /// states of the rules that the rule is made of, in their order
         Parts: IReadOnlyList<RuleState>
+        /// names of the parameters that it is for, where it is a group's; empty: all that the rule sees
+        Parameters: IReadOnlyList<string>
     }
 
     /// The tensor of that name.
@@ -40,7 +42,8 @@ module RuleState =
     let create (count: int64) (tensors: (string * Tensor) seq) (parts: RuleState seq) : RuleState =
         { Count = count
           Tensors = readOnlyDict tensors
-          Parts = Array.ofSeq parts }
+          Parts = Array.ofSeq parts
+          Parameters = [||] }
 
     /// No step taken, no tensors.
     let empty: RuleState = create 0L [] []
@@ -50,7 +53,8 @@ module RuleState =
 
     /// The same state with every tensor changed.
     let rec map (f: Tensor -> Tensor) (state: RuleState) : RuleState =
-        create state.Count [ for t in state.Tensors -> t.Key, f t.Value ] [ for part in state.Parts -> map f part ]
+        { create state.Count [ for t in state.Tensors -> t.Key, f t.Value ] [ for part in state.Parts -> map f part ] with
+            Parameters = state.Parameters }
 
     /// Every tensor of a state and its parts.
     let tensors (state: RuleState) : Tensor list = List.ofSeq state.All
@@ -69,6 +73,19 @@ module RuleState =
               let own = $"{path}{i}/"
               $"{own}: {part.Tensors.Count} tensors"
               yield! signature own part ]
+
+    /// The first part that is for other parameters in one state than in the other, where both know: theirs and ours.
+    let rec internal misplaced (ours: RuleState) (theirs: RuleState) : (string * string) option =
+        let names (state: RuleState) =
+            String.Join(", ", [ for name in state.Parameters -> $"'{name}'" ])
+
+        let a, b = names ours, names theirs
+
+        if a <> "" && b <> "" && a <> b then
+            Some(a, b)
+        else
+            Seq.zip ours.Parts theirs.Parts
+            |> Seq.tryPick (fun (ours, theirs) -> misplaced ours theirs)
 
     /// The tensors of `next`, each beside its namesake. InvalidOperationException for a rule that changes the names of
     /// its state from one step to the next.

@@ -14,15 +14,46 @@ module UpdateRule =
           Bind = bind
           Rescale = None }
 
+    /// The step, whose first calls are watched: what it is given must be as it was. InvalidOperationException naming what
+    /// it wrote, which is then put back.
+    let private pure' (name: string) (step: RuleState -> Tensor -> Tensor -> Tensor * RuleState) =
+        let watched = 8
+        let mutable calls = 0
+
+        fun (state: RuleState) (g: Tensor) (theta: Tensor) ->
+            if calls >= watched || g.requires_grad || theta.requires_grad then
+                step state g theta
+            else
+                calls <- calls + 1
+
+                Scope.run (fun keep ->
+                    let given =
+                        ("its gradient", g) :: ("θ", theta) :: [ for t in state.All -> "its state", t ]
+
+                    let before = [ for _, t in given -> t.detach().clone () ]
+                    let u, next = step state g theta
+                    let mutable wrote = null
+
+                    for (what, now), old in List.zip given before do
+                        if not (now.Equals old) && not (now.isnan().any().item<bool> ()) then
+                            wrote <- what
+                            now.copy_ old |> ignore
+
+                    if not (isNull wrote) then
+                        invalidOp
+                            $"the step of rule '{name}' wrote {wrote} in place; it is a pure function: return new tensors (b * 0.9 + g, not b.mul_(0.9).add_(g))"
+
+                    keep u, RuleState.map keep next)
+
     /// A rule from its step alone, `state g θ ↦ (u, next state)`; its Jacobians are the derivatives of that step. The
-    /// state keeps the names of its tensors from step to step.
+    /// state keeps the names of its tensors from step to step. InvalidOperationException for a step that writes in place.
     let create
         (name: string)
         (init: Tensor -> RuleState)
         (step: RuleState -> Tensor -> Tensor -> Tensor * RuleState)
         : UpdateRule =
         let byGradient, byTheta = BoundRule.differentiated step
-        ofBind name (fun _ -> BoundRule.create name init step (Ok byGradient) byTheta false)
+        ofBind name (fun _ -> BoundRule.create name init (pure' name step) (Ok byGradient) byTheta false)
 
     let private edit (change: BoundRule -> BoundRule) (rule: UpdateRule) =
         let changed bound =

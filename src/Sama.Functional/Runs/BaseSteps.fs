@@ -46,7 +46,6 @@ module internal BaseSteps =
         let loss =
             Checks.loss live.Readings live.Number run.Level ((torch.stack (List.toArray losses)).mean ())
 
-        Checks.finite live.Readings live.Number run.Level "the gradient" run.Gradient
         Checks.sound live.Readings live.Number run
 
         (if upper.IsEmpty then
@@ -76,11 +75,7 @@ module internal BaseSteps =
 
         taken, losses
 
-    /// Once a problem: a step taken again on the same batch must have the same gradient.
-    let replayOnce (live: LiveStep) (working: int list) : unit =
-        if not live.Problem.Replayed.Value then
-            Problem.keepingBuffers live.Problem (fun () ->
-                for i in working do
-                    Checks.replay live.Problem i live.Vectors live.Levels[i].Gradient (live.Fetch i))
-
-            live.Problem.Replayed.Value <- true
+    /// A step taken again on the same batch must have the same gradient.
+    let replay (live: LiveStep) (working: int list) : unit =
+        for i in working do
+            Checks.replay live.Problem i live.Vectors live.Levels[i].Gradient (live.Fetch i)

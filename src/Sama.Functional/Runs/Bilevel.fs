@@ -28,7 +28,7 @@ module Bilevel =
 
                        { Name = level.Name
                          Layout = level.Layout
-                         Update = level.Update.Name
+                         Update = Level.rule level
                          Vector = keep vector
                          // a rule's Init may hand out a tensor that it keeps
                          Rule = RuleState.map (fun t -> keep (t.clone ())) (level.Rule.Start vector)
@@ -50,7 +50,7 @@ module Bilevel =
 
         Scope.run (fun keep ->
             keepingModules problem (fun () ->
-                let engine = Engine(problem, RunState.copy state)
+                let engine = Engine(problem, RunState.copy state, false)
 
                 try
                     body keep engine

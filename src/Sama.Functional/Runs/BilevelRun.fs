@@ -11,11 +11,11 @@ module internal InPlace =
         Problem.requireUnchanged problem
         RunState.requireOf problem (nameof initial) initial
         use _ = torch.NewDisposeScope()
-        Engine(problem, RunState.copy initial)
+        Engine(problem, RunState.copy initial, true)
 
     let ofSeed (problem: BilevelProblem) (seed: int64) : Engine =
         use _ = torch.NewDisposeScope()
-        Engine(problem, RunState.map Scope.detach (Bilevel.start seed problem))
+        Engine(problem, RunState.map Scope.detach (Bilevel.start seed problem), true)
 
 /// The in-place run: the same steps as `Bilevel.step`, on vectors that live as long as the run. The problem's modules are
 /// trained themselves: their parameters are the run's vectors, their buffers the run's. Not thread-safe.
@@ -62,6 +62,19 @@ type BilevelRun private (problem: BilevelProblem, engine: Engine) =
 
     /// A copy of the state, owned by the caller.
     member _.Snapshot() : RunState = (live ()).Snapshot()
+
+    /// Goes on from another state of the same problem, which is borrowed and copied: the live parameters take its values.
+    /// ArgumentException for a state of another problem or device, or inside a window that it does not hold.
+    member _.Restore(state: RunState) : unit =
+        let engine = live ()
+        Problem.requireUnchanged problem
+        RunState.requireOf problem (nameof state) state
+        use _ = torch.NewDisposeScope()
+        engine.Load state
+
+    /// What `body` gives between two steps, such as a score: it runs without gradients, its tensors are freed, and modules'
+    /// buffers are put back, so that it changes nothing of the run.
+    member _.Between(body: Func<'result>) : 'result = (live ()).Between body.Invoke
 
     interface IDisposable with
         /// Frees the run's vectors; modules keep theirs.

@@ -32,6 +32,8 @@ open Sama
 type internal RuleTree =
     { Count: int64
       Names: string list
+      /// names of the parameters of a group
+      Parameters: string list
       Parts: RuleTree list }
 
 /// A step of a window: its number, the seed of its draws, the checksum of its batches.
@@ -92,6 +94,7 @@ module internal CheckpointFields =
         object
             [ "count", number tree.Count
               "tensors", texts tree.Names
+              "parameters", texts tree.Parameters
               "parts", list rule tree.Parts ]
 
     let private level (own: LevelFields) : JsonNode =
@@ -142,6 +145,7 @@ module internal CheckpointFields =
     let rec private ruleOf (json: JsonNode) : RuleTree =
         { Count = numberOf json["count"]
           Names = textsOf json["tensors"]
+          Parameters = textsOf json["parameters"]
           Parts = items json["parts"] |> List.map ruleOf }
 
     let private levelOf (json: JsonNode) : LevelFields =

@@ -38,6 +38,7 @@ module internal CheckpointFile =
     let rec private treeOf (state: RuleState) : RuleTree =
         { Count = state.Count
           Names = List.sort (List.ofSeq state.Tensors.Keys)
+          Parameters = List.ofSeq state.Parameters
           Parts = state.Parts |> Seq.map treeOf |> List.ofSeq }
 
     /// Names of a rule's tensors under a prefix, parts by their number.
@@ -53,10 +54,14 @@ module internal CheckpointFile =
 
     /// A rule's state of its tree, tensors by their names.
     let rec ruleOf (read: string -> Tensor) (prefix: string) (tree: RuleTree) : RuleState =
-        RuleState.create
-            tree.Count
-            [ for name in tree.Names -> name, read $"{prefix}{name}" ]
-            [ for i, part in List.indexed tree.Parts -> ruleOf read $"{prefix}{i}/" part ]
+        let state =
+            RuleState.create
+                tree.Count
+                [ for name in tree.Names -> name, read $"{prefix}{name}" ]
+                [ for i, part in List.indexed tree.Parts -> ruleOf read $"{prefix}{i}/" part ]
+
+        { state with
+            Parameters = Array.ofList tree.Parameters }
 
     let parametersAt (level: string) = $"{level}/parameters/"
     let ruleAt (level: string) = $"{level}/rule/"
@@ -202,7 +207,7 @@ module internal CheckpointFile =
         let entry (name: string) =
             let entry = file.Entry name
 
-            match SafetensorsHeader.scalarType entry.Dtype with
+            match SafetensorsTypes.scalarType entry.Dtype with
             | Some kind -> entry, kind
             | None -> raise (InvalidDataException $"'{file.Path}', tensor '{name}': libtorch has no {entry.Dtype}")
 

@@ -1,6 +1,7 @@
 namespace Sama.Functional
 
 open System
+open System.Runtime.InteropServices
 open TorchSharp
 open Sama
 
@@ -21,22 +22,34 @@ module internal Checks =
 
         raise (NonFiniteException(step, level.Name, what + where))
 
-    let finite (readings: Readings) step (level: Level) what (vector: Tensor) : unit =
-        readings.Finite(vector, (fun () -> notFinite step level what vector))
-
-    /// The step's gradient was finite; then it is its update, or the state behind it.
+    /// The step is finite: u and the rule's next state, which an infinite gradient makes infinite too.
     let sound (readings: Readings) step (run: LevelRun) : unit =
         readings.Holds(
             run.Sound(),
             fun () ->
                 Scope.run (fun _ ->
+                    if not (Number.isFinite run.Gradient) then
+                        notFinite step run.Level "the gradient" run.Gradient
+
                     let u, _ = run.Level.Rule.Take run.Rule run.Gradient run.Vector
 
-                    if Number.isFinite u then
-                        raise (NonFiniteException(step, run.Level.Name, "the state of the rule behind the update"))
+                    if not (Number.isFinite u) then
+                        notFinite step run.Level "the update" u
 
-                    notFinite step run.Level "the update" u)
+                    raise (NonFiniteException(step, run.Level.Name, "the state of the rule behind the update")))
         )
+
+    /// libtorch's errors of a derivative in words of the library's own; others as they are.
+    let explained (step: int64) (e: exn) : exn =
+        match e with
+        | :? ExternalException ->
+            let reason = (e.Message.Split '\n')[0]
+
+            InvalidOperationException(
+                $"step {step}: libtorch failed in the derivative of a loss: {reason}. If an operator has no second derivative (fused attention), use a first-order method (sama) or the plain operator",
+                e
+            )
+        | _ -> e
 
     /// A loss, when it is known.
     let loss (readings: Readings) step (level: Level) (value: Tensor) : float ref =
@@ -53,8 +66,9 @@ module internal Checks =
 
         known
 
-    /// InvalidOperationException if a step taken again on the same batch, masks and stop-features has another gradient:
-    /// then differences of passes are noise divided by ε.
+    /// InvalidOperationException if a step taken again on the same batch, masks and stop-features has another gradient, by
+    /// the level's own vector or by those above it: then differences of passes are noise divided by ε. `gradient` is that
+    /// of the step itself, null where it is not the loss's.
     let replay
         (problem: BilevelProblem)
         (index: int)
@@ -63,22 +77,39 @@ module internal Checks =
         (micros: Micro list)
         : unit =
         Scope.run (fun _ ->
-            let again = torch.zeros_like gradient
-            let gradients = Array.create vectors.Length null
-            gradients[index] <- again
-            Passes.accumulate problem (Problem.precision problem) micros Mode.Perturbed vectors gradients
+            let wanted = index :: Structure.above problem index
 
-            let difference =
-                Method.relative (Method.size (again - gradient)) (Method.size gradient)
+            let pass () =
+                let gradients =
+                    Array.init vectors.Length (fun i ->
+                        if List.contains i wanted then
+                            torch.zeros_like vectors[i]
+                        else
+                            null)
 
+                Passes.accumulate problem (Problem.precision problem) micros Mode.Perturbed vectors gradients
+                [ for i in wanted -> gradients[i] ]
+
+            let first, second = pass (), pass ()
+
+            let pairs =
+                [ if not (isNull gradient) then
+                      first.Head, gradient
+                  yield! List.zip first second ]
+
+            // of ε = α/‖v‖, what is left in h is this much divided by α
             let tolerance =
-                if (Problem.precision problem).IsSome then 5e-2
-                elif gradient.dtype = torch.float64 then 1e-9
-                else 1e-3
+                match vectors[index].dtype with
+                | torch.ScalarType.Float64 -> 1e-10
+                | torch.ScalarType.Float32 -> 1e-5
+                | _ -> 1e-2
 
-            if difference > tolerance then
-                invalidOp
-                    $"level '{problem.Levels[index].Name}': its loss gives another gradient when the same pass is run again (it differs by {difference:G2} of its length), so hypergradients of it would be noise. Random numbers of its own (System.Random, a generator made outside) are drawn anew in every pass: seed them with pass.Draw.RandomSeed, or draw them in the data")
+            for again, before in pairs do
+                let difference = Method.relative (Method.size (again - before)) (Method.size before)
+
+                if difference > tolerance then
+                    invalidOp
+                        $"level '{problem.Levels[index].Name}': its loss gives another gradient when the same pass is run again (it differs by {difference:G2} of its length), so hypergradients of it would be noise. Random numbers of its own (System.Random, a generator made outside) are drawn anew in every pass: seed them with pass.Draw.RandomSeed, or draw them in the data. Nor may a loss count its calls or write into its batch")
 
     let private names (problem: BilevelProblem) (indices: int seq) =
         String.Join(" and ", [ for i in indices -> $"'{problem.Levels[i].Name}'" ])

@@ -2,7 +2,7 @@ namespace Sama.Functional
 
 open System
 open System.Collections.Generic
-open System.Runtime.InteropServices
+open System.Threading
 open TorchSharp
 open Sama
 
@@ -12,22 +12,27 @@ open Sama
 ///
 /// A base step evaluates everything first and writes last: a step that fails has changed nothing, buffers included.
 [<Sealed>]
-type internal Engine(problem: BilevelProblem, initial: RunState) =
+type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) =
     let levels =
         Array.map2 (fun level own -> LevelRun(level, own)) problem.Levels (Array.ofSeq initial.Levels)
 
     let vectors = levels |> Array.map _.Vector
     let lowest = Structure.lowest problem
-    let buffers = Problem.buffers problem
+    let buffers () = Problem.buffers problem
     let warnings = Warnings problem
     let mutable step = initial.Step
+    let mutable seed = initial.Seed
+    // a run of one call puts the modules back as they were
+    let owner = if lasting then Some(BufferOwner problem) else None
+    let claim () = owner |> Option.iter _.Claim()
 
     let rebind () =
         Scope.run (fun _ ->
             Problem.bind problem [| for level in levels -> Params.probe level.Level.Layout level.Vector |])
 
     do
-        Buffers.load [ for b in initial.Buffers -> b.Key, b.Value ] buffers
+        claim ()
+        Buffers.load [ for b in initial.Buffers -> b.Key, b.Value ] (buffers ())
         rebind ()
 
     /// Lowest levels that start every window anew do, where the levels above say; how to undo it, and to be done with it.
@@ -45,7 +50,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
             match fetched.TryGetValue i with
             | true, micros -> micros
             | _ ->
-                let micros = Problem.micros problem initial.Seed i step
+                let micros = Problem.micros problem seed i step
                 fetched[i] <- micros
                 micros
 
@@ -56,17 +61,6 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
           Readings = readings
           Fetch = fetch }
 
-    let explained (e: exn) : exn =
-        match e with
-        | :? ExternalException ->
-            let reason = (e.Message.Split '\n')[0]
-
-            InvalidOperationException(
-                $"step {step}: libtorch failed in the derivative of a loss: {reason}. If an operator has no second derivative (fused attention), use a first-order method (sama) or the plain operator",
-                e
-            )
-        | _ -> e
-
     let skips (e: exn) =
         e :? NonFiniteException && problem.Options.NonFinite = NonFinitePolicy.Skip
 
@@ -74,7 +68,8 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
     /// window that started stays started where its first step is left out.
     let transaction (body: LiveStep -> 'result) : 'result =
         let fetched = Dictionary<int, Micro list>()
-        let saved = Buffers.copy buffers
+        claim ()
+        let saved = Buffers.copy (buffers ())
         let mutable resets = []
 
         try
@@ -93,8 +88,8 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
                 for struct (undo, finish) in resets do
                     (if skips e then finish else undo) ()
 
-                Buffers.load saved buffers
-                let shown = explained e
+                Buffers.load saved (buffers ())
+                let shown = Checks.explained step e
 
                 if obj.ReferenceEquals(shown, e) then
                     reraise ()
@@ -126,17 +121,29 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
     let working () =
         lowest |> List.filter (fun i -> Structure.active problem i step)
 
+    /// Whether this meta step's passes are run again: the 1st, 2nd, 4th, 8th, … of a problem.
+    let replays () =
+        let count = Interlocked.Increment(&problem.Replays.contents)
+        count &&& (count - 1L) = 0L
+
     /// Meta steps behind base steps; their reports once all values are known.
     let metaSteps (live: LiveStep) working (taken: LevelStep option[]) due direct =
-        BaseSteps.replayOnce live working
-
         Problem.keepingBuffers problem (fun () ->
+            let again = replays ()
+
+            if again then
+                BaseSteps.replay live working
+
             for i in working do
                 levels[i].Preview()
 
             let metas = MetaSteps.take live taken due direct
             live.Readings.Close()
             let point = live.PointOf taken
+
+            if again then
+                MetaSteps.replay live point metas
+
             metas, [ for meta in metas -> warnings.Report(live, point, meta) ])
 
     let take (live: LiveStep) : StepReport =
@@ -180,7 +187,11 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
                   BaseLoss = nan
                   Meta = null
                   Metas = []
-                  Skipped = e.Message }
+                  Skipped =
+                    if Structure.due problem 1 step then
+                        $"{e.Message}; the meta step that was due is left out with it"
+                    else
+                        e.Message }
 
         if Structure.due problem 1 step then
             for i in lowest do
@@ -235,14 +246,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
     member _.TopLoss() : float =
         transaction (fun live ->
             Problem.keepingBuffers problem (fun () ->
-                let j = vectors.Length - 1
-                let nothing: Tensor[] = Array.create vectors.Length null
-                let point = live.PointOf(Array.create vectors.Length None)
-
-                let value =
-                    Responses.partials point (Problem.precision problem) j Mode.Meta (live.Fetch j) nothing
-
-                let loss = Checks.loss live.Readings step levels[j].Level value
+                let loss = MetaSteps.loss live (vectors.Length - 1)
                 live.Readings.Close()
                 loss.Value))
 
@@ -254,13 +258,39 @@ type internal Engine(problem: BilevelProblem, initial: RunState) =
             { Levels = [| for level in levels -> level.State |]
               Buffers = readOnlyDict []
               Step = step
-              Seed = initial.Seed }
+              Seed = seed }
+
+        claim ()
 
         { RunState.map copy own with
-            Buffers = readOnlyDict (Buffers.copy buffers) }
+            Buffers = readOnlyDict (Buffers.copy (buffers ())) }
+
+    /// The run goes on from another state of its problem, which is copied; its vectors stay where they are.
+    member _.Load(state: RunState) : unit =
+        claim ()
+
+        for level, own in Seq.zip levels state.Levels do
+            level.Load own
+
+        Buffers.load [ for b in state.Buffers -> b.Key, b.Value ] (buffers ())
+        step <- state.Step
+        seed <- state.Seed
+        warnings.Forget()
+        rebind ()
+
+    /// Runs `body` between two steps: without gradients, its tensors freed, buffers put back.
+    member _.Between(body: unit -> 'result) : 'result =
+        claim ()
+
+        Problem.keepingBuffers problem (fun () ->
+            use _ = torch.NewDisposeScope()
+            use _ = torch.no_grad ()
+            body ())
 
     /// Frees the state and what steps worked in.
     member _.Free() : unit =
+        owner |> Option.iter _.Release()
+
         for level in levels do
             level.Free()
             level.State.Dispose()

@@ -59,15 +59,13 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
         if options.Rollbacks > 0 && isNull options.Folder then
             refuse (nameof options) "Rollbacks go to the last checkpoint: a Folder is needed"
 
-    let mutable run = new BilevelRun(problem, initial)
+    let run = new BilevelRun(problem, initial)
     let mutable skipped = 0
     let mutable rollbacks = 0
     let mutable saved = -1L
 
     let restart (state: RunState) =
-        let next = new BilevelRun(problem, state)
-        (run :> IDisposable).Dispose()
-        run <- next
+        run.Restore state
         saved <- -1L
 
     /// Takes the run back; another seed, since the same one would lead to the same numbers.
@@ -112,7 +110,7 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
     /// What every checkpoint is to say beside the state, asked for when it is written. Null for nothing.
     member val Notes: Func<IReadOnlyDictionary<string, string>> = null with get, set
 
-    /// The run; another one after a `Restart` or a way back.
+    /// The run.
     member _.Run = run
 
     /// How often the run went back to a checkpoint.

@@ -78,6 +78,15 @@ type internal LevelRun(level: Level, own: LevelState) =
         rule <- level.Rule.InPlace.Advance rule gradient.Value vector gradient.Value
         vector.sub_ gradient.Value |> ignore
 
+    /// Another state of the same level is copied in; its vector stays where it is.
+    member run.Load(own: LevelState) : unit =
+        let copy (tensor: Tensor) = Scope.detach (tensor.clone ())
+        vector.copy_ own.Vector |> ignore
+        RuleState.dispose rule
+        rule <- RuleState.map copy own.Rule
+        run.Close()
+        window <- if isNull own.Window then null else own.Window.Map copy
+
     /// A window begins at the vector and rule state as they are.
     member run.Begin(step: int64) : unit =
         run.Close()
@@ -119,7 +128,7 @@ type internal LevelRun(level: Level, own: LevelState) =
     member _.State: LevelState =
         { Name = level.Name
           Layout = level.Layout
-          Update = level.Update.Name
+          Update = Level.rule level
           Vector = vector
           Rule = rule
           Window = window }

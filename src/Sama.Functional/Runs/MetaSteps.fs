@@ -13,6 +13,13 @@ type internal MetaStep =
 /// Steps of the levels above the lowest: their hypergradients, looked at and not yet written.
 module internal MetaSteps =
 
+    /// What is wrong with a loss gradient in its adapted form may be the rule.
+    let private seenAs (live: LiveStep) k =
+        if List.contains Adaptation (Structure.methodOf live.Problem k).Needs then
+            $"the meta gradient, adapted by rule '{live.Problem.Levels[k].Update.Name}',"
+        else
+            "the meta gradient"
+
     let private requireFinite (live: LiveStep) j (gradients: Tensor[]) =
         let own = live.Levels[j]
 
@@ -21,7 +28,7 @@ module internal MetaSteps =
             fun () ->
                 for k in Structure.below live.Problem j do
                     if not (isNull gradients[k]) && not (Number.isFinite gradients[k]) then
-                        Checks.notFinite live.Number live.Levels[k].Level "the meta gradient" gradients[k]
+                        Checks.notFinite live.Number live.Levels[k].Level (seenAs live k) gradients[k]
 
                 Checks.notFinite live.Number own.Level "the hypergradient" own.Gradient
         )
@@ -76,3 +83,17 @@ module internal MetaSteps =
                       for j in ofTier tier do
                           live.Levels[j].Preview()
                           taken[j] <- Some(live.Levels[j].Step(live.Fetch j, null, null)) ]
+
+    /// The loss of level j where all levels stand.
+    let loss (live: LiveStep) j : float ref =
+        let nothing: Tensor[] = Array.create live.Vectors.Length null
+        let point = live.PointOf(Array.create live.Vectors.Length None)
+
+        Responses.partials point (Problem.precision live.Problem) j Mode.Meta (live.Fetch j) nothing
+        |> Checks.loss live.Readings live.Number live.Levels[j].Level
+
+    /// The passes of levels between others, which are differenced too, must give the same when they are run again.
+    let replay (live: LiveStep) (point: Point) (metas: MetaStep list) : unit =
+        for meta in metas do
+            if live.Problem.Heights[meta.Index] < live.Problem.Tiers.Length - 1 then
+                Checks.replay live.Problem meta.Index (live.SeenBy(point, meta.Index)) null (live.Fetch meta.Index)

@@ -154,11 +154,19 @@ module RunState =
             refuse
                 $"level '{level.Name}' of the state is on {own.Vector.device}, of the problem on {level.Device}; move one of them (RunState.toDevice, Problem.toDevice)"
 
-        if own.Update <> level.Update.Name then
-            refuse $"level '{level.Name}' is under the rule '{level.Update.Name}', the state under '{own.Update}'"
+        if own.Update <> Level.rule level then
+            refuse $"level '{level.Name}' is under the rule '{Level.rule level}', the state under '{own.Update}'"
 
-        let expected =
-            Scope.run (fun _ -> RuleState.signature "" (level.Rule.Start own.Vector))
+        let expected, misplaced =
+            Scope.run (fun _ ->
+                let fresh = level.Rule.Start own.Vector
+                RuleState.signature "" fresh, RuleState.misplaced fresh own.Rule)
+
+        match misplaced with
+        | Some(ours, theirs) ->
+            refuse
+                $"level '{level.Name}': a group of its rule '{level.Update.Name}' has the parameters {ours}, the state's has {theirs}"
+        | None -> ()
 
         let found = RuleState.signature "" own.Rule
 
@@ -188,13 +196,16 @@ module RunState =
         let ends = state.Step - inside + window - 1L
 
         for i, own in Seq.indexed state.Levels do
-            if
-                inside > 0L
-                && problem.Heights[i] = 0
-                && isNull own.Window
-                && Structure.due problem 1 ends
-            then
-                if inside > window - Structure.lookback problem i then
+            if inside > 0L && problem.Heights[i] = 0 && Structure.due problem 1 ends then
+                let began = state.Step - inside + window - Structure.lookback problem i
+
+                let lacks =
+                    isNull own.Window
+                    // what was taken earlier is left out, unless the level started anew in between
+                    || own.Window.Began > began
+                    || (own.Window.Began < began && problem.Levels[i].Reset.IsSome)
+
+                if state.Step > began && lacks then
                     invalidArg
                         argument
                         $"the state stands {inside} steps inside a window of {window}, whose beginning it does not hold for {Structure.methodOf problem i}: start from a state at the beginning of a window, or from a Snapshot of a run under that method"

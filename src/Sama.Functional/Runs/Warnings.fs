@@ -36,13 +36,7 @@ type internal Warnings(problem: BilevelProblem) =
         if stillFor[j] <> taken[j] || stillFor[j] > patience then
             [ $"the hypergradient of level '{name}' is exactly 0" ]
         else
-            let seen =
-                live.Vectors
-                |> Array.mapi (fun k own ->
-                    if problem.Heights[k] < problem.Heights[j] then
-                        point.After k
-                    else
-                        own)
+            let seen = live.SeenBy(point, j)
 
             // all of v lies where the adaptation is 0, and no gradient will change that
             let isStuck k =
@@ -67,6 +61,11 @@ type internal Warnings(problem: BilevelProblem) =
                   let names = String.Join(", ", untouched[i])
 
                   $"no gradient has moved the parameters {names} of level '{live.Levels[i].Level.Name}' in {taken[j]} meta steps: does a loss depend on them?" ]
+
+    /// The run goes on from elsewhere: what was counted is forgotten.
+    member _.Forget() : unit =
+        Array.fill taken 0 count 0
+        Array.fill stillFor 0 count 0
 
     /// Looks at the gradients of levels while there are parameters that nothing has moved, over the first meta steps.
     member _.Look(live: LiveStep, levels: int list) : unit =

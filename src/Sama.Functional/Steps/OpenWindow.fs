@@ -9,6 +9,8 @@ open System.Collections.Generic
 [<Sealed; AllowNullLiteral>]
 type OpenWindow
     internal (began: int64, theta: Tensor, rule: RuleState, taken: struct (int64 * Sama.Functional.Micro list) list) =
+    let mutable disposed = false
+
     /// Base steps taken before it, skipped ones included.
     member _.Began = began
 
@@ -32,11 +34,13 @@ type OpenWindow
 
     interface IDisposable with
         member _.Dispose() =
-            theta.Dispose()
+            if not disposed then
+                disposed <- true
+                theta.Dispose()
 
-            for tensor in rule.All do
-                tensor.Dispose()
+                for tensor in rule.All do
+                    tensor.Dispose()
 
-            for struct (_, micros) in taken do
-                for micro in micros do
-                    (micro :> IDisposable).Dispose()
+                for struct (_, micros) in taken do
+                    for micro in micros do
+                        (micro :> IDisposable).Dispose()

@@ -40,7 +40,7 @@ module internal Passes =
 
         Problem.bind problem parameters
         let value = loss parameters
-        Autodiff.backward (if share = 1.0 then value else value * share)
+        Autodiff.backward (if share = 1.0 then value else value * share) (Problem.leaves problem parameters)
 
         for level, own in Array.zip problem.Levels parameters do
             NnModule.checkAliases level.Name level.Tied own

@@ -242,7 +242,10 @@ module internal Responses =
         let trajectory =
             { new ITrajectory with
                 member _.Unrolled(o, v) =
-                    let taken = step.Window.Taken.Length
+                    // a state of another method may have brought a longer window
+                    let steps = step.Window.Steps
+                    let first = steps[steps.Count - 1] - Structure.lookback problem i
+                    let taken = steps |> Seq.filter (fun number -> number > first) |> Seq.length
                     let last = if o.Last = 0 then taken else min o.Last taken
 
                     let replayed =

@@ -27,12 +27,13 @@ module Autodiff =
 
         value
 
-    /// Adds the gradients of a loss into the slots of the leaves it depends on; nothing if there is none.
-    let internal backward (loss: Tensor) : unit =
+    /// Adds the gradients of a loss into the slots of those of the leaves that it depends on. Other leaves in its graph
+    /// (a module outside the levels that was not frozen) keep the gradients that they have.
+    let internal backward (loss: Tensor) (leaves: Tensor[]) : unit =
         requireNumber loss
 
-        if loss.requires_grad then
-            torch.autograd.backward ([| loss |], null, Nullable false, false, null)
+        if loss.requires_grad && leaves.Length > 0 then
+            torch.autograd.backward ([| loss |], null, Nullable false, false, leaves)
 
     /// What becomes of the graph of a pull: freed, kept for another pull, or kept and extended by the pull itself.
     type internal Graph =
@@ -93,6 +94,7 @@ module Autodiff =
     let gradient (loss: Params -> Tensor) (layout: Layout) (vector: Tensor) : Tensor * Tensor =
         Scope.run (fun keep ->
             let total = torch.zeros_like vector
-            let value = loss (Params.leaves layout vector total)
-            backward (requireLoss "" value)
+            let parameters = Params.leaves layout vector total
+            let value = loss parameters
+            backward (requireLoss "" value) parameters.Views
             keep (value.detach ()), keep total)

@@ -1,5 +1,7 @@
 namespace Sama
 
+open TorchSharp
+
 type internal Differentiation =
     | Leaves
     | Frozen
@@ -8,11 +10,18 @@ type internal Differentiation =
 /// A layout over one flat vector, with a named view of each parameter. Borrowed: it lives as long as the pass.
 [<Sealed; AllowNullLiteral>]
 type Params internal (layout: Layout, mode: Differentiation, vector: Tensor, views: Tensor[], gradients: Tensor[]) =
+    let whole =
+        lazy
+            (match mode with
+             | Leaves -> torch.cat [| for view in views -> view.reshape -1L |]
+             | Frozen
+             | Traced -> vector)
+
     /// Names and shapes.
     member _.Layout = layout
 
-    /// The flat vector.
-    member _.Vector = vector
+    /// The flat vector; in a loss a function of the parameters, as they are.
+    member _.Vector = whole.Value
 
     /// The parameter of that name, in its own shape. ArgumentException if there is none.
     member _.Item

@@ -52,7 +52,7 @@ type SafetensorsFile
             raise (fail entry.Name "a BOOL is neither 0 nor 1")
 
     let scalarType (entry: SafetensorsEntry) =
-        match SafetensorsHeader.scalarType entry.Dtype with
+        match SafetensorsTypes.scalarType entry.Dtype with
         | Some kind -> kind
         | None -> raise (fail entry.Name $"libtorch has no tensors of dtype {entry.Dtype}")
 
@@ -198,7 +198,7 @@ type SafetensorsWriter private (path: string, file: string * SafeFileHandle, ent
         | true, entry ->
             if
                 tensor.shape <> entry.Shape
-                || SafetensorsHeader.dtypeOf tensor.dtype <> entry.Dtype
+                || SafetensorsTypes.dtypeOf tensor.dtype <> entry.Dtype
             then
                 let shape = String.Join("x", entry.Shape)
                 invalidArg (nameof tensor) $"'{path}', tensor '{name}' was announced as {entry.Dtype} [{shape}]"

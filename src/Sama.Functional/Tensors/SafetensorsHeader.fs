@@ -36,50 +36,6 @@ module internal SafetensorsHeader =
     /// The reference refuses longer headers too.
     let limit = 100_000_000L
 
-    /// The format's types: bits of an element, and libtorch's type where there is one.
-    let private types =
-        [ "F64", 64L, Some torch.ScalarType.Float64
-          "F32", 32L, Some torch.ScalarType.Float32
-          "F16", 16L, Some torch.ScalarType.Float16
-          "BF16", 16L, Some torch.ScalarType.BFloat16
-          "I64", 64L, Some torch.ScalarType.Int64
-          "I32", 32L, Some torch.ScalarType.Int32
-          "I16", 16L, Some torch.ScalarType.Int16
-          "I8", 8L, Some torch.ScalarType.Int8
-          "U8", 8L, Some torch.ScalarType.Byte
-          "BOOL", 8L, Some torch.ScalarType.Bool
-          "C64", 64L, Some torch.ScalarType.ComplexFloat32
-          "U64", 64L, None
-          "U32", 32L, None
-          "U16", 16L, None
-          for name in [ "F8_E5M2"; "F8_E4M3"; "F8_E8M0"; "F8_E4M3FNUZ"; "F8_E5M2FNUZ" ] do
-              name, 8L, None
-          "F6_E2M3", 6L, None
-          "F6_E3M2", 6L, None
-          "F4", 4L, None ]
-
-    let private known =
-        types |> List.map (fun (name, bits, kind) -> name, (bits, kind)) |> dict
-
-    /// libtorch's type of a dtype, if it has one.
-    let scalarType (dtype: string) : torch.ScalarType option = snd known[dtype]
-
-    /// The format's name of a libtorch type. ArgumentException if it has none.
-    let dtypeOf (kind: torch.ScalarType) : string =
-        match types |> List.tryFind (fun (_, _, own) -> own = Some kind) with
-        | Some(name, _, _) -> name
-        | None -> invalidArg (nameof kind) $"safetensors has no type for {kind}"
-
-    /// Bytes of so many elements; OverflowException beyond 2⁶³.
-    let sizeOf (dtype: string) (shape: int64 seq) : int64 =
-        let elements = shape |> Seq.fold (fun product n -> Checked.(*) product n) 1L
-        let bits = Checked.(*) elements (fst known[dtype])
-
-        if bits % 8L <> 0L then
-            raise (OverflowException "the elements do not fill whole bytes")
-
-        bits / 8L
-
     let private damaged (path: string) (why: string) : exn =
         InvalidDataException $"'{path}' is not a sound safetensors file: {why}"
 
@@ -127,7 +83,8 @@ module internal SafetensorsHeader =
 
         let dtype =
             match found["dtype"].ValueKind with
-            | JsonValueKind.String when known.ContainsKey(found["dtype"].GetString()) -> found["dtype"].GetString()
+            | JsonValueKind.String when SafetensorsTypes.known.ContainsKey(found["dtype"].GetString()) ->
+                found["dtype"].GetString()
             | _ ->
                 let raw = found["dtype"].GetRawText()
                 raise (fail $"its dtype {raw} is none of the format's")
@@ -138,7 +95,7 @@ module internal SafetensorsHeader =
         | [| first; last |] when first <= last ->
             let length =
                 try
-                    sizeOf dtype shape
+                    SafetensorsTypes.sizeOf dtype shape
                 with :? OverflowException as e ->
                     raise (fail $"the size of its shape overflows: {e.Message}")
 
@@ -252,6 +209,35 @@ module internal SafetensorsHeader =
         checkCover path start size entries
         found, entries
 
+    let private writeEntries (json: Utf8JsonWriter) (tensors: struct (string * torch.ScalarType * int64[]) seq) =
+        let names = HashSet<string>()
+        let mutable at = 0L
+
+        [| for struct (name, kind, shape) in tensors do
+               if isNull name || name = "__metadata__" || not (names.Add name) then
+                   invalidArg (nameof tensors) $"the name '{name}' is null, reserved or given twice"
+
+               let dtype = SafetensorsTypes.dtypeOf kind
+               let length = SafetensorsTypes.sizeOf dtype shape
+               json.WriteStartObject name
+               json.WriteString("dtype", dtype)
+               json.WriteStartArray "shape"
+               shape |> Array.iter json.WriteNumberValue
+               json.WriteEndArray()
+               json.WriteStartArray "data_offsets"
+               json.WriteNumberValue at
+               json.WriteNumberValue(at + length)
+               json.WriteEndArray()
+               json.WriteEndObject()
+
+               { Name = name
+                 Dtype = dtype
+                 Shape = shape
+                 Offset = at
+                 Length = length }
+
+               at <- at + length |]
+
     /// The header's bytes, padded with spaces to a multiple of 8, and the entries with their places in the file.
     /// ArgumentException for a name given twice or `__metadata__`, a type that the format has not, or too long a header.
     let write
@@ -259,7 +245,6 @@ module internal SafetensorsHeader =
         (tensors: struct (string * torch.ScalarType * int64[]) seq)
         : byte[] * SafetensorsEntry[] =
         let buffer = ArrayBufferWriter<byte>()
-        let names = HashSet<string>()
 
         use json =
             new Utf8JsonWriter(buffer, JsonWriterOptions(Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping))
@@ -274,33 +259,7 @@ module internal SafetensorsHeader =
 
             json.WriteEndObject()
 
-        let mutable at = 0L
-
-        let entries =
-            [| for struct (name, kind, shape) in tensors do
-                   if isNull name || name = "__metadata__" || not (names.Add name) then
-                       invalidArg (nameof tensors) $"the name '{name}' is null, reserved or given twice"
-
-                   let dtype = dtypeOf kind
-                   let length = sizeOf dtype shape
-                   json.WriteStartObject name
-                   json.WriteString("dtype", dtype)
-                   json.WriteStartArray "shape"
-                   shape |> Array.iter json.WriteNumberValue
-                   json.WriteEndArray()
-                   json.WriteStartArray "data_offsets"
-                   json.WriteNumberValue at
-                   json.WriteNumberValue(at + length)
-                   json.WriteEndArray()
-                   json.WriteEndObject()
-
-                   { Name = name
-                     Dtype = dtype
-                     Shape = shape
-                     Offset = at
-                     Length = length }
-
-                   at <- at + length |]
+        let entries = writeEntries json tensors
 
         json.WriteEndObject()
         json.Flush()

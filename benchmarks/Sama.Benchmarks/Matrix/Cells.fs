@@ -1,0 +1,248 @@
+/// The cells of the matrix: a method under a rule, given in one way.
+module Sama.Benchmarks.Matrix.Cells
+
+open System
+open TorchSharp
+open Sama
+open Sama.Functional
+open Sama.Reference
+open Sama.Benchmarks.Matrix.Rules
+open Sama.Benchmarks.Matrix.Subject
+open Sama.Benchmarks.Matrix.Oracle
+
+/// A method, what it must give, and when it must be refused.
+[<NoComparison; NoEquality>]
+type Subject =
+    {
+        Name: string
+        /// null where the way is no option of the method's
+        Method: Way -> HypergradientMethod option
+        /// (dθ/dλ)ᵀ v
+        Response: Way -> Point -> Vec
+        /// its differences are read against ε
+        Differences: bool
+        /// it needs the rule's adaptation, coordinates that do not see each other, second derivatives
+        Adapts: bool
+        Elementwise: bool
+        Second: bool
+    }
+
+/// A method without options of a difference.
+let private always method (way: Way) =
+    if way.OneSided || way.After then None else Some method
+
+let private implicit' name method response =
+    { Name = name
+      Method = always method
+      Response = response
+      Differences = false
+      Adapts = true
+      Elementwise = false
+      Second = true }
+
+let private differences name (make: SamaOptions -> HypergradientMethod) (direction: Point -> Vec) =
+    { Name = name
+      Method =
+        fun way ->
+            Some(
+                make
+                    { SamaOptions.Default with
+                        OneSided = way.OneSided
+                        Centre = if way.After then Centre.PostUpdate else Centre.PreUpdate }
+            )
+      Response = fun way p -> difference way p (direction p)
+      Differences = true
+      Adapts = false
+      Elementwise = false
+      Second = false }
+
+let private terms, iterations, eta = 5, 6, 0.7
+let private columns, rho = [ 0; 3; 7 ], 0.1
+let private sigma, pulls, pull = 100.0, 15, 0.2
+
+/// η Σ_{j<terms} (I − ηJᵀ)ʲ v, which the fixed-point iteration from 0 is too.
+let private series (terms: int) (eta: float) (p: Point) : Vec =
+    let step = Numbers.identity p.V.Count - eta * (p.G * p.H + p.E).Transpose()
+
+    [ for j in 0 .. terms - 1 -> if j = 0 then p.V else step.Power(j) * p.V ]
+    |> List.reduce (+)
+    |> (*) eta
+
+/// Every method.
+let methods: Subject list =
+    [ implicit' "exact" Hypergradient.exact (fun _ p -> implicitly p p.Followed.Value)
+      { differences "sama" Hypergradient.samaWith (fun p -> p.G.TransposeThisAndMultiply p.V) with
+          Adapts = true }
+      differences "samaNa" Hypergradient.samaNaWith _.V
+      differences
+          "samaFisher"
+          (fun o ->
+              Hypergradient.samaFisherWith
+                  { SamaFisherOptions.Default with
+                      Difference = o })
+          (fun p -> p.V.PointwiseDivide(p.Fisher + 0.1 * (p.Fisher.Sum() / float p.Fisher.Count)))
+      implicit' "t1t2" Hypergradient.t1t2 (fun _ p -> adjoint p p.V)
+      implicit' "neumann" (Hypergradient.neumann terms eta) (fun _ p -> adjoint p (series terms eta p))
+      implicit'
+          "conjugateGradient"
+          (Hypergradient.conjugateGradientWith
+              { ConjugateGradientOptions.Default with
+                  Iterations = 200
+                  Tolerance = 1e-13 })
+          (fun _ p -> implicitly p (p.H, p.C))
+      implicit'
+          "fixedPoint"
+          (Hypergradient.fixedPointWith
+              { FixedPointOptions.Default with
+                  Iterations = iterations
+                  Step = eta
+                  Tolerance = 0.0 })
+          (fun _ p -> adjoint p (series iterations eta p))
+      { implicit'
+            "nystrom"
+            (Hypergradient.nystromWith
+                { NystromOptions.Default with
+                    Columns = [| for i in columns -> int64 i |]
+                    Rho = rho })
+            (fun _ p -> nystrom columns rho p) with
+          Elementwise = true }
+      { implicit' "unrolled" Hypergradient.unrolled (fun way p -> (p.Unrolled way.Unroll).TransposeThisAndMultiply p.V) with
+          Adapts = false }
+      { implicit' "truncated" (Hypergradient.truncated 1) (fun way p ->
+            (p.Unrolled(min 2 way.Unroll)).TransposeThisAndMultiply p.V) with
+          Method = fun way -> always (Hypergradient.truncated (min 2 way.Unroll)) way
+          Adapts = false }
+      { implicit'
+            "f2sa"
+            (Hypergradient.f2saWith
+                { F2saOptions.Default with
+                    Sigma = sigma
+                    Iterations = pulls
+                    Step = pull
+                    Tolerance = 0.0 })
+            (fun _ p -> penalised sigma pulls pull p) with
+          Elementwise = true
+          Second = false } ]
+
+/// Words of the reason for which a cell must be refused.
+let refusal (method: Subject) (rule: Rule) (way: Way) : string option =
+    if method.Second && way.Module then
+        Some "cannot be differentiated twice"
+    elif method.Adapts && rule.Refused.IsSome then
+        rule.Refused
+    elif method.Elementwise && rule.Couples then
+        Some "couples coordinates"
+    else
+        None
+
+/// What became of a cell.
+type Outcome =
+    | Right of error: float
+    | Refused of reason: string
+    | Wrong of what: string
+
+/// Measured: at most a fifth of it. Reverse mode under bfloat16 passes forms second derivatives in bfloat16.
+let private tolerance (method: Subject) (way: Way) =
+    let single = way.Type = torch.float32
+
+    match method.Name with
+    | "unrolled"
+    | "truncated" when way.Narrow -> 0.1
+    | _ when method.Differences && way.OneSided -> 1e-3
+    | _ when method.Differences -> if single then 5e-3 else 1e-8
+    | _ -> if single then 1e-3 else 1e-7
+
+/// λ and the base level's tensors behind a window.
+let private numbers (state: RunState) : Tensor list =
+    state.Lambda :: state.Theta :: RuleState.tensors state.Levels[0].Rule
+
+let private straight (problem: BilevelProblem) (way: Way) (start: RunState) : RunState =
+    use run = new BilevelRun(problem, start)
+
+    for _ in 1 .. way.Unroll do
+        run.Step() |> ignore
+
+    run.Snapshot()
+
+let private resumed (problem: BilevelProblem) (way: Way) (start: RunState) : RunState =
+    let mutable state = RunState.copy start
+
+    for _ in 1 .. way.Unroll do
+        use before = state
+        use run = new BilevelRun(problem, before)
+        run.Step() |> ignore
+        state <- run.Snapshot()
+
+    state
+
+/// The window's end; a resumed or pure run that differs from the straight one is an error.
+let private ending problem way start : Result<RunState, string> =
+    let straight = straight problem way start
+
+    let other, what =
+        if way.Resumed then
+            resumed problem way start, "resumed"
+        else
+            fst (Bilevel.step problem start), "pure"
+
+    use other = other
+
+    if List.forall2 (fun (a: Tensor) (b: Tensor) -> a.Equals b) (numbers straight) (numbers other) then
+        Ok straight
+    else
+        Error $"the {what} run is not the straight one"
+
+/// The cell, from the state that its window starts with and the oracle's point.
+let judge (method: Subject) (rule: Rule) (way: Way) (start: RunState) (point: Point) : Outcome option =
+    match method.Method way with
+    | None -> None
+    | Some used ->
+        use _ = torch.NewDisposeScope()
+        let expected = refusal method rule way
+
+        let composed =
+            try
+                Ok(problem way rule.Update used)
+            with :? ArgumentException as e ->
+                Error e.Message
+
+        match composed, expected with
+        | Error reason, Some words when reason.Contains words && reason.Contains method.Name -> Refused words
+        | Error reason, _ -> Wrong $"refused: {reason}"
+        | Ok _, Some words -> Wrong $"not refused ('{words}')"
+        | Ok problem, None ->
+            try
+                match ending problem way start with
+                | Error what -> Wrong what
+                | Ok ending ->
+                    let before, after =
+                        Sama.Suite.toVector start.Lambda, Sama.Suite.toVector ending.Lambda
+
+                    ending.Dispose()
+                    let response = before - after - point.Direct
+                    let answer = method.Response way point
+                    let size = Numbers.norm answer
+                    // λ itself is rounded
+                    let rounding = 4.0 * torch.finfo(way.Type).eps * Numbers.norm before
+                    let error = (Numbers.norm (response - answer) - rounding) / max size 1e-30
+
+                    if size < 1e-6 && not (rule.Refused.IsSome && size = 0.0) then
+                        Wrong $"the expected response is {size}, too small to tell"
+                    elif error <= tolerance method way then
+                        Right(max 0.0 error)
+                    else
+                        Wrong $"off by {error}: %A{response.ToArray()} instead of %A{answer.ToArray()}"
+            with e ->
+                Wrong $"{e.GetType().Name}: {e.Message}"
+        |> Some
+
+/// Every method under a rule in one way.
+let row (rule: Rule) (way: Way) : (Subject * Outcome) list =
+    use _ = torch.NewDisposeScope()
+    use start = start way rule.Update
+    let point = point rule way start
+
+    [ for method in methods do
+          match judge method rule way start point with
+          | Some outcome -> method, outcome
+          | None -> () ]
