@@ -1,9 +1,7 @@
 namespace Sama
 
 /// Batches in the order in which they are asked for, which no draw gives again.
-type internal IStream =
-    interface
-    end
+type internal IStream = interface end
 
 namespace Sama.Functional
 
@@ -41,8 +39,7 @@ module internal Streams =
             | :? Delegate as d -> d.GetInvocationList() |> Array.exists (fun one -> search one.Target)
             | _ when wraps (value.GetType()) ->
                 fields (value.GetType())
-                |> Array.exists (fun field ->
-                    not field.FieldType.IsValueType && search (field.GetValue value))
+                |> Array.exists (fun field -> not field.FieldType.IsValueType && search (field.GetValue value))
             | _ -> false
 
         search source

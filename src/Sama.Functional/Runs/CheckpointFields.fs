@@ -30,11 +30,13 @@ open Sama
 
 /// A rule's state without its numbers.
 type internal RuleTree =
-    { Count: int64
-      Names: string list
-      /// names of the parameters of a group
-      Parameters: string list
-      Parts: RuleTree list }
+    {
+        Count: int64
+        Names: string list
+        /// names of the parameters of a group
+        Parameters: string list
+        Parts: RuleTree list
+    }
 
 /// A step of a window: its number, the seed of its draws, the checksum of its batches.
 type internal TakenFields =
