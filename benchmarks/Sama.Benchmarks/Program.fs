@@ -15,6 +15,7 @@ type Arguments =
     | Full
     | Only of rows: string
     | Device of name: string
+    | Seed of number: int
     | [<Hidden>] Row of words: string
 
     interface IArgParserTemplate with
@@ -26,9 +27,10 @@ type Arguments =
                 "fixtures: a folder; matrix: the file of the table; cost-report: a json file of cost, once for each"
             | Model _ -> "language: a folder of BERT, as Hugging Face has them"
             | Picture _ -> "png file for the picture"
-            | Full -> "cost: more models, algorithms and sizes"
+            | Full -> "cost: more models, algorithms and sizes; faults: more of each"
             | Only _ -> "cost, language: the rows that start so, like growth or 'encoder 16x64 K=1'"
             | Device _ -> "cpu (the default) or cuda"
+            | Seed _ -> "faults: which moments and bytes (1)"
             | Row _ -> "what a child process measures"
 
 /// The families of fixture files.
@@ -82,6 +84,13 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "language",
       "a step of the BERT under --model beside plain modules, SAMA, adapters: time and memory",
       (fun o -> Language.Bench.run (o.GetResult Model) (o.TryGetResult Only) (write o))
+      "faults",
+      "kills, damaged checkpoints, NaN, leaks: what a run has to survive; --full for 200 kills and 500 damages",
+      (fun o -> Faults.Bench.run (o.Contains Full) (o.GetResult(Seed, 1)) (write o))
+      "checkpoint",
+      "time and memory of a checkpoint of 10⁸ parameters, beside dd",
+      (fun o -> Faults.Speed.run (write o))
+      "faults-child", "a training process for faults to kill", (fun o -> Faults.Child.run (o.GetResult Row))
       "memory", "one row of cost or language, in a process of its own", memory ]
 
 [<EntryPoint>]

@@ -17,7 +17,7 @@ var model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2));
 var weigh = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 1), nn.Sigmoid());
 
 var problem = BilevelProblem.Create(
-    Level.OfModule("classifier", model, UpdateRule.Adam(1e-2), Batch, (pass, batch) =>
+    Level.OfModule("classifier", model, UpdateRule.Adam(1e-2), Batches.Shuffled((x, labels), 100), (pass, batch) =>
     {
         var losses = Losses(batch);
         return (Weights(pass.Stop("losses", losses), batch.Y) * losses).mean();
@@ -38,14 +38,6 @@ static (Tensor X, Tensor Y) Sample(int count)
 {
     var y = randint(2, count, dtype: int64);
     return (randn(count, 8) + 0.8 * y.unsqueeze(1), y);
-}
-
-// rows picked by the draw alone: a run can be repeated and resumed
-(Tensor X, Tensor Y) Batch(Draw draw)
-{
-    using var generator = new Generator((ulong)draw.RandomSeed);
-    var rows = randint(2000, 100, dtype: int64, generator: generator);
-    return (x[rows], labels[rows]);
 }
 
 Tensor Losses((Tensor X, Tensor Y) batch) => cross_entropy(model.call(batch.X), batch.Y, reduction: nn.Reduction.None);

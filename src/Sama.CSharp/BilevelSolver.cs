@@ -11,7 +11,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     private readonly BilevelSolverOptions options;
     private readonly Patience? patience;
     private readonly Lock sync = new();
-    private readonly F.BilevelRun run;
+    private readonly F.GuardedRun guarded;
     private bool stepping;
     private Thread? stepper;
     private bool disposed;
@@ -27,9 +27,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         this.options = options ?? new();
         patience = this.options.Validation is { } validation ? new Patience(validation) : null;
         Problem = problem;
-        run = this.options.Initial is { } initial
-            ? new F.BilevelRun(problem, initial)
-            : new F.BilevelRun(problem, this.options.Seed);
+        guarded = Start();
     }
 
     /// <summary>What is solved.</summary>
@@ -53,12 +51,15 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     /// <summary>The best validation score so far; null before the first.</summary>
     public double? BestScore => patience?.Best;
 
+    /// <summary>What was wrong with newer checkpoints than the one that the run went on from; empty if nothing was.</summary>
+    public IReadOnlyList<string> PassedOver { get; private set; } = [];
+
     private F.BilevelRun Run
     {
         get
         {
             ObjectDisposedException.ThrowIf(disposed, this);
-            return run;
+            return guarded.Run;
         }
     }
 
@@ -87,12 +88,11 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     {
         ArgumentOutOfRangeException.ThrowIfNegative(steps);
         BilevelStep? last = null;
-        for (var i = 0; i < steps && last is not { Stop: true }; i++)
-        {
-            cancellationToken.ThrowIfCancellationRequested();
+        var i = 0;
+        for (; i < steps && last is not { Stop: true } && !cancellationToken.IsCancellationRequested; i++)
             last = Step();
-        }
-
+        End();
+        if (last is not { Stop: true } && i < steps) cancellationToken.ThrowIfCancellationRequested();
         return last;
     }
 
@@ -115,9 +115,9 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     {
         // a score may keep the state that it judges: its thread stands between two steps
         lock (sync)
-            if (stepper == Thread.CurrentThread) return run.Snapshot();
+            if (stepper == Thread.CurrentThread) return guarded.Run.Snapshot();
 
-        return Exclusively(() => run.Snapshot());
+        return Exclusively(() => guarded.Run.Snapshot());
     }
 
     /// <summary>A copy of the state that had the best score so far, under <see cref="Validation.KeepBest"/> or
@@ -141,7 +141,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         return Exclusively(() =>
         {
             if (patience.State is not { } best) return false;
-            run.Restore(best);
+            guarded.Restart(best);
             return true;
         });
     }
@@ -169,13 +169,17 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
 
     private async IAsyncEnumerable<BilevelStep> Steps(int steps, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        for (var i = 0; i < steps; i++)
+        var stopped = false;
+        var i = 0;
+        for (; i < steps && !stopped && !cancellationToken.IsCancellationRequested; i++)
         {
-            cancellationToken.ThrowIfCancellationRequested();
             var step = await Task.Run(Step, CancellationToken.None).ConfigureAwait(false);
             yield return step;
-            if (step.Stop) yield break;
+            stopped = step.Stop;
         }
+
+        End();
+        if (!stopped && i < steps) cancellationToken.ThrowIfCancellationRequested();
     }
 
     private T Exclusively<T>(Func<T> action)
@@ -209,11 +213,11 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         StepReport report;
         try
         {
-            report = run.Step();
+            report = guarded.Step();
         }
         catch (Exception error) when (options.Logger is not null)
         {
-            SolverLog.Failed(options.Logger, run.StepsTaken + 1, error);
+            SolverLog.Failed(options.Logger, guarded.Run.StepsTaken + 1, error);
             throw;
         }
 
@@ -225,7 +229,11 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
             Metas = report.Metas,
             Skipped = report.Skipped,
         };
-        return patience is { } watch && report.Step % watch.Options.Every == 0 ? Validate(watch, step) : step;
+        if (patience is { } watch && report.Step % watch.Options.Every == 0) step = Validate(watch, step);
+        // behind the score, which it remembers
+        if (options.Checkpoint is { Every: > 0 } due && report.Skipped is null && StepsTaken % due.Every == 0)
+            guarded.Checkpoint();
+        return step;
     }
 
     private BilevelStep Validate(Patience watch, BilevelStep step)
@@ -234,7 +242,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         lock (sync) stepper = Thread.CurrentThread;
         try
         {
-            score = run.Between(() => watch.Options.Score(run.Theta, run.Lambda));
+            score = guarded.Run.Between(() => watch.Options.Score(guarded.Run.Theta, guarded.Run.Lambda));
         }
         finally
         {
@@ -242,19 +250,54 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         }
 
         var improved = watch.Improves(score, step.Step);
-        if (improved && watch.Keeps) watch.Keep(run.Snapshot());
+        if (improved && watch.Keeps) watch.Keep(guarded.Run.Snapshot());
+        if (improved) WriteBest(watch);
         if (watch.Exhausted)
         {
             if (options.Logger is { } logger) SolverLog.Stopped(logger, step.Step, watch.Best ?? score, watch.BestStep);
-            if (watch.Options.RestoreBest && watch.State is { } best) run.Restore(best);
+            if (watch.Options.RestoreBest && watch.State is { } best) guarded.Restart(best);
         }
 
         return step with { Score = score, Improved = improved, Stop = watch.Exhausted };
     }
 
+    private F.GuardedRun Start()
+    {
+        var checkpoint = options.Checkpoint;
+        var guard = new GuardOptions(
+            checkpoint?.Folder!, 0, checkpoint?.Keep ?? 3, options.SkipAtMost, options.Rollbacks);
+        using var found = checkpoint is { Resume: true } ? Checkpoint.Latest(checkpoint.Folder, Problem) : null;
+        var started = (found?.State ?? options.Initial) is { } state
+            ? new F.GuardedRun(Problem, state, guard)
+            : F.GuardedRun.FromSeed(Problem, options.Seed, guard);
+        if (patience is { } watch) started.Notes = () => watch.Notes;
+        if (found is null) return started;
+        PassedOver = found.Skipped;
+        if (patience is null) return started;
+        patience.Resume(found.Info.Notes);
+        var best = F.Checkpoints.best(checkpoint!.Folder);
+        if (patience.Keeps && patience.Best is not null && File.Exists(best)) patience.Keep(Checkpoint.Load(Problem, best));
+        return started;
+    }
+
+    private void WriteBest(Patience watch)
+    {
+        if (options.Checkpoint is not { Best: true } checkpoint) return;
+        using (var state = guarded.Run.Snapshot())
+            F.Checkpoints.saveBest(checkpoint.Folder, watch.Notes, state);
+        // and one that knows its score
+        guarded.Checkpoint();
+    }
+
+    /// <summary>The state where a run ends, unless it is written already.</summary>
+    private void End()
+    {
+        if (options.Checkpoint is not null && guarded.LastSaved != StepsTaken) Exclusively(guarded.Checkpoint);
+    }
+
     private void Free()
     {
-        ((IDisposable)run).Dispose();
+        ((IDisposable)guarded).Dispose();
         patience?.Dispose();
     }
 }

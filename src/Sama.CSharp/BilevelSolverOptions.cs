@@ -14,6 +14,16 @@ public sealed record BilevelSolverOptions
     /// <summary>A score taken between steps, and when to stop. Default null: none.</summary>
     public Validation? Validation { get; init; }
 
+    /// <summary>Checkpoints, and going on from the last one. Default null: none.</summary>
+    public CheckpointOptions? Checkpoint { get; init; }
+
+    /// <summary>Steps in a row that may be left out under <see cref="NonFinitePolicy.Skip"/>. Default null: any number.</summary>
+    public int? SkipAtMost { get; init; }
+
+    /// <summary>How often the run goes back to its last checkpoint, with another seed, where a number is not finite. Default
+    /// 0.</summary>
+    public int Rollbacks { get; init; }
+
     /// <summary>Called after every step, on the thread that stepped. Default null.</summary>
     public Action<BilevelStep>? OnStep { get; init; }
 

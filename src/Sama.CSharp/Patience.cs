@@ -1,3 +1,5 @@
+using System.Globalization;
+
 namespace Sama;
 
 /// <summary>The best score so far, its state if that is wanted, and how long ago it was.</summary>
@@ -39,6 +41,25 @@ internal sealed class Patience : IDisposable
 
         (Best, BestStep, since) = (score, step, 0);
         return true;
+    }
+
+    /// <summary>What a checkpoint says of it.</summary>
+    public Dictionary<string, string> Notes => Best is { } best
+        ? new()
+        {
+            ["score.best"] = best.ToString("R", CultureInfo.InvariantCulture),
+            ["score.step"] = BestStep.ToString(CultureInfo.InvariantCulture),
+            ["score.since"] = since.ToString(CultureInfo.InvariantCulture),
+        }
+        : new() { ["score.since"] = since.ToString(CultureInfo.InvariantCulture) };
+
+    /// <summary>Goes on from what a checkpoint said.</summary>
+    public void Resume(IReadOnlyDictionary<string, string> notes)
+    {
+        if (notes.TryGetValue("score.since", out var count)) since = int.Parse(count, CultureInfo.InvariantCulture);
+        if (!notes.TryGetValue("score.best", out var best)) return;
+        Best = double.Parse(best, CultureInfo.InvariantCulture);
+        BestStep = long.Parse(notes["score.step"], CultureInfo.InvariantCulture);
     }
 
     public void Keep(RunState state)

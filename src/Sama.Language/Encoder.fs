@@ -41,7 +41,7 @@ type Encoder
     let copyTokenizer (source: string) (target: string) =
         match (if isNull source then folder else source) with
         | null -> ()
-        | source -> Checkpoint.copyTokenizer source target
+        | source -> Sama.Language.Checkpoint.copyTokenizer source target
 
     /// Reads a Hugging Face folder: config.json, and model.safetensors or its shards (F32, F64, F16 or BF16). `head`
     /// (default: a classifier where `labels` or `labelNames` are given, else what config.json's `architectures` says) may be
@@ -68,7 +68,10 @@ type Encoder
             invalidArg (nameof dtype) $"θ is float32 or float64, not {dtype}"
 
         let full = Parameters.layout config head
-        let vector, report = Checkpoint.load folder config full seed resetHead dtype
+
+        let vector, report =
+            Sama.Language.Checkpoint.load folder config full seed resetHead dtype
+
         all config head full vector report folder
 
     /// A model of new weights, drawn by `seed`, float32. The caller disposes it.
@@ -186,7 +189,7 @@ type Encoder
         ArgumentException.ThrowIfNullOrEmpty(target, nameof target)
         use merged = model.Merge vector
         Directory.CreateDirectory target |> ignore
-        Checkpoint.save target full merged shardBytes
+        Sama.Language.Checkpoint.save target full merged shardBytes
         copyTokenizer tokenizerFolder target
 
         let dtype =

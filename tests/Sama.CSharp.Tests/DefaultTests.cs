@@ -80,9 +80,21 @@ internal static class DefaultTests
         {
             var records = typeof(SgdOptions).Assembly.GetExportedTypes()
                 .Where(t => t.Namespace == "Sama" && t.Name.EndsWith("Options") && t.GetProperty("Default", Static) is not null);
-            var seen = Pairs.Select(p => p.Options.GetType()).ToHashSet();
+            var seen = Pairs.Select(p => p.Options.GetType()).Append(typeof(GuardOptions)).ToHashSet();
             Equal("", string.Join(", ", records.Where(t => !seen.Contains(t)).Select(t => t.Name)), "records not compared");
 
+        }),
+        Case("options of guarded runs: the solver's and its checkpoints' defaults = the core's", () =>
+        {
+            var core = Properties(GuardOptions.Default);
+            CheckpointOptions checkpoint = new() { Folder = "runs" };
+            BilevelSolverOptions solver = new();
+            Equal<object?>(core["Folder"], solver.Checkpoint);
+            Equal(core["Every"], checkpoint.Every);
+            Equal(core["Keep"], checkpoint.Keep);
+            Equal<object?>(core["SkipAtMost"], solver.SkipAtMost);
+            Equal(core["Rollbacks"], solver.Rollbacks);
+            Equal(5, core.Count, "options of the core");
         }),
         Case("AdamW decays by PyTorch's 1e-2, clipping has PyTorch's slack", () =>
         {

@@ -19,6 +19,9 @@ internal static class NullTests
         [typeof(RunState)] = Problems.Ridge().Start(),
         [typeof(torch.nn.Module)] = Problems.Net(4),
         [typeof(torch.Device)] = torch.CPU,
+        [typeof(Tensor)] = torch.zeros(2),
+        [typeof(RowSource<int>)] = new RowSource<int>(1, rows => rows.Count),
+        [typeof(IReadOnlyDictionary<string, Tensor>)] = new Dictionary<string, Tensor>(),
     });
 
     private static object? Sample(ParameterInfo parameter)
@@ -43,7 +46,7 @@ internal static class NullTests
         : type.Name;
 
     private static MethodBase Close(MethodBase method) =>
-        method is MethodInfo { IsGenericMethodDefinition: true } open ? open.MakeGenericMethod(typeof(int)) : method;
+        method is MethodInfo { IsGenericMethodDefinition: true } open ? open.MakeGenericMethod([.. open.GetGenericArguments().Select(_ => typeof(int))]) : method;
 
     private static IEnumerable<MethodBase> Methods =>
         from type in typeof(BilevelSolver).Assembly.GetExportedTypes()

@@ -8,6 +8,7 @@ return Runner.RunTestsWithCLIArgs(
     ["--sequenced", .. args],
     Runner.TestList("Sama.CSharp", [
         .. SolverTests.All,
+        .. CheckpointTests.All,
         .. ModuleTests.All,
         .. CustomTests.All,
         .. MisuseTests.All,

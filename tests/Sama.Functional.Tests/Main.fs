@@ -29,6 +29,9 @@ let main args =
               FixtureTests.tests
               EngineTests.tests
               LevelGraphTests.tests
+              DataTests.tests
+              CheckpointTests.tests
+              GuardTests.tests
               NormTests.tests
               DrawTests.tests
               ScheduleTests.tests

@@ -100,6 +100,7 @@ module Level =
     let private fetch
         name
         device
+        repeatable
         (data: Draw -> 'batch)
         (loss: Pass -> Levels -> 'batch -> Tensor)
         (names: string[])
@@ -131,7 +132,7 @@ module Level =
             for feature in record.Values do
                 feature.Dispose()
 
-        new Micro(draw, evaluate, (fun () -> record.Count > 0), free)
+        new Micro(draw, own, repeatable, evaluate, (fun () -> record.Count > 0), free)
 
     let private build
         name
@@ -159,7 +160,7 @@ module Level =
           Module = m
           Tied = m |> Option.map NnModule.trainable |> Option.defaultValue []
           Observed = lazy Captured.modules [| closure; box data |]
-          Fetch = fetch name device data loss
+          Fetch = fetch name device (not (Streams.isStream (box data))) data loss
           Every = None
           WarmUp = None
           Method = None

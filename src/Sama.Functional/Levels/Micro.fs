@@ -8,11 +8,25 @@ open Sama
 /// A level's loss on one fetched batch, for as many passes as are wanted of it. It owns handles on the batch's tensors and
 /// the features that its base pass recorded; counted, so that a window and its copies can share it.
 [<Sealed>]
-type internal Micro(draw: Draw, loss: Mode -> Params[] -> Tensor, stops: unit -> bool, free: unit -> unit) =
+type internal Micro
+    (
+        draw: Draw,
+        tensors: Tensor list,
+        repeatable: bool,
+        loss: Mode -> Params[] -> Tensor,
+        stops: unit -> bool,
+        free: unit -> unit
+    ) =
     let mutable owners = 1
 
     /// What fixed the batch.
     member _.Draw = draw
+
+    /// The batch's tensors; its own.
+    member _.Tensors = tensors
+
+    /// False for a batch of a stream, which no draw gives again.
+    member _.Repeatable = repeatable
 
     /// True if its base pass recorded a stop-feature.
     member _.Stops: bool = stops ()
