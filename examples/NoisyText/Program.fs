@@ -19,6 +19,7 @@ type Arguments =
     | Steps of count: int
     | Tuning_Steps of count: int
     | Batch of rows: int
+    | Rate of rate: float
     | Report of file: string
     | Held_Out
     | Device of name: string
@@ -37,6 +38,7 @@ type Arguments =
             | Steps _ -> "steps of a training on weak labels (default: six times through, 300 to 1000)"
             | Tuning_Steps _ -> "steps of the fine-tuning (default 300)"
             | Batch _ -> "rows a step (default 64)"
+            | Rate _ -> "rate of Adam (default: the model's)"
             | Report _ -> "a file of one JSON object a run; runs that are in it are not run again"
             | Held_Out -> "accuracy on clean rows that are left over instead of the test rows, for tuning"
             | Device _ -> "cpu (the default) or cuda"
@@ -87,6 +89,7 @@ let private settingsOf (parsed: ParseResults<Arguments>) : Settings =
                 TrainAll = true,
                 Steps = Option.toNullable (parsed.TryGetResult Steps),
                 TuningSteps = parsed.GetResult(Tuning_Steps, CleaningOptions().TuningSteps),
+                Rate = Option.toNullable (parsed.TryGetResult Rate),
                 Batch = parsed.GetResult(Batch, CleaningOptions().Batch),
                 Ways = (parsed.TryGetResult Ways |> Option.map _.Split(';') |> Option.toObj),
                 Progress = watching title
@@ -109,8 +112,11 @@ let private run (parsed: ParseResults<Arguments>) : unit =
 
     let keyOf (cell: CellResult) = cell.Data, cell.PerClass, cell.Seed
     let mutable cells = report |> Option.map Table.read |> Option.defaultValue []
-    // a folder that is not there is found before hours are spent
-    report |> Option.iter (fun path -> Table.write path cells)
+
+    // before hours are spent
+    for path in Option.toList report do
+        if not (Directory.Exists(Path.GetDirectoryName(Path.GetFullPath path))) then
+            raise (DirectoryNotFoundException $"the folder of {path} does not exist")
 
     for (name, perClass, seed), splits in asked do
         if not (cells |> List.exists (fun cell -> keyOf cell = (name, perClass, seed))) then
