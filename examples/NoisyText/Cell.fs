@@ -12,12 +12,14 @@ open Sama.TextCleaning
 type Settings =
     {
         Device: torch.Device
+        /// word vectors of the small encoder, or null
         Vectors: string
         /// a Hugging Face folder, or null for the small encoder
         Model: string
-        /// its frozen layers; null for three quarters
-        Frozen: Nullable<int>
-        Options: int -> CleaningOptions
+        /// its frozen layers; -1 for three quarters
+        Frozen: int
+        /// title and seed to options
+        Options: string -> int -> CleaningOptions
         /// judge on clean rows that are left over, not on the test rows: for tuning
         HeldOut: bool
     }
@@ -29,8 +31,7 @@ type WayResult =
       Right: string
       Seconds: float }
 
-    member way.Accuracy =
-        float (way.Right |> Seq.filter ((=) '1') |> Seq.length) / float way.Right.Length
+    member way.Scores = [| for mark in way.Right -> if mark = '1' then 1.0 else 0.0 |]
 
 type CellResult =
     {
@@ -61,99 +62,83 @@ let private drawn (seed: int) (perClass: int) (rows: Row[]) : Row[] * Row[] =
         taken[row.Label] <- taken.GetValueOrDefault row.Label + 1
         taken[row.Label] <= perClass)
 
-let private nullable (value: Nullable<float>) =
-    if value.HasValue then value.Value else nan
-
-/// The process's high-water mark so far.
-let private peakMegabytes () : int64 =
-    match
-        (if File.Exists "/proc/self/status" then
-             File.ReadLines "/proc/self/status" |> Seq.tryFind _.StartsWith("VmHWM:")
-         else
-             None)
-    with
-    | Some line ->
-        int64 (line.Split([| ' '; '\t' |], StringSplitOptions.RemoveEmptyEntries)[1])
-        / 1000L
-    | None -> Diagnostics.Process.GetCurrentProcess().PeakWorkingSet64 / 1_000_000L
-
 let run (settings: Settings) (name: string) (splits: WrenchSplits) (perClass: int) (seed: int) : CellResult =
     let clock = Diagnostics.Stopwatch.StartNew()
+    let known = HashSet(Seq.append splits.Valid.Texts splits.Test.Texts)
 
-    let held = HashSet(Seq.append splits.Valid.Rows splits.Test.Rows |> Seq.map _.Text)
+    let voted (row: Row) =
+        row.Votes |> Array.exists (fun vote -> vote >= 0)
 
     let train =
         splits.Train.Rows
-        |> Array.filter (fun row -> Array.exists (fun vote -> vote >= 0) row.Votes && not (held.Contains row.Text))
-
-    if train.Length = 0 then
-        raise (InvalidDataException $"{name}: no training row has a vote")
+        |> Array.filter (fun row -> voted row && not (known.Contains row.Text))
 
     let clean, left = drawn seed perClass splits.Valid.Rows
     let judged = if settings.HeldOut then left else splits.Test.Rows
 
-    if judged.Length = 0 then
-        raise (InvalidDataException $"{name}: no clean row is left to judge by")
+    if train.Length = 0 || judged.Length = 0 then
+        raise (InvalidDataException $"{name}: no training row has a vote, or no clean row is left to judge by")
 
     let texts = Array.concat [ train; clean; judged ] |> Array.map _.Text
-    let classes = splits.Train.Classes.Length
-
-    let data =
-        CleaningData(
-            classes,
-            train |> Array.map (fun _ -> -1),
-            clean |> Array.map _.Label,
-            train |> Array.map _.Votes,
-            clean |> Array.map _.Votes,
-            judged.Length,
-            HashedTerms.FromTexts(texts, 32768, 32),
-            seed
-        )
+    let classes = splits.Train.Classes
 
     use model: IRowClassifier =
         if isNull settings.Model then
-            new WordClassifier(texts, classes, train.Length + clean.Length, 32, settings.Vectors, settings.Device)
+            new WordClassifier(
+                texts,
+                classes.Length,
+                train.Length + clean.Length,
+                32,
+                settings.Vectors,
+                settings.Device
+            )
         else
             new EncoderClassifier(
                 settings.Model,
                 texts,
-                splits.Train.Classes,
-                (if settings.Frozen.HasValue then settings.Frozen.Value else -1),
+                classes,
+                settings.Frozen,
                 seed = int64 seed,
                 device = settings.Device
             )
 
-    let result =
-        DataCleaning.Run(model, data, settings.Options seed, splits.Train.Classes)
+    let data =
+        CleaningData(
+            classes.Length,
+            Array.create train.Length -1,
+            clean |> Array.map _.Label,
+            train |> Array.map _.Votes,
+            clean |> Array.map _.Votes,
+            judged.Length,
+            HashedTerms.FromTexts(texts, words = 32),
+            seed
+        )
 
-    let right = Array.map2 (fun (row: Row) label -> row.Label = label) train data.Labels
-
-    let share (marks: bool[]) =
-        marks |> Array.averageBy (fun mark -> if mark then 1.0 else 0.0)
+    let options = settings.Options $"{name}, {perClass} a class, seed {seed}" seed
+    let result = DataCleaning.Run(model, data, options, classes)
+    let truths = train |> Array.map _.Label
+    let right = Array.map2 (=) truths data.Labels
 
     let auroc score =
-        nullable (Ranking.Auroc(result.Rows |> Array.map score, right))
+        Ranking.Auroc(result.Rows |> Array.map score, right).GetValueOrDefault nan
 
     { Data = name
       PerClass = perClass
       Seed = seed
       CleanRows = clean.Length
-      LabelsRight = share right
-      CorrectedRight =
-        share (Array.map2 (fun (row: Row) (verdict: RowVerdict) -> row.Label = verdict.Corrected) train result.Rows)
+      LabelsRight = Accuracy.Share(data.Labels, truths)
+      CorrectedRight = Accuracy.Share(result.Rows |> Array.map _.Corrected, truths)
       QualityAuroc = auroc _.Quality
       WeightAuroc = auroc _.Weight
       Chosen = result.Choice.Name
       Seconds = clock.Elapsed.TotalSeconds
-      PeakMegabytes = peakMegabytes ()
+      PeakMegabytes = Diagnostics.Process.GetCurrentProcess().PeakWorkingSet64 / 1_000_000L
       Ways =
         [| for way in result.Candidates ->
+               let predicted = Rows.Argmax way.Predictions
+               let mark (row: Row) label = if row.Label = label then '1' else '0'
+
                { Name = way.Name
                  HeldOut = Seq.average way.HeldOut.Correct
-                 Right =
-                   Array.map2
-                       (fun (row: Row) label -> if row.Label = label then '1' else '0')
-                       judged
-                       (Rows.Argmax way.Predictions)
-                   |> String
+                 Right = String(Array.map2 mark judged predicted)
                  Seconds = way.Seconds } |] }

@@ -8,17 +8,19 @@ open Spectre.Console
 open Sama.DataOptimization
 open NoisyText.Cell
 
+// an AUROC is not a number where all labels are right
+let private json =
+    JsonSerializerOptions(NumberHandling = Serialization.JsonNumberHandling.AllowNamedFloatingPointLiterals)
+
 /// Runs of a report, one JSON object a line; none if there is no such file.
 let read (path: string) : CellResult list =
-    if File.Exists path then
-        [ for line in File.ReadLines path -> JsonSerializer.Deserialize<CellResult> line ]
-    else
-        []
+    [ if File.Exists path then
+          for line in File.ReadAllLines path -> JsonSerializer.Deserialize<CellResult>(line, json) ]
 
 /// All runs, written beside their place and moved there.
 let write (path: string) (cells: CellResult list) : unit =
     let part = path + ".part"
-    File.WriteAllLines(part, [ for cell in cells -> JsonSerializer.Serialize cell ])
+    File.WriteAllLines(part, [ for cell in cells -> JsonSerializer.Serialize(cell, json) ])
     File.Move(part, path, true)
 
 let private spread (values: float list) : string =
@@ -27,9 +29,6 @@ let private spread (values: float list) : string =
     | many ->
         let over = Uncertainty.OverSeeds(Array.ofList many)
         $"{over.Mean:F3} ± {over.StandardDeviation:F3}"
-
-let private scores (way: WayResult) =
-    way.Right |> Seq.map (fun c -> if c = '1' then 1.0 else 0.0) |> Array.ofSeq
 
 let private points (share: float) =
     (100.0 * share).ToString "+0.0;-0.0;0.0"
@@ -41,7 +40,7 @@ let private way (name: string) (cell: CellResult) =
 /// The gain of a way over the control in points, with its 95 % interval by paired bootstrap over seeds and rows.
 let private gain (cells: CellResult list) (name: string) : Interval =
     let of' name =
-        [| for cell in cells -> scores (way name cell) |]
+        [| for cell in cells -> (way name cell).Scores |]
 
     Uncertainty.PairedBootstrap(of' name, of' (cells.Head.Ways[0].Name))
 
@@ -68,7 +67,7 @@ let private setting (cells: CellResult list) : unit =
 
         table.AddRow(
             name,
-            spread (ways |> List.map _.Accuracy),
+            spread (ways |> List.map (fun way -> Array.average way.Scores)),
             $"{points gain.Mean} ({points gain.Low} to {points gain.High})",
             spread (ways |> List.map _.HeldOut),
             string (cells |> List.filter (fun cell -> cell.Chosen = name) |> List.length),

@@ -41,8 +41,7 @@ type EncoderClassifier
     // three quarters of the layers, at least one trained
     let frozen = if frozen < 0 then layers * 3 / 4 else frozen
 
-    let encoder =
-        if frozen = 0 then whole else whole.FreezeLayers frozen
+    let encoder = if frozen = 0 then whole else whole.FreezeLayers frozen
 
     let encodings =
         use tokenizer = Tokenizer.Load folder
@@ -83,6 +82,7 @@ type EncoderClassifier
              let hidden = whole.Config.HiddenSize
              let all = torch.zeros (total + 1L, hidden, dtype = torch.float16, device = device)
              let theta = whole.At()
+
              let theta =
                  if device.``type`` = DeviceType.CPU then
                      theta
@@ -91,7 +91,8 @@ type EncoderClassifier
 
              // texts of like length together
              let order =
-                 Array.init texts.Length id |> Array.sortBy (fun row -> encodings[row].Ids.Length)
+                 Array.init texts.Length id
+                 |> Array.sortBy (fun row -> encodings[row].Ids.Length)
 
              for chunk in Array.chunkBySize 64 order do
                  use _ = torch.NewDisposeScope()
@@ -113,8 +114,7 @@ type EncoderClassifier
         let none = int64 (Array.last starts)
 
         let index =
-            tensor width rows none (fun row ->
-                Array.init encodings[row].Ids.Length (fun i -> int64 (starts[row] + i)))
+            tensor width rows none (fun row -> Array.init encodings[row].Ids.Length (fun i -> int64 (starts[row] + i)))
 
         states.Value
             .index_select(0L, index.reshape -1L)

@@ -13,7 +13,14 @@ module internal Outputs =
         (100.0 * share).ToString("F1", CultureInfo.InvariantCulture) + " %"
 
     let private columns =
-        [| "id"; "text"; "label"; "corrected"; "weight"; "quality"; "confidence"; "why" |]
+        [| "id"
+           "text"
+           "label"
+           "corrected"
+           "weight"
+           "quality"
+           "confidence"
+           "why" |]
 
     let private round (value: float) : obj = box (Math.Round(value, 4))
 
@@ -48,7 +55,8 @@ module internal Outputs =
         let lines =
             Seq.append
                 (Seq.map2 (fun place verdict -> place, line rows place verdict) rows.Labelled result.Rows)
-                (rows.Bare |> Seq.mapi (fun i place -> place, bare rows place result.Predictions[i]))
+                (rows.Bare
+                 |> Seq.mapi (fun i place -> place, bare rows place result.Predictions[i]))
             |> Seq.sortBy fst
             |> Seq.map snd
 
@@ -59,7 +67,8 @@ module internal Outputs =
         DataWriter.WriteJsonLines(
             path,
             columns,
-            result.Wrong |> Seq.map (fun verdict -> line rows rows.Labelled[verdict.Row] verdict)
+            result.Wrong
+            |> Seq.map (fun verdict -> line rows rows.Labelled[verdict.Row] verdict)
         )
 
     /// Classes and probabilities of the rows to predict.
@@ -71,10 +80,7 @@ module internal Outputs =
 
                     [| box row.Id
                        row.Text
-                       (if row.Label < 0 then
-                            null
-                        else
-                            box rows.Classes[row.Label])
+                       (if row.Label < 0 then null else box rows.Classes[row.Label])
                        rows.Classes[Array.findIndex ((=) best) p]
                        round best |]
                     :> IReadOnlyList<obj>)
@@ -84,7 +90,8 @@ module internal Outputs =
         DataWriter.WriteJsonLines(path, [| "id"; "text"; "label"; "predicted"; "probability" |], lines)
 
     let private changes (classes: string[]) (result: CleaningResult) =
-        let counts = result.Rows |> Seq.countBy (fun row -> row.Label, row.Corrected) |> dict
+        let counts =
+            result.Rows |> Seq.countBy (fun row -> row.Label, row.Corrected) |> dict
 
         [ for label in 0 .. classes.Length - 1 ->
               Array.append
@@ -146,10 +153,7 @@ module internal Outputs =
                 data.Candidates |> Array.map (fun way -> error way.HeldOut)
             )
             .Section("What was changed")
-            .Table(
-                Array.append [| "label \\ corrected" |] rows.Classes,
-                changes rows.Classes data
-            )
+            .Table(Array.append [| "label \\ corrected" |] rows.Classes, changes rows.Classes data)
             .Histogram(
                 "How likely each label is right",
                 "quality",

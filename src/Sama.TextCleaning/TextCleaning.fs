@@ -10,15 +10,15 @@ type TextCleaning =
 
     static member private Identity(o: TextCleaningOptions, rows: TextRows) =
         // the state is of this model and these texts too
-        let model =
-            if isNull o.Model then
-                "words"
-            else
-                Path.GetFullPath o.Model
+        let model = if isNull o.Model then "words" else Path.GetFullPath o.Model
 
         let texts = rows.Texts |> String.concat "\n"
-        let digest = Security.Cryptography.SHA256.HashData(Text.Encoding.UTF8.GetBytes texts)
-        Convert.ToHexString(digest)[..15] + $", {o.Tokens} tokens, {o.FrozenLayers} frozen, {model}"
+
+        let digest =
+            Security.Cryptography.SHA256.HashData(Text.Encoding.UTF8.GetBytes texts)
+
+        Convert.ToHexString(digest)[..15]
+        + $", {o.Tokens} tokens, {o.FrozenLayers} frozen, {model}"
 
     static member private StateOf(o: TextCleaningOptions, rows: TextRows) : string =
         let state = Path.Combine(o.Out, "state")
@@ -40,21 +40,13 @@ type TextCleaning =
 
     static member private ModelOf(o: TextCleaningOptions, rows: TextRows) : IRowClassifier =
         if isNull o.Model then
-            new WordClassifier(
-                rows.Texts,
-                rows.Classes.Length,
-                rows.Labelled.Length + rows.Clean.Rows.Length,
-                o.Tokens
-            )
+            new WordClassifier(rows.Texts, rows.Classes.Length, rows.Labelled.Length + rows.Clean.Rows.Length, o.Tokens)
         else
             new EncoderClassifier(
                 o.Model,
                 rows.Texts,
                 rows.Classes,
-                (if o.FrozenLayers.HasValue then
-                     o.FrozenLayers.Value
-                 else
-                     -1),
+                (if o.FrozenLayers.HasValue then o.FrozenLayers.Value else -1),
                 o.Tokens,
                 seed = int64 o.Cleaning.Seed
             )
@@ -75,7 +67,8 @@ type TextCleaning =
             if isNull (box rows.Test) then
                 [||]
             else
-                Array.zip rows.Test.Labels predicted |> Array.filter (fun (label, _) -> label >= 0)
+                Array.zip rows.Test.Labels predicted
+                |> Array.filter (fun (label, _) -> label >= 0)
 
         if labelled.Length = 0 then
             Nullable()

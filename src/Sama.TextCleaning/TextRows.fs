@@ -99,7 +99,14 @@ module internal TextRows =
         let file path required several =
             DataReader.Read(
                 path,
-                options columns train.Classes columns.LabelColumn null (votes && not wrench && o.CleanVotes) required several
+                options
+                    columns
+                    train.Classes
+                    columns.LabelColumn
+                    null
+                    (votes && not wrench && o.CleanVotes)
+                    required
+                    several
             )
 
         let clean =
@@ -113,19 +120,11 @@ module internal TextRows =
             match splits with
             | Some splits when String.IsNullOrEmpty o.Test -> splits.Test
             | _ when String.IsNullOrEmpty o.Test -> Unchecked.defaultof<Dataset>
-            | _ ->
-                DataReader.Read(o.Test, options columns train.Classes columns.LabelColumn null false false false)
+            | _ -> DataReader.Read(o.Test, options columns train.Classes columns.LabelColumn null false false false)
 
         // a text that is judged must not be trained on
         let judged =
-            HashSet(
-                Seq.append
-                    clean.Texts
-                    (if isNull (box test) then
-                         [||]
-                     else
-                         test.Texts)
-            )
+            HashSet(Seq.append clean.Texts (if isNull (box test) then [||] else test.Texts))
 
         let labelled, bare =
             Array.init train.Rows.Length id
@@ -169,11 +168,7 @@ module internal TextRows =
                  rows.Clean.Votes
              else
                  null),
-            rows.Bare.Length
-            + (if isNull (box rows.Test) then
-                   0
-               else
-                   rows.Test.Rows.Length),
+            rows.Bare.Length + (if isNull (box rows.Test) then 0 else rows.Test.Rows.Length),
             HashedTerms.FromTexts(rows.Texts, words = o.Tokens),
             o.Cleaning.Seed
         )

@@ -36,7 +36,13 @@ type WordClassifier
             invalidArg (nameof words) $"{words} words of a text"
 
     let vocabulary = WordVocabulary.FromTexts(ArraySegment(texts, 0, vocabularyFrom))
-    let known = if isNull vectors then null else vocabulary.ReadVectors vectors
+
+    let known =
+        if isNull vectors then
+            null
+        else
+            vocabulary.ReadVectors vectors
+
     let numbers = texts |> Array.map (fun text -> vocabulary.Numbers(text, words))
 
     let normal (generator: torch.Generator) (shape: int64[]) (scale: float) : Tensor =
@@ -85,7 +91,11 @@ type WordClassifier
         let pooled = (features * torch.nn.functional.softmax (scores, 1L)).sum 1L
         let largest = (features * mask).amax [| 1L |]
         let pooled = torch.cat ([| pooled; largest |], 1L)
-        torch.nn.functional.log_softmax (torch.nn.functional.linear (drop pooled, theta["output"], theta["outputBias"]), 1L)
+
+        torch.nn.functional.log_softmax (
+            torch.nn.functional.linear (drop pooled, theta["output"], theta["outputBias"]),
+            1L
+        )
 
     /// The words that it knows: those of the first `vocabularyFrom` texts.
     member _.Vocabulary = vocabulary

@@ -90,7 +90,10 @@ let private encoder =
               use model = new WordClassifier(texts, 3, 4) :> IRowClassifier
               let named = [ for struct (name, value) in model.Start 0L -> name, value ]
               let theta = Params.frozen (Layout.ofNamed named) (Layout.ravel named)
-              let read (rows: int[]) = model.LogProbabilities(theta, model.Read rows, false)
+
+              let read (rows: int[]) =
+                  model.LogProbabilities(theta, model.Read rows, false)
+
               let together = Rows.FromTensor(read [| 0; 1; 2; 3 |])
 
               for row in 0..3 do
@@ -139,10 +142,7 @@ let private runs =
                   Expect.equal cells[0].Seconds before[0].Seconds "not run again"
 
                   for cell in cells do
-                      Expect.equal
-                          (cell.Ways |> Array.map _.Name)
-                          (DataCleaning.Candidates true)
-                          "every way"
+                      Expect.equal (cell.Ways |> Array.map _.Name) (DataCleaning.Candidates true) "every way"
 
                       Expect.equal cell.CleanRows 8 "clean rows"
                       Expect.isTrue (cell.Ways |> Array.forall (fun way -> way.Right.Length = 2)) "test rows"
@@ -181,7 +181,11 @@ let tests =
           <| fun _ ->
               let data = Generator.generate 3
               Expect.equal (Generator.generate 3).Train.Rows data.Train.Rows "same"
-              let voted = data.Train.Rows |> Array.filter (fun row -> row.Votes |> Array.exists (fun vote -> vote >= 0))
+
+              let voted =
+                  data.Train.Rows
+                  |> Array.filter (fun row -> row.Votes |> Array.exists (fun vote -> vote >= 0))
+
               let labels = MajorityVote.Labels(voted |> Array.map _.Votes, 4)
               let share = Accuracy.Share(labels, voted |> Array.map _.Label)
               Expect.isTrue (share > 0.4 && share < 0.6) $"{share}"

@@ -37,8 +37,7 @@ type private Problem(seed: int) =
 
     let points =
         truths
-        |> Array.map (fun truth ->
-            Array.init 4 (fun d -> float32 ((if d = truth then 3.0 else 0.0) + normal random)))
+        |> Array.map (fun truth -> Array.init 4 (fun d -> float32 ((if d = truth then 3.0 else 0.0) + normal random)))
 
     let flipped = Array.init 200 (fun _ -> random.NextDouble() < 0.3)
 
@@ -47,8 +46,7 @@ type private Problem(seed: int) =
 
     let votes =
         truths
-        |> Array.map (fun truth ->
-            Array.init 3 (fun _ -> if random.NextDouble() < 0.7 then truth else random.Next 3))
+        |> Array.map (fun truth -> Array.init 3 (fun _ -> if random.NextDouble() < 0.7 then truth else random.Next 3))
 
     member _.Flipped = flipped
     member _.Truths = truths
@@ -93,10 +91,12 @@ let tests =
               Expect.equal (Array.length result.Predictions) 50 "predictions"
               Expect.isTrue (result.Candidates |> Array.forall (fun way -> way.Predictions.Length = 50)) "all"
               Expect.isTrue (result.Wrong |> Array.forall (fun row -> row.Corrected <> row.Label)) "wrong"
+
               Expect.sequenceEqual
                   (result.Wrong |> Array.map _.Quality)
                   (result.Wrong |> Array.map _.Quality |> Array.sort)
                   "sorted"
+
               Expect.stringContains result.Wrong[0].Why "instead of" "reason"
 
           testCase "votes stand for labels, and bring label models"
@@ -106,7 +106,10 @@ let tests =
               let result = DataCleaning.Run(model, problem.Voted, options (), [| "a"; "b"; "c" |])
               Expect.equal (result.Candidates |> Array.map _.Name) (DataCleaning.Candidates true) "names"
               let before = Accuracy.Share(problem.Voted.Labels, problem.Truths[..199])
-              let after = Accuracy.Share(result.Rows |> Array.map _.Corrected, problem.Truths[..199])
+
+              let after =
+                  Accuracy.Share(result.Rows |> Array.map _.Corrected, problem.Truths[..199])
+
               Expect.isGreaterThan after before "corrected"
               Expect.stringContains result.Rows[0].Why "votes" "reason"
 
@@ -127,9 +130,8 @@ let tests =
                               if at.Done = 5 && at.Step = 60 then
                                   source.Cancel() }
 
-                  Expect.throwsC
-                      (fun () -> DataCleaning.Run(model, problem.Data, stopped) |> ignore)
-                      (fun e -> Expect.isTrue (e :? OperationCanceledException) $"{e}")
+                  Expect.throwsC (fun () -> DataCleaning.Run(model, problem.Data, stopped) |> ignore) (fun e ->
+                      Expect.isTrue (e :? OperationCanceledException) $"{e}")
 
                   let again = options ()
                   again.StateFolder <- folder
@@ -156,12 +158,14 @@ let tests =
               use model = problem.Model()
 
               refused<ArgumentException> [ "268"; "218" ] (fun () ->
-                  DataCleaning.Run(model, CleaningData(3, problem.Data.Labels, problem.Data.CleanLabels)) |> ignore)
+                  DataCleaning.Run(model, CleaningData(3, problem.Data.Labels, problem.Data.CleanLabels))
+                  |> ignore)
 
               refused<ArgumentException> [ "row 1"; "neither a label nor a vote" ] (fun () ->
                   CleaningData(2, [| 0; -1 |], [| 0; 1; 0; 1 |]) |> ignore)
 
-              refused<ArgumentException> [ "one class" ] (fun () -> CleaningData(2, [| 0; 1 |], [| 1; 1; 1; 1 |]) |> ignore)
+              refused<ArgumentException> [ "one class" ] (fun () ->
+                  CleaningData(2, [| 0; 1 |], [| 1; 1; 1; 1 |]) |> ignore)
 
               refused<ArgumentException> [ "Unroll" ] (fun () ->
                   DataCleaning.Run(model, problem.Data, CleaningOptions(Unroll = 0)) |> ignore) ]

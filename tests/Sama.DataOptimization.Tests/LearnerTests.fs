@@ -30,7 +30,8 @@ let private rows (random: Random) =
     let labels =
         Array.map2 (fun label truth -> if label < 0 then truth else label) (MajorityVote.Labels(votes, classes)) truths
 
-    let texts = truths |> Array.map (fun truth -> $"w{truth} w{random.Next 5} w{random.Next 5}")
+    let texts =
+        truths |> Array.map (fun truth -> $"w{truth} w{random.Next 5} w{random.Next 5}")
 
     new RowTable(
         classes,
@@ -54,7 +55,10 @@ let private learners (votes: int[][]) : DataLearner list =
       ExampleWeights.FromFeatures(
           classes,
           0,
-          RowFeatures.Loss ||| RowFeatures.Margin ||| RowFeatures.Entropy ||| RowFeatures.Distance
+          RowFeatures.Loss
+          ||| RowFeatures.Margin
+          ||| RowFeatures.Entropy
+          ||| RowFeatures.Distance
       )
       ExampleWeights.PerRow count
       ExampleWeights.PerSource 2
@@ -63,13 +67,14 @@ let private learners (votes: int[][]) : DataLearner list =
       DataLearner.Combine(features, Corrections.LabelModel(model, 6)) ]
 
 let private normals (random: Random) (shape: int64[]) scale : Tensor =
-    let values = Array.init (int (Array.fold (*) 1L shape)) (fun _ -> scale * normal random)
+    let values =
+        Array.init (int (Array.fold (*) 1L shape)) (fun _ -> scale * normal random)
+
     torch.tensor(values, dtype = torch.float64).view shape
 
 /// Starting values moved at random, in float64: at the start itself some derivatives are 0.
 let private moved (random: Random) (learner: DataLearner) : (string * Tensor) list =
-    [ for struct (name, value) in learner.Start 1L ->
-          name, value.to_type torch.float64 + normals random value.shape 0.3 ]
+    [ for struct (name, value) in learner.Start 1L -> name, value.to_type torch.float64 + normals random value.shape 0.3 ]
 
 let private asParams (named: (string * Tensor) list) =
     Params.frozen (Layout.ofNamed named) (Layout.ravel named)
@@ -106,10 +111,16 @@ let private hypergradients =
                     Problem.create
                         BilevelOptions.Default
                         method
-                        [ Level.create "net" [ "w", w ] (adam 1e-2) (fun _ -> table.At all) (fun pass theta lambda batch ->
-                              learner.Loss(pass, lambda, batch, logOf theta x, teacher, prior))
+                        [ Level.create
+                              "net"
+                              [ "w", w ]
+                              (adam 1e-2)
+                              (fun _ -> table.At all)
+                              (fun pass theta lambda batch ->
+                                  learner.Loss(pass, lambda, batch, logOf theta x, teacher, prior))
                           Level.create learner.Name lambda (adam 1e-2) ignore (fun _ theta lambda () ->
-                              torch.nn.functional.nll_loss (logOf theta cleanX, cleanY) + learner.Penalty lambda) ]
+                              torch.nn.functional.nll_loss (logOf theta cleanX, cleanY)
+                              + learner.Penalty lambda) ]
 
                 let at method =
                     let problem = problem method
@@ -144,7 +155,11 @@ let private laws =
           let lambda =
               asParams [ for struct (name, value) in learner.Start() -> name, value.to_type torch.float64 ]
 
-          let log = logOf (asParams [ "w", normals random [| int64 classes; int64 width |] 1.0 ]) (normals random [| int64 count; int64 width |] 1.0)
+          let log =
+              logOf
+                  (asParams [ "w", normals random [| int64 classes; int64 width |] 1.0 ])
+                  (normals random [| int64 count; int64 width |] 1.0)
+
           let found = Rows.FromTensor(target learner lambda table log)
           let said = model.Predict votes
           let predicted = Rows.FromTensor(log.exp ())
@@ -166,7 +181,9 @@ let private laws =
           let random = Random seed
           let table, _, votes = rows random
           let batch = table.At(Array.init count id)
-          let log = torch.nn.functional.log_softmax (normals random [| int64 count; int64 classes |] 2.0, 1L)
+
+          let log =
+              torch.nn.functional.log_softmax (normals random [| int64 count; int64 classes |] 2.0, 1L)
 
           for learner in learners votes do
               let lambda = asParams (moved random learner)
@@ -187,27 +204,40 @@ let private laws =
           let table, _, _ = rows random
           let learner = ExampleWeights.FromFeatures(classes, rules)
           let named = moved random learner
-          let log = torch.nn.functional.log_softmax (normals random [| int64 count; int64 classes |] 2.0, 1L)
+
+          let log =
+              torch.nn.functional.log_softmax (normals random [| int64 count; int64 classes |] 2.0, 1L)
+
           let batch = table.At(Array.init count id)
-          let weights named = Rows.Vector(learner.Weights(asParams named, batch, log))
+
+          let weights named =
+              Rows.Vector(learner.Weights(asParams named, batch, log))
 
           let shifted =
               [ for name, value in named -> name, (if name = "bias" then value + 2.0 else value) ]
 
           closeAll (weights shifted) (weights named) "weights")
 
-      property "logit adjustment: nothing where the targets have the prior's shares; else the logits meet log π − log prior" (fun seed ->
-          use _ = torch.NewDisposeScope()
-          let random = Random seed
-          let log = torch.nn.functional.log_softmax (normals random [| 6L; 3L |] 1.0, 1L)
-          let prior = torch.tensor [| 0.5; 0.25; 0.25 |]
-          let same = prior.expand (6L, 3L)
-          Expect.isTrue ((LogitAdjustment.Apply(log, same, prior) - log).abs().max().item<float> () < 1e-12) "same"
-          let targets = torch.tensor(probabilities random 6 3 1.0 |> Array.concat).view (6L, 3L)
-          let mass = targets.sum 0L + prior * 8.0
-          let expected = torch.nn.functional.log_softmax (log + mass.log () - mass.sum().log () - prior.log (), 1L)
-          let found = LogitAdjustment.Apply(log, targets, prior)
-          Expect.isTrue ((found - expected).abs().max().item<float> () < 1e-12) "shifted")
+      property
+          "logit adjustment: nothing where the targets have the prior's shares; else the logits meet log π − log prior"
+          (fun seed ->
+              use _ = torch.NewDisposeScope()
+              let random = Random seed
+              let log = torch.nn.functional.log_softmax (normals random [| 6L; 3L |] 1.0, 1L)
+              let prior = torch.tensor [| 0.5; 0.25; 0.25 |]
+              let same = prior.expand (6L, 3L)
+              Expect.isTrue ((LogitAdjustment.Apply(log, same, prior) - log).abs().max().item<float> () < 1e-12) "same"
+
+              let targets =
+                  torch.tensor(probabilities random 6 3 1.0 |> Array.concat).view (6L, 3L)
+
+              let mass = targets.sum 0L + prior * 8.0
+
+              let expected =
+                  torch.nn.functional.log_softmax (log + mass.log () - mass.sum().log () - prior.log (), 1L)
+
+              let found = LogitAdjustment.Apply(log, targets, prior)
+              Expect.isTrue ((found - expected).abs().max().item<float> () < 1e-12) "shifted")
 
       property "losses by row do for weights what log-probabilities of two classes do" (fun seed ->
           use _ = torch.NewDisposeScope()
@@ -227,23 +257,27 @@ let private laws =
                       Hypergradient.sama
                       [ Level.create "net" [ "w", w ] (adam 1e-2) ignore (fun pass theta lambda () ->
                             loss pass lambda (logOf theta x))
-                        Level.create "weights" lambda (adam 1e-2) ignore (fun _ theta _ () -> theta["w"].square().sum ()) ]
+                        Level.create "weights" lambda (adam 1e-2) ignore (fun _ theta _ () ->
+                            theta["w"].square().sum ()) ]
 
               use run = new BilevelRun(problem, 0L)
               run.Step().BaseLoss
 
-          let byLog = value (fun pass lambda log -> learner.Loss(pass, lambda, batch, log, smoothing = 0.0))
+          let byLog =
+              value (fun pass lambda log -> learner.Loss(pass, lambda, batch, log, smoothing = 0.0))
 
           let byLosses =
-              value (fun pass lambda log ->
-                  learner.WeighedLoss(pass, lambda, batch, -(log * batch.Given).sum 1L))
+              value (fun pass lambda log -> learner.WeighedLoss(pass, lambda, batch, -(log * batch.Given).sum 1L))
 
           Expect.floatClose Accuracy.medium byLosses byLog "loss")
 
       testCase "an average forgets its start, then moves by 1 − decay; its views move with it"
       <| fun _ ->
           use _ = torch.NewDisposeScope()
-          let at (value: float) = asParams [ "a", torch.tensor [| value; value |] ]
+
+          let at (value: float) =
+              asParams [ "a", torch.tensor [| value; value |] ]
+
           use average = new AveragedParameters(at 1.0, 0.9)
           let mutable expected = 1.0
 

@@ -36,7 +36,10 @@ type private Toy(seed: int, noise: float) =
     member _.CleanX = cleanX
     member _.CleanY = torch.tensor (Array.map int64 cleanTruths)
     member _.CleanTruths = cleanTruths
-    member _.Sources = wrong |> Array.map (fun wrong -> if wrong = (random.NextDouble() < 0.9) then 1 else 0)
+
+    member _.Sources =
+        wrong
+        |> Array.map (fun wrong -> if wrong = (random.NextDouble() < 0.9) then 1 else 0)
 
     /// Four rules: three right in most of their votes, the last one never.
     member _.VotesOf(truths: int[]) : int[][] =
@@ -63,13 +66,19 @@ let private learn (toy: Toy) (table: RowTable) (learner: DataLearner) steps : Pa
 
     let problem =
         Problem.create
-            { BilevelOptions.Default with Unroll = 1 }
+            { BilevelOptions.Default with
+                Unroll = 1 }
             (Hypergradient.samaWith
                 { SamaOptions.Default with
                     Alpha = Nullable 1e-2 })
-            [ Level.create "net" start (adam 2e-2) (fun draw -> table.At(rowsOf draw table.Count 64)) (fun pass theta lambda batch ->
-                  let x = toy.X.index_select (0L, batch.Rows)
-                  learner.Loss(pass, lambda, batch, log theta x, (log average.Parameters x).detach ()))
+            [ Level.create
+                  "net"
+                  start
+                  (adam 2e-2)
+                  (fun draw -> table.At(rowsOf draw table.Count 64))
+                  (fun pass theta lambda batch ->
+                      let x = toy.X.index_select (0L, batch.Rows)
+                      learner.Loss(pass, lambda, batch, log theta x, (log average.Parameters x).detach ()))
               learner.Level(
                   adam 5e-2,
                   (fun _ -> toy.CleanX),
@@ -95,7 +104,10 @@ let private weighs name least (learner: Toy -> DataLearner) =
         use table = new RowTable(3, toy.Given, sources = toy.Sources)
         let learner = learner toy
         let lambda, log = learn toy table learner 300
-        let weights = Rows.Vector(learner.Weights(lambda, table.At(Array.init 400 id), log, log))
+
+        let weights =
+            Rows.Vector(learner.Weights(lambda, table.At(Array.init 400 id), log, log))
+
         let found = auroc weights toy.Wrong
         Expect.isGreaterThan found least "AUROC"
 
@@ -111,11 +123,20 @@ let private corrects name (learner: Toy -> int[][] -> int[][] -> DataLearner) =
             Array.mapi (fun row label -> if label < 0 then toy.Given[row] else label) given
 
         let texts = toy.Truths |> Array.map (fun truth -> $"about{truth} x")
-        use table = new RowTable(3, given, votes = votes, terms = HashedTerms.FromTexts(texts, 64))
+
+        use table =
+            new RowTable(3, given, votes = votes, terms = HashedTerms.FromTexts(texts, 64))
+
         let learner = learner toy votes (toy.VotesOf toy.CleanTruths)
         let lambda, log = learn toy table learner 300
-        let labels = Rows.FromTensor(learner.Targets(lambda, table.At(Array.init 400 id), log)) |> Rows.Argmax
-        let before, after = Accuracy.Share(given, toy.Truths), Accuracy.Share(labels, toy.Truths)
+
+        let labels =
+            Rows.FromTensor(learner.Targets(lambda, table.At(Array.init 400 id), log))
+            |> Rows.Argmax
+
+        let before, after =
+            Accuracy.Share(given, toy.Truths), Accuracy.Share(labels, toy.Truths)
+
         Expect.isGreaterThan after (before + 0.05) $"{before:F3} -> {after:F3}"
 
 let tests =
@@ -146,9 +167,14 @@ let tests =
                   Problem.create
                       BilevelOptions.Default
                       Hypergradient.sama
-                      [ Level.ofModuleGeneral "net" net (adam 2e-2) (fun draw -> table.At(rowsOf draw 400 64)) (fun pass levels batch ->
-                            let losses = losses (toy.X.index_select (0L, batch.Rows)) batch.Labels
-                            learner.WeighedLoss(pass, levels[learner.Name], batch, losses))
+                      [ Level.ofModuleGeneral
+                            "net"
+                            net
+                            (adam 2e-2)
+                            (fun draw -> table.At(rowsOf draw 400 64))
+                            (fun pass levels batch ->
+                                let losses = losses (toy.X.index_select (0L, batch.Rows)) batch.Labels
+                                learner.WeighedLoss(pass, levels[learner.Name], batch, losses))
                         learner.Level(adam 5e-2, (fun _ -> toy.CleanX), (fun _ _ x -> (losses x toy.CleanY).mean ())) ]
 
               use run = new BilevelRun(problem, 0L)

@@ -47,7 +47,8 @@ let tests =
                             let expected = oracle model.Config (model.At()) (values ids) (values types)
                             Expect.isLessThan (apart found[row] expected) 1e-12 $"row {row}"
 
-                    testCase "log-probabilities from kept states of any layer are the whole model's, gradient above included"
+                    testCase
+                        "log-probabilities from kept states of any layer are the whole model's, gradient above included"
                     <| fun _ ->
                         use _ = torch.NewDisposeScope()
                         use model = exact 5L (config family) Head.Classifier
@@ -56,8 +57,7 @@ let tests =
                         let whole = model.LogProbabilities(model.At(), batch)
 
                         for layers in 0 .. model.Config.Layers do
-                            let part =
-                                model.LogProbabilitiesFrom(model.At(), batch, states[layers], layers)
+                            let part = model.LogProbabilitiesFrom(model.At(), batch, states[layers], layers)
 
                             Expect.isLessThan (apart part whole) 1e-12 $"{layers} layers"
 

@@ -34,7 +34,11 @@ let tests =
     testList
         "cleaning"
         [ for encoder in [ false; true ] do
-              let name = if encoder then "a Hugging Face folder" else "the small encoder"
+              let name =
+                  if encoder then
+                      "a Hugging Face folder"
+                  else
+                      "the small encoder"
 
               testCase $"{name}: flipped labels are found, everything is written"
               <| fun _ ->
@@ -87,9 +91,8 @@ let tests =
                               if at.Done = 3 then
                                   source.Cancel() }
 
-                  Expect.throwsC
-                      (fun () -> TextCleaning.Run stopped |> ignore)
-                      (fun e -> Expect.isTrue (e :? OperationCanceledException) $"{e}")
+                  Expect.throwsC (fun () -> TextCleaning.Run stopped |> ignore) (fun e ->
+                      Expect.isTrue (e :? OperationCanceledException) $"{e}")
 
                   let again = optionsOf folder
                   again.Resume <- true
@@ -114,7 +117,9 @@ let tests =
                           path name,
                           [| for i in 0 .. count - 1 do
                                  let truth = i % 2
-                                 let vote () = if random.Next 5 = 0 then 1 - truth else truth
+
+                                 let vote () =
+                                     if random.Next 5 = 0 then 1 - truth else truth
 
                                  let votes =
                                      if i % 10 = 9 && votes then
@@ -160,7 +165,8 @@ let tests =
                       File.WriteAllText(path, text)
                       path
 
-                  refused<DataException> [ "train.csv"; "column nope" ] (fun () -> run _.Columns.set_TextColumn("nope"))
+                  refused<DataException> [ "train.csv"; "column nope" ] (fun () ->
+                      run _.Columns.set_TextColumn("nope"))
 
                   refused<DataException> [ "unknown.csv"; "line 4"; "column label"; "'art'" ] (fun () ->
                       run (fun o ->

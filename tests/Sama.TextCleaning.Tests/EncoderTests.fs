@@ -12,7 +12,12 @@ open Sama.Language
 open Sama.TextCleaning
 open Sama.TextCleaning.Tests.Files
 
-let private texts = [| "the ball of team"; "bank"; "new stock price last goal of"; "nothing known" |]
+let private texts =
+    [| "the ball of team"
+       "bank"
+       "new stock price last goal of"
+       "nothing known" |]
+
 let private all = [| 0; 1; 2; 3 |]
 
 let private startOf (model: IRowClassifier) =
@@ -32,11 +37,19 @@ let tests =
 
                   withFolder (fun folder ->
                       let folder = model folder
-                      use rows = new EncoderClassifier(folder, texts, [| "a"; "b" |], frozen) :> IRowClassifier
+
+                      use rows =
+                          new EncoderClassifier(folder, texts, [| "a"; "b" |], frozen) :> IRowClassifier
+
                       use tokenizer = Tokenizer.Load folder
 
                       use whole =
-                          Encoder.Load(folder, labelNames = [| "a"; "b" |], head = Nullable Head.Classifier, resetHead = true)
+                          Encoder.Load(
+                              folder,
+                              labelNames = [| "a"; "b" |],
+                              head = Nullable Head.Classifier,
+                              resetHead = true
+                          )
 
                       use batch = tokenizer.EncodeBatch texts
                       let expected = Rows.FromTensor(whole.LogProbabilities(whole.At(), batch))
@@ -46,7 +59,10 @@ let tests =
                           for c in 0..1 do
                               let close (actual: float) =
                                   // frozen states are kept in half precision
-                                  Expect.isLessThan (abs (actual - expected[row].[c])) (if frozen = 0 then 1e-5 else 5e-3) $"row {row}"
+                                  Expect.isLessThan
+                                      (abs (actual - expected[row].[c]))
+                                      (if frozen = 0 then 1e-5 else 5e-3)
+                                      $"row {row}"
 
                               close (found[row].[c])
                               close (Array.head (log rows [| row |]) |> Array.item c))
@@ -70,7 +86,9 @@ let tests =
                   use batch = tokenizer.EncodeBatch texts
                   let expected = Rows.FromTensor(saved.LogProbabilities(saved.At(), batch))
                   let moved = Params.frozen theta.Layout (theta.Vector + 0.01)
-                  let found = Rows.FromTensor(classifier.LogProbabilities(moved, classifier.Read all, false))
+
+                  let found =
+                      Rows.FromTensor(classifier.LogProbabilities(moved, classifier.Read all, false))
 
                   for row in all do
                       Expect.isLessThan (abs (found[row].[0] - expected[row].[0])) 5e-3 $"row {row}") ]

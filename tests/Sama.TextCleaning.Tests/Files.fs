@@ -15,7 +15,16 @@ let withFolder (action: string -> unit) : unit =
         Directory.Delete(folder, true)
 
 let words =
-    [| "ball"; "goal"; "team"; "bank"; "stock"; "price"; "the"; "of"; "new"; "last" |]
+    [| "ball"
+       "goal"
+       "team"
+       "bank"
+       "stock"
+       "price"
+       "the"
+       "of"
+       "new"
+       "last" |]
 
 /// Texts of two subjects, three words of their own among fillers.
 let text (random: Random) (truth: int) : string =

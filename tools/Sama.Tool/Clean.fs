@@ -55,7 +55,8 @@ type Arguments =
             | Seed _ -> "fixes folds, batches and starting values (default 0)"
             | Resume -> "go on from what an interrupted run left in --out"
 
-let private list (text: string) = text.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
+let private list (text: string) =
+    text.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
 
 let private optionsOf (parsed: ParseResults<Arguments>) : TextCleaningOptions =
     let columns =
@@ -145,7 +146,9 @@ let run (args: string list) : int =
                 let result = watched options (fun () -> TextCleaning.Run options)
                 table result
                 let wrong = result.Cleaning.Wrong.Length
-                printfn $"chosen: {result.Cleaning.Choice.Name}; {wrong} of {result.Cleaning.Rows.Length} labels are likely wrong"
+
+                printfn
+                    $"chosen: {result.Cleaning.Choice.Name}; {wrong} of {result.Cleaning.Rows.Length} labels are likely wrong"
 
                 if result.QualityAuroc.HasValue then
                     printfn $"AUROC of quality over rows of known truth: {result.QualityAuroc.Value:F3}"
