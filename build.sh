@@ -2,7 +2,7 @@
 # The one entry: ./build.sh VERB. Every verb prepares what it needs; a second run does no work twice.
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
-tests=(tests/Sama.Functional.Tests tests/Sama.CSharp.Tests tests/Sama.Language.Tests tests/Sama.DataOptimization.Tests tests/NoisyText.Tests)
+tests=(tests/Sama.Functional.Tests tests/Sama.CSharp.Tests tests/Sama.Language.Tests tests/Sama.DataOptimization.Tests tests/Sama.TextCleaning.Tests tests/NoisyText.Tests)
 sources=(src tests examples benchmarks tools)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 
@@ -10,6 +10,7 @@ usage() {
     cat <<'TEXT'
 ./build.sh quickstart          clean generated noisy labels with SAMA
 ./build.sh run EXAMPLE ARGS    run an example of examples/
+./build.sh sama COMMAND ARGS   the tool: sama clean --train FILE --clean FILE --out DIR, and others
 ./build.sh bench NAME --json FILE   a measurement of benchmarks/Sama.Benchmarks
 ./build.sh test                build and run every test suite
 ./build.sh rooms               the core's folders: files, lengths, and that none uses a later one
@@ -138,11 +139,13 @@ format() {
 pack() {
     prepare
     rm -rf "$root/artifacts"
-    for library in Sama.Functional Sama.CSharp Sama.Language; do
+    for library in Sama.Functional Sama.CSharp Sama.Language Sama.DataOptimization Sama.TextCleaning; do
         dotnet pack "$root/src/$library" -c Release -o "$root/artifacts" -v quiet -nologo
         # a restore would take the cached package of the same version for this one
         rm -rf "${NUGET_PACKAGES:-$HOME/.nuget/packages}/${library,,}"
     done
+    # the tool, with libtorch's CPU libraries inside: dotnet tool install -g Sama.Tool --add-source artifacts
+    dotnet pack "$root/tools/Sama.Tool" -c Release -o "$root/artifacts" -v quiet -nologo
     ls "$root/artifacts"
 }
 
@@ -156,6 +159,11 @@ case "$verb" in
         shift
         prepare
         run_project "examples/$example" "$@"
+        ;;
+    sama)
+        prepare
+        dotnet build "$root/tools/Sama.Tool" -c Release -v quiet -nologo >&2
+        dotnet "$root/tools/Sama.Tool/bin/Release/net10.0/linux-x64/sama.dll" "$@"
         ;;
     bench) prepare && run_project benchmarks/Sama.Benchmarks "$@" ;;
     test) run_tests ;;

@@ -2,7 +2,7 @@
 module NoisyText.Generator
 
 open System
-open NoisyText.Dataset
+open Sama.DataOptimization
 
 let private openers =
     [| [ "who"; "which one"; "name the one" ]
@@ -42,7 +42,7 @@ let private rules (random: Random) (nouns: string[][]) : Rule[] =
                  Vote = vote } |]
 
 /// Of three nouns two are of the question's class; the opener is, beyond chance, one time in four.
-let private question (random: Random) (nouns: string[][]) (rules: Rule[]) : Row =
+let private question (random: Random) (nouns: string[][]) (rules: Rule[]) (number: int) : Row =
     let pick (items: 'a seq) =
         Seq.item (random.Next(Seq.length items)) items
 
@@ -60,8 +60,11 @@ let private question (random: Random) (nouns: string[][]) (rules: Rule[]) : Row 
                yield pick fillers
                yield noun |]
 
-    { Text = String.Join(' ', words)
+    { Id = string number
+      Line = number
+      Text = String.Join(' ', words)
       Label = label
+      Truth = label
       Votes =
         rules
         |> Array.map (fun rule ->
@@ -71,17 +74,17 @@ let private question (random: Random) (nouns: string[][]) (rules: Rule[]) : Row 
                 -1) }
 
 /// 5,000 training, 200 validation and 1,000 test questions of four kinds.
-let generate (seed: int) : Dataset =
+let generate (seed: int) : WrenchSplits =
     let random = Random seed
     let nouns = lexicon random
     let rules = rules random nouns
 
     let rows count =
-        Array.init count (fun _ -> question random nouns rules)
+        { Name = "generated"
+          Classes = Array.init classes (fun c -> $"kind {c}")
+          Rules = rules |> Array.mapi (fun number _ -> $"rule {number}")
+          Rows = Array.init count (question random nouns rules) }
 
-    { Name = "generated"
-      Classes = classes
-      Rules = rules.Length
-      Train = rows 5000
+    { Train = rows 5000
       Valid = rows 200
       Test = rows 1000 }

@@ -163,6 +163,38 @@ type EncoderFunctions
         require Head.Classifier "a row's log probabilities"
         torch.nn.functional.log_softmax (model.Logits(theta, batch, training), 1L)
 
+    /// Log probabilities of the classes from the output of the first layers, [rows, tokens, hidden], which a caller may keep
+    /// where these layers are frozen: `layers` of them, as `HiddenStates` gives it at that index. ArgumentException for
+    /// states of another shape or a number of layers that the model has not.
+    member _.LogProbabilitiesFrom
+        (
+            theta: Params,
+            batch: TokenBatch,
+            states: Tensor,
+            layers: int,
+            [<Optional; DefaultParameterValue(false)>] training: bool
+        ) : Tensor =
+        require Head.Classifier "a row's log probabilities"
+        ArgumentNullException.ThrowIfNull(batch, nameof batch)
+        ArgumentNullException.ThrowIfNull(states, nameof states)
+
+        if layers < 0 || layers > config.Layers then
+            invalidArg (nameof layers) $"{layers} layers of {config.Layers} are to be left out"
+
+        if states.shape <> [| batch.Count; batch.Tokens; config.HiddenSize |] then
+            let shown = String.Join("x", states.shape)
+
+            invalidArg
+                (nameof states)
+                $"the states are [{shown}], [{batch.Count}x{batch.Tokens}x{config.HiddenSize}] is expected"
+
+        let w = weights theta training attention
+
+        let last =
+            List.last (Network.hiddenStatesFrom (ValueSome(struct (layers, states))) w ignore batch)
+
+        torch.nn.functional.log_softmax (Network.classify w last, 1L)
+
     /// Cross entropies. Of a classifier, with labels [rows] (int64): [rows]. Of a masked language model, with labels
     /// [rows, tokens] and -100 where there is none: of the labelled positions in row-major order. ArgumentException for
     /// labels of another shape or type.

@@ -156,9 +156,15 @@ module internal Network =
 
         norm w $"{at}.output.LayerNorm" (drop w w.Config.HiddenDropout (dense w $"{at}.output.dense" mixed) + h)
 
-    /// The embeddings and the output of every layer, the last one last. `watch` sees attention probabilities where they
+    /// The output of a number of layers, which is given, or the embeddings; then that of every layer above, the last one
+    /// last. `watch` sees attention probabilities where they
     /// are computed plainly. ArgumentException for a batch with ids, types or lengths that the model has not.
-    let hiddenStates (w: Weights) (watch: Tensor -> unit) (batch: TokenBatch) : Tensor list =
+    let hiddenStatesFrom
+        (from: struct (int * Tensor) voption)
+        (w: Weights)
+        (watch: Tensor -> unit)
+        (batch: TokenBatch)
+        : Tensor list =
         let c, facts = w.Config, batch.Facts
 
         if facts.LargestId >= c.VocabularySize then
@@ -183,8 +189,21 @@ module internal Network =
 
                 keep (norm w $"{at}.output.LayerNorm" raised))
 
-        let first = Scope.tensor (fun () -> embed w batch)
-        List.scan (layer (bias batch first)) first [ 0 .. c.Layers - 1 ]
+        let first =
+            match from with
+            | ValueSome(struct (_, states: Tensor)) -> states
+            | ValueNone -> Scope.tensor (fun () -> embed w batch)
+
+        let below =
+            match from with
+            | ValueSome(struct (layers, _)) -> layers
+            | ValueNone -> 0
+
+        List.scan (layer (bias batch first)) first [ below .. c.Layers - 1 ]
+
+    /// The embeddings and the output of every layer. As `hiddenStatesFrom`.
+    let hiddenStates (w: Weights) (watch: Tensor -> unit) (batch: TokenBatch) : Tensor list =
+        hiddenStatesFrom ValueNone w watch batch
 
     /// tanh(W h₀ + b), h₀ the first token's: [rows, hidden].
     let pooled (w: Weights) (last: Tensor) : Tensor =

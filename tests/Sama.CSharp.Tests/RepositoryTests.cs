@@ -80,6 +80,13 @@ internal static class RepositoryTests
             That(weights.Length == 2 && weights[0] > weights[1], output);
         }),
 
+        Case("the C# example of cleaning finds flipped labels, with the whole cleaning and with a learner alone", () =>
+        {
+            var output = Example("CleanLabelsCSharp");
+            var aurocs = Numbers(output, @"AUROC ([0-9.]+)");
+            That(aurocs.Length == 2 && aurocs.All(auroc => auroc > 0.7), output);
+        }),
+
         Case("one penalty per weight beats a grid of the same budget on the validation set", () =>
         {
             var losses = Numbers(Example("HyperparameterOptimization", "1"), @"(?:grid|learned):.*validation ([0-9.]+)");

@@ -65,7 +65,7 @@ let tests =
               let documented =
                   XDocument.Load(Path.ChangeExtension(library.Location, ".xml")).Descendants(XName.Get "member")
                   |> Seq.filter (fun m -> (m.Element(XName.Get "summary")).Value.Trim().Length > 0)
-                  |> Seq.map (fun m -> m.Attribute(XName.Get "name").Value.Split('(').[0])
+                  |> Seq.map (fun m -> m.Attribute(XName.Get "name").Value.Split('(').[0].Split("``").[0])
                   |> Set.ofSeq
 
               let missing =

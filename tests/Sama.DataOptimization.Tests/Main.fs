@@ -15,6 +15,9 @@ let main args =
               PruningTests.tests
               DataTests.tests
               ReportTests.tests
+              LearnerTests.tests
+              LearningTests.tests
+              CleaningTests.tests
               ApiTests.tests ]
     )
     |> runTestsWithCLIArgs [] args

@@ -47,6 +47,37 @@ let tests =
                             let expected = oracle model.Config (model.At()) (values ids) (values types)
                             Expect.isLessThan (apart found[row] expected) 1e-12 $"row {row}"
 
+                    testCase "log-probabilities from kept states of any layer are the whole model's, gradient above included"
+                    <| fun _ ->
+                        use _ = torch.NewDisposeScope()
+                        use model = exact 5L (config family) Head.Classifier
+                        let batch = batch family 6L
+                        let states = model.HiddenStates(model.At(), batch)
+                        let whole = model.LogProbabilities(model.At(), batch)
+
+                        for layers in 0 .. model.Config.Layers do
+                            let part =
+                                model.LogProbabilitiesFrom(model.At(), batch, states[layers], layers)
+
+                            Expect.isLessThan (apart part whole) 1e-12 $"{layers} layers"
+
+                        use frozen = model.FreezeLayers 1
+
+                        let gradient (log: Params -> Tensor) =
+                            gradientOf frozen frozen.Initial (fun theta -> (log theta).square().sum ())
+
+                        let kept =
+                            gradient (fun theta -> frozen.LogProbabilitiesFrom(theta, batch, states[1], 1))
+
+                        let expected = gradient (fun theta -> frozen.LogProbabilities(theta, batch))
+                        Expect.isLessThan (apart kept expected) 1e-12 "gradient"
+
+                        Expect.throwsT<ArgumentException>
+                            (fun () ->
+                                model.LogProbabilitiesFrom(model.At(), batch, states[0].narrow (1L, 0L, 2L), 0)
+                                |> ignore)
+                            "another shape"
+
                     testCase "plain = fused attention, in value and gradient"
                     <| fun _ ->
                         use _ = torch.NewDisposeScope()

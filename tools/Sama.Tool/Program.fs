@@ -1,4 +1,5 @@
-/// The published tool: the check of a machine, the benchmarks and the NoisyText example behind one name.
+/// The published tool: cleaning of labelled texts, the check of a machine, the benchmarks and the NoisyText example behind
+/// one name.
 module Sama.Tool.Program
 
 open System
@@ -6,7 +7,8 @@ open System.IO
 open Sama.Functional
 
 let private usage =
-    """sama describe                                 the libtorch that is found, and its devices
+    """sama clean --train FILE --clean FILE --out DIR   find and correct wrong labels of texts (clean --help)
+sama describe                                 the libtorch that is found, and its devices
 sama check [--device cpu|cuda|cuda:N] [--json FILE]   operations, algorithms and training on a device, with tables
 sama bench NAME [OPTIONS]                      a measurement (bench --help)
 sama noisytext [OPTIONS]                       the NoisyText example (noisytext --help)
@@ -26,6 +28,9 @@ let main args =
         | "describe" :: _ ->
             printfn $"{Native.describe ()}"
             0
+        | "clean" :: rest ->
+            Native.initialize ()
+            Clean.run rest
         | "check" :: rest -> check "cpu" None rest
         | "bench" :: rest -> Sama.Benchmarks.Program.main (Array.ofList rest)
         | "noisytext" :: rest -> NoisyText.Program.main (Array.ofList rest)

@@ -88,7 +88,8 @@ module internal Exact =
             ConditionNumber = Nullable condition
             Converged = Nullable(residual <= 1e-8)
             Note =
-                (if condition < 1e15 then
+                // products of the vectors' own type carry its rounding
+                (if condition < 0.2 / torch.finfo(v.dtype).eps then
                      null
                  else
                      "the base Hessian is singular (some direction of θ does not change the base gradient): the response of least norm is given, and is right only if the meta gradient has no part along that direction (see the residual)") }

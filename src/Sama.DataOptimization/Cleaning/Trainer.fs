@@ -1,0 +1,256 @@
+namespace Sama.DataOptimization
+
+open System
+open System.Collections.Generic
+open TorchSharp
+open Sama
+open Sama.Functional
+
+/// Which rows a step sees, as functions of the draw.
+module internal Sampling =
+
+    let private random (draw: Draw) =
+        Random(int (draw.RandomSeed &&& 0x7fffffffL))
+
+    /// `size` of the rows, drawn with replacement.
+    let repeated (rows: int[]) (size: int) (draw: Draw) : int[] = (random draw).GetItems(rows, size)
+
+    /// Consecutive pieces of a new permutation every epoch; all rows where there are no more than `size`.
+    let epochs (rows: int[]) (size: int) (draw: Draw) : int[] =
+        if rows.Length <= size then
+            rows
+        else
+            let perEpoch = int64 (rows.Length / size)
+            let order = Array.copy rows
+
+            (random
+                { draw with
+                    Step = draw.Step / perEpoch })
+                .Shuffle
+                order
+
+            Array.sub order (int (draw.Step % perEpoch) * size) size
+
+    /// `size` rows, a share of them from `few`, drawn with replacement.
+    let joined (rows: int[]) (few: int[]) (share: float) (size: int) (draw: Draw) : int[] =
+        let clean =
+            if few.Length = 0 || share = 0.0 then
+                0
+            else
+                max 1 (int (round (share * float size)))
+
+        if clean = 0 then
+            epochs rows size draw
+        else
+            Array.append
+                (epochs rows (max 1 (size - clean)) draw)
+                (repeated few clean { draw with Rank = draw.Rank + 1 })
+
+/// Starting values that a scope frees.
+module internal Named =
+
+    let into (scope: DisposeScope) (named: IReadOnlyList<struct (string * Tensor)>) : (string * Tensor) list =
+        [ for struct (name, value) in named do
+              // TorchSharp loses a tensor that is moved to the scope it is in
+              name,
+              if scope.Contains value then
+                  value
+              else
+                  value.MoveToOtherDisposeScope scope ]
+
+/// Rows of a base step and what is known of them; the averaged model's log-probabilities, or null.
+[<NoComparison; NoEquality>]
+type internal Fetched =
+    { Inputs: Tensor[]
+      Rows: RowBatch
+      Opinion: Tensor }
+
+/// A vector of parameters with, after SAMA, that of λ; else null.
+[<NoComparison; NoEquality>]
+type internal Fit = { Theta: float32[]; Lambda: float32[] }
+
+/// The trainings that candidates are made of, over one model.
+[<Sealed>]
+type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: int -> int -> float -> unit) =
+
+    let layout, initial, device, dtype =
+        use scope = torch.NewDisposeScope()
+        let named = Named.into scope (model.Start(int64 options.Seed))
+        let flat = Layout.ravel named
+        Layout.ofNamed named, flat.``to``(torch.float32).cpu().data<float32>().ToArray(), flat.device, flat.dtype
+
+    let numbers (vector: Tensor) : float32[] =
+        use _ = torch.NewDisposeScope()
+        vector.detach().``to``(torch.float32).cpu().data<float32>().ToArray()
+
+    /// Named tensors that live until `free`.
+    let named (layout: Layout) (vector: float32[]) =
+        let flat = torch.tensor(vector, dtype = dtype).``to`` device
+
+        [ for slice in layout.Slices do
+              slice.Name, (flat.narrow (0L, slice.Offset, slice.Length)).view slice.Shape ]
+
+    let crossEntropy (target: Tensor) (log: Tensor) : Tensor =
+        -(target * log).sum 1L * (1.0 - options.Smoothing)
+        - log.mean [| 1L |] * options.Smoothing
+
+    /// Runs `steps` steps of a problem over averages of θ and λ, which it gives back.
+    let run (steps: int) (seed: int) (start: (string * Tensor) list) (problem: AveragedParameters -> BilevelProblem) =
+        use average =
+            new AveragedParameters(Params.frozen (Layout.ofNamed start) (Layout.ravel start))
+
+        use run = new BilevelRun(problem average, int64 seed)
+        use lambda = new AveragedParameters(run.Lambda)
+
+        for step in 1..steps do
+            options.Cancellation.ThrowIfCancellationRequested()
+            let told = run.Step()
+            average.Follow run.Theta
+            lambda.Follow run.Lambda
+
+            if step % 10 = 0 || step = steps then
+                report step steps told.BaseLoss
+
+        { Theta = numbers average.Parameters.Vector
+          Lambda = numbers lambda.Parameters.Vector }
+
+    let read (table: RowTable) (opinion: Tensor[] -> Tensor) (sample: Draw -> int[]) (draw: Draw) : Fetched =
+        let rows = sample draw
+        let inputs = model.Read rows
+
+        { Inputs = inputs
+          Rows = table.At rows
+          Opinion = opinion inputs }
+
+    member _.Layout = layout
+    member _.Device = device
+    member _.Initial = initial
+    member _.Report = report
+
+    /// θ after Adam on the mean cross-entropy of the table's given labels, averaged over about the last 100 steps. The meta
+    /// level is a constant that never takes a step.
+    member _.Plain
+        (start: float32[], table: RowTable, sample: Draw -> int[], steps: int, rate: float, seed: int)
+        : float32[] =
+        use _ = torch.NewDisposeScope()
+        let start = named layout start
+
+        let fit =
+            run steps seed start (fun _ ->
+                Problem.create
+                    { BilevelOptions.Default with
+                        WarmUp = Int64.MaxValue }
+                    Hypergradient.samaNa
+                    [ Level.create
+                          "classifier"
+                          start
+                          (adam rate)
+                          (read table (fun _ -> null) sample)
+                          (fun _ theta _ batch ->
+                              (crossEntropy batch.Rows.Given (model.LogProbabilities(theta, batch.Inputs, true)))
+                                  .mean ())
+                      Level.create
+                          "unused"
+                          [ "constant", torch.zeros (1L, device = device) ]
+                          (sgd 0.0)
+                          ignore
+                          (fun _ _ lambda () -> lambda["constant"].sum ()) ])
+
+        fit.Theta
+
+    /// θ and λ after training by a learner whose λ SAMA learns from the loss on clean rows. `learner` looks at the averaged
+    /// classifier: calmer than the one in training, and a constant in a step.
+    member _.BySama
+        (
+            start: float32[],
+            learner: DataLearner,
+            prior: Tensor,
+            table: RowTable,
+            sample: Draw -> int[],
+            clean: int[],
+            steps: int,
+            rate: float,
+            seed: int
+        ) : Fit =
+        use scope = torch.NewDisposeScope()
+        let start = named layout start
+
+        let lambda =
+            [ for name, value in Named.into scope (learner.Start(int64 seed)) -> name, value.``to`` device ]
+
+        let metaRows =
+            if clean.Length <= options.MetaBatch then
+                fun _ -> clean
+            else
+                Sampling.epochs clean options.MetaBatch
+
+        let method =
+            Hypergradient.samaWith
+                { SamaOptions.Default with
+                    Alpha = Nullable options.Alpha }
+
+        run steps seed start (fun average ->
+            let opinion inputs =
+                use _ = torch.no_grad ()
+                model.LogProbabilities(average.Parameters, inputs, false)
+
+            Problem.create
+                { BilevelOptions.Default with
+                    Unroll = options.Unroll }
+                method
+                [ Level.create
+                      "classifier"
+                      start
+                      (adam rate)
+                      (read table opinion sample)
+                      (fun pass theta lambda batch ->
+                          let log = model.LogProbabilities(theta, batch.Inputs, true)
+                          learner.Loss(pass, lambda, batch.Rows, log, batch.Opinion, prior, options.Smoothing))
+                  Level.create
+                      learner.Name
+                      lambda
+                      (adam options.MetaRate)
+                      (read table (fun _ -> null) metaRows)
+                      (fun _ theta lambda batch ->
+                          let log = model.LogProbabilities(theta, batch.Inputs, false)
+                          (crossEntropy batch.Rows.Given log).mean () + learner.Penalty lambda) ])
+
+    /// Probabilities of rows, [row][class].
+    member _.Predict(theta: float32[], rows: int[]) : float[][] =
+        use _ = torch.NewDisposeScope()
+        use _ = torch.no_grad ()
+        let vector = torch.tensor(theta, dtype = dtype).``to`` device
+        let parameters = Params.frozen layout vector
+
+        rows
+        |> Array.chunkBySize 256
+        |> Array.collect (fun chunk ->
+            options.Cancellation.ThrowIfCancellationRequested()
+            use _ = torch.NewDisposeScope()
+            let log = model.LogProbabilities(parameters, model.Read chunk, false)
+            Rows.FromTensor(log.exp ()) |> Array.map Simplex.normalise)
+
+    /// What a learner says of rows after training: weights and labels, by the averaged model's predictions.
+    member _.Judge(learner: DataLearner, fit: Fit, table: RowTable, rows: int[]) : struct (float[] * float[][]) =
+        use scope = torch.NewDisposeScope()
+        use _ = torch.no_grad ()
+
+        let theta =
+            Params.frozen layout (torch.tensor(fit.Theta, dtype = dtype).``to`` device)
+
+        let names = Layout.ofNamed (Named.into scope (learner.Start 0L))
+        let lambda = Params.frozen names (torch.tensor(fit.Lambda).``to`` device)
+
+        let parts =
+            rows
+            |> Array.chunkBySize 256
+            |> Array.map (fun chunk ->
+                use _ = torch.NewDisposeScope()
+                let batch = table.At chunk
+                let log = model.LogProbabilities(theta, model.Read chunk, false)
+                Rows.Vector(learner.Logits(lambda, batch, log)), Rows.FromTensor(learner.Targets(lambda, batch, log)))
+
+        let logits = Array.collect fst parts
+        let middle = Array.average logits
+        let weights = logits |> Array.map (fun z -> 1.0 / (1.0 + exp (middle - z)))
+        struct (weights, Array.collect (snd >> Array.map Simplex.normalise) parts)

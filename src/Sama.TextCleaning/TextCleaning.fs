@@ -1,0 +1,143 @@
+namespace Sama.TextCleaning
+
+open System
+open System.IO
+open Sama.DataOptimization
+
+/// From files of labelled texts to cleaned ones.
+[<AbstractClass; Sealed>]
+type TextCleaning =
+
+    static member private Identity(o: TextCleaningOptions, rows: TextRows) =
+        // the state is of this model and these texts too
+        let model =
+            if isNull o.Model then
+                "words"
+            else
+                Path.GetFullPath o.Model
+
+        let texts = rows.Texts |> String.concat "\n"
+        let digest = Security.Cryptography.SHA256.HashData(Text.Encoding.UTF8.GetBytes texts)
+        Convert.ToHexString(digest)[..15] + $", {o.Tokens} tokens, {o.FrozenLayers} frozen, {model}"
+
+    static member private StateOf(o: TextCleaningOptions, rows: TextRows) : string =
+        let state = Path.Combine(o.Out, "state")
+        let file = Path.Combine(state, "texts.txt")
+        let identity = TextCleaning.Identity(o, rows)
+
+        if o.Resume && File.Exists file then
+            if File.ReadAllText file <> identity then
+                raise (
+                    InvalidOperationException
+                        $"what {state} holds is of other texts or another model: run without --resume to begin anew"
+                )
+        elif Directory.Exists state then
+            Directory.Delete(state, true)
+
+        Directory.CreateDirectory state |> ignore
+        File.WriteAllText(file, identity)
+        state
+
+    static member private ModelOf(o: TextCleaningOptions, rows: TextRows) : IRowClassifier =
+        if isNull o.Model then
+            new WordClassifier(
+                rows.Texts,
+                rows.Classes.Length,
+                rows.Labelled.Length + rows.Clean.Rows.Length,
+                o.Tokens
+            )
+        else
+            new EncoderClassifier(
+                o.Model,
+                rows.Texts,
+                rows.Classes,
+                (if o.FrozenLayers.HasValue then
+                     o.FrozenLayers.Value
+                 else
+                     -1),
+                o.Tokens,
+                seed = int64 o.Cleaning.Seed
+            )
+
+    static member private AurocOf(rows: TextRows, result: CleaningResult) : Nullable<float> =
+        let told =
+            Array.zip rows.Labelled result.Rows
+            |> Array.filter (fun (place, _) -> rows.Train.Rows[place].Truth >= 0)
+
+        Ranking.Auroc(
+            told |> Array.map (fun (_, verdict) -> verdict.Quality),
+            told
+            |> Array.map (fun (place, verdict) -> rows.Train.Rows[place].Truth = verdict.Label)
+        )
+
+    static member private TestAccuracyOf(rows: TextRows, predicted: float[][]) : Nullable<float> =
+        let labelled =
+            if isNull (box rows.Test) then
+                [||]
+            else
+                Array.zip rows.Test.Labels predicted |> Array.filter (fun (label, _) -> label >= 0)
+
+        if labelled.Length = 0 then
+            Nullable()
+        else
+            Nullable(Accuracy.Share(labelled |> Array.map snd |> Rows.Argmax, labelled |> Array.map fst))
+
+    /// Reads, cleans and writes into `Out`: rows.jsonl (every row with its weight, its corrected label and why),
+    /// wrong.jsonl (likely wrong labels, the likeliest first), test.jsonl (predictions, if there are rows to predict),
+    /// report.html, and with a model its fine-tuned folder model/. What is trained is kept in state/ until the end.
+    ///
+    /// ArgumentException for a missing path; DataException naming file, line and column; FileNotFoundException;
+    /// InvalidOperationException for a state of other texts or options; OperationCanceledException when it is cancelled.
+    static member Run(options: TextCleaningOptions) : TextCleaningResult =
+        ArgumentNullException.ThrowIfNull(options, nameof options)
+        let o = options
+
+        if String.IsNullOrEmpty o.Out then
+            invalidArg "--out" "--out is needed: a folder to write to"
+
+        let rows = TextRows.read o
+        let data = TextRows.data o rows
+        Directory.CreateDirectory o.Out |> ignore
+        let state = TextCleaning.StateOf(o, rows)
+        o.Cleaning.StateFolder <- Path.Combine(state, "trained")
+        use model = TextCleaning.ModelOf(o, rows)
+        let result = DataCleaning.Run(model, data, o.Cleaning, rows.Classes)
+
+        let predicted =
+            if isNull result.Predictions then
+                [||]
+            else
+                result.Predictions[rows.Bare.Length ..]
+
+        let out name = Path.Combine(o.Out, name)
+
+        let whole =
+            { Cleaning = result
+              Classes = rows.Classes
+              Train = rows.Train
+              Test = rows.Test
+              TestAccuracy = TextCleaning.TestAccuracyOf(rows, predicted)
+              QualityAuroc = TextCleaning.AurocOf(rows, result)
+              Written =
+                [| "rows.jsonl"
+                   "wrong.jsonl"
+                   "report.html"
+                   if predicted.Length > 0 then
+                       "test.jsonl"
+                   if not (isNull o.Model) then
+                       "model" |]
+                |> Array.map out }
+
+        Outputs.rows (out "rows.jsonl") rows result
+        Outputs.wrong (out "wrong.jsonl") rows result
+
+        if predicted.Length > 0 then
+            Outputs.predictions (out "test.jsonl") rows predicted
+
+        match model with
+        | :? EncoderClassifier as encoder -> encoder.Save(out "model", result.Theta)
+        | _ -> ()
+
+        Outputs.report (out "report.html") rows whole
+        Directory.Delete(state, true)
+        whole

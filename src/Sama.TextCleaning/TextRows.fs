@@ -1,0 +1,179 @@
+namespace Sama.TextCleaning
+
+open System
+open System.Collections.Generic
+open System.IO
+open Sama.DataOptimization
+
+/// The rows of a cleaning, read: those to clean first, then the clean ones, then those that are predicted alone: rows
+/// without label and vote, and the test rows.
+[<NoComparison; NoEquality>]
+type internal TextRows =
+    {
+        Classes: string[]
+        /// all rows of the file
+        Train: Dataset
+        /// those of them that have a label or a vote, by place
+        Labelled: int[]
+        /// those that have neither
+        Bare: int[]
+        Clean: Dataset
+        Test: Dataset
+    }
+
+    member rows.Texts: string[] =
+        [| for place in rows.Labelled -> rows.Train.Rows[place].Text
+           yield! rows.Clean.Texts
+           for place in rows.Bare -> rows.Train.Rows[place].Text
+           if not (isNull (box rows.Test)) then
+               yield! rows.Test.Texts |]
+
+/// Files to rows.
+module internal TextRows =
+
+    let private options (columns: ReadOptions) classes label truth votes required several =
+        ReadOptions(
+            TextColumn = columns.TextColumn,
+            IdColumn = columns.IdColumn,
+            Separator = columns.Separator,
+            LabelColumn = label,
+            TruthColumn = truth,
+            VotesColumn = (if votes then columns.VotesColumn else null),
+            VoteColumns = (if votes then columns.VoteColumns else null),
+            Classes = classes,
+            LabelRequired = required,
+            SeveralClasses = several
+        )
+
+    /// WRENCH's labels are the right ones: they judge, and votes alone are cleaned.
+    let private weak (data: Dataset) : Dataset =
+        { data with
+            Rows =
+                data.Rows
+                |> Array.map (fun row ->
+                    { row with
+                        Label = -1
+                        Truth = row.Label }) }
+
+    let private need (option: string) (path: string) =
+        if String.IsNullOrEmpty path then
+            raise (ArgumentException $"{option} is needed: a file of rows")
+
+    let private several (clean: Dataset) : Dataset =
+        if clean.Rows.Length < 4 then
+            raise (
+                DataException(
+                    clean.Name,
+                    Nullable(),
+                    null,
+                    $"{clean.Rows.Length} clean rows: at least 4 are needed to train on some and to judge by others",
+                    null
+                )
+            )
+
+        clean
+
+    /// Reads what the options name. DataException names file, line and column; FileNotFoundException.
+    let read (o: TextCleaningOptions) : TextRows =
+        need "--train" o.Train
+        let columns = o.Columns
+
+        let voted =
+            not (isNull columns.VotesColumn)
+            || not (isNull columns.VoteColumns) && columns.VoteColumns.Count > 0
+
+        let wrench = DataReader.IsWrench o.Train
+        let splits = if wrench then Some(DataReader.ReadWrench o.Train) else None
+
+        let train =
+            match splits with
+            | Some splits -> weak splits.Train
+            | None ->
+                DataReader.Read(
+                    o.Train,
+                    options columns columns.Classes columns.LabelColumn columns.TruthColumn true (not voted) (not voted)
+                )
+
+        let votes = train.Rules.Length > 0
+
+        let file path required several =
+            DataReader.Read(
+                path,
+                options columns train.Classes columns.LabelColumn null (votes && not wrench && o.CleanVotes) required several
+            )
+
+        let clean =
+            match splits with
+            | Some splits when String.IsNullOrEmpty o.Clean -> splits.Valid
+            | _ ->
+                need "--clean" o.Clean
+                file o.Clean true true
+
+        let test =
+            match splits with
+            | Some splits when String.IsNullOrEmpty o.Test -> splits.Test
+            | _ when String.IsNullOrEmpty o.Test -> Unchecked.defaultof<Dataset>
+            | _ ->
+                DataReader.Read(o.Test, options columns train.Classes columns.LabelColumn null false false false)
+
+        // a text that is judged must not be trained on
+        let judged =
+            HashSet(
+                Seq.append
+                    clean.Texts
+                    (if isNull (box test) then
+                         [||]
+                     else
+                         test.Texts)
+            )
+
+        let labelled, bare =
+            Array.init train.Rows.Length id
+            |> Array.filter (fun place -> not (judged.Contains train.Rows[place].Text))
+            |> Array.partition (fun place ->
+                let row = train.Rows[place]
+                row.Label >= 0 || Array.exists (fun vote -> vote >= 0) row.Votes)
+
+        if labelled.Length = 0 then
+            raise (
+                DataException(
+                    train.Name,
+                    Nullable(),
+                    null,
+                    "no row has a label or a vote, beside texts that are clean or test rows",
+                    null
+                )
+            )
+
+        { Classes = train.Classes
+          Train = train
+          Labelled = labelled
+          Bare = bare
+          Clean = several clean
+          Test = test }
+
+    /// What cleaning asks for.
+    let data (o: TextCleaningOptions) (rows: TextRows) : CleaningData =
+        let row place = rows.Train.Rows[place]
+        let votes = rows.Train.Rules.Length > 0
+
+        CleaningData(
+            rows.Classes.Length,
+            rows.Labelled |> Array.map (fun place -> (row place).Label),
+            rows.Clean.Labels,
+            (if votes then
+                 rows.Labelled |> Array.map (fun place -> (row place).Votes)
+             else
+                 null),
+            (if votes && rows.Clean.Rules.Length = rows.Train.Rules.Length then
+                 rows.Clean.Votes
+             else
+                 null),
+            rows.Bare.Length
+            + (if isNull (box rows.Test) then
+                   0
+               else
+                   rows.Test.Rows.Length),
+            HashedTerms.FromTexts(rows.Texts, words = o.Tokens),
+            o.Cleaning.Seed
+        )

@@ -1,0 +1,128 @@
+namespace Sama.TextCleaning
+
+open System
+open System.Collections.Generic
+open System.Runtime.InteropServices
+open TorchSharp
+open Sama
+open Sama.DataOptimization
+
+/// A small text encoder that needs no files: word embeddings, windows of three words, pooled by attention and by their
+/// maximum, and a linear layer. It trains in seconds on a few thousand texts.
+[<Sealed>]
+type WordClassifier
+    (
+        texts: string[],
+        classes: int,
+        vocabularyFrom: int,
+        [<Optional; DefaultParameterValue(32)>] words: int,
+        [<Optional; DefaultParameterValue(null: string)>] vectors: string,
+        [<Optional; DefaultParameterValue(null: torch.Device)>] device: torch.Device
+    ) =
+    let device = if isNull device then torch.CPU else device
+    let hidden = 96L
+    let dropout = 0.3
+
+    do
+        ArgumentNullException.ThrowIfNull(texts, nameof texts)
+
+        if classes < 2 then
+            invalidArg (nameof classes) $"{classes} classes: at least two are expected"
+
+        if vocabularyFrom < 1 || vocabularyFrom > texts.Length then
+            invalidArg (nameof vocabularyFrom) $"{vocabularyFrom} of {texts.Length} texts are to give the vocabulary"
+
+        if words < 1 then
+            invalidArg (nameof words) $"{words} words of a text"
+
+    let vocabulary = WordVocabulary.FromTexts(ArraySegment(texts, 0, vocabularyFrom))
+    let known = if isNull vectors then null else vocabulary.ReadVectors vectors
+    let numbers = texts |> Array.map (fun text -> vocabulary.Numbers(text, words))
+
+    let normal (generator: torch.Generator) (shape: int64[]) (scale: float) : Tensor =
+        torch.randn (shape, generator = generator) * scale
+
+    /// At random, or at the given vectors, whose width it then has, scaled to the same size.
+    let embedding generator : Tensor =
+        let scale = 0.1
+
+        if isNull known then
+            normal generator [| int64 vocabulary.Size; 64L |] scale
+        else
+            let values = known.Values |> Seq.collect id |> Array.ofSeq
+            let size = values |> Array.averageBy (fun x -> float x * float x) |> sqrt
+
+            let table =
+                normal generator [| int64 vocabulary.Size; (Seq.head known.Values).LongLength |] scale
+
+            let at = torch.tensor [| for number in known.Keys -> int64 number |]
+            table.index_copy_ (0L, at, torch.tensor(values).view (at.shape[0], -1L) * (scale / size))
+
+    /// Log-probabilities of word numbers [rows, words].
+    let read (theta: Params) (ids: Tensor) (training: bool) : Tensor =
+        let rows, width = ids.shape[0], ids.shape[1]
+
+        let drop (x: Tensor) =
+            torch.nn.functional.dropout (x, dropout, training)
+
+        let mask = ids.ne(Scalar.op_Implicit 0).to_type(torch.float32).unsqueeze 2L
+
+        let embedded =
+            theta["embedding"].index_select(0L, ids.reshape -1L).view (rows, width, -1L)
+
+        let embedded = drop embedded * mask
+        let edge = torch.zeros (rows, 1L, embedded.shape[2], device = ids.device)
+        let before = torch.cat ([| edge; embedded.narrow (1L, 0L, width - 1L) |], 1L)
+        let behind = torch.cat ([| embedded.narrow (1L, 1L, width - 1L); edge |], 1L)
+        let windows = torch.cat ([| before; embedded; behind |], 2L)
+
+        let features =
+            torch.nn.functional.relu (
+                torch.nn.functional.linear (windows, theta["convolution"], theta["convolutionBias"])
+            )
+
+        let scores = (features * theta["attention"]).sum (2L, true) - (1.0 - mask) * 1e4
+        let pooled = (features * torch.nn.functional.softmax (scores, 1L)).sum 1L
+        let largest = (features * mask).amax [| 1L |]
+        let pooled = torch.cat ([| pooled; largest |], 1L)
+        torch.nn.functional.log_softmax (torch.nn.functional.linear (drop pooled, theta["output"], theta["outputBias"]), 1L)
+
+    /// The words that it knows: those of the first `vocabularyFrom` texts.
+    member _.Vocabulary = vocabulary
+
+    interface IRowClassifier with
+        member _.Classes = classes
+        member _.Rows = texts.Length
+        member _.Rate = 1e-3
+
+        member _.Start(seed: int64) : IReadOnlyList<struct (string * Tensor)> =
+            use _ = torch.NewDisposeScope()
+            use generator = new torch.Generator(uint64 (1000L + seed))
+            let normal = normal generator
+            let embedding = embedding generator
+
+            [| for name, value in
+                   [ "embedding", embedding
+                     "convolution", normal [| hidden; 3L * embedding.shape[1] |] 0.08
+                     "convolutionBias", torch.zeros hidden
+                     "attention", normal [| hidden |] 0.1
+                     "output", normal [| int64 classes; 2L * hidden |] 0.07
+                     "outputBias", torch.zeros (int64 classes) ] ->
+                   struct (name, value.``to``(device).DetachFromDisposeScope()) |]
+
+        member _.Read(rows: int[]) : Tensor[] =
+            let width = rows |> Array.fold (fun most row -> max most numbers[row].Length) 1
+
+            let padded row =
+                let ids = numbers[row]
+                Array.init width (fun i -> if i < ids.Length then int64 ids[i] else 0L)
+
+            let ids =
+                torch.tensor(Array.collect padded rows, device = device).view (int64 rows.Length, int64 width)
+
+            [| ids |]
+
+        member _.LogProbabilities(theta: Params, inputs: Tensor[], training: bool) : Tensor =
+            read theta inputs[0] training
+
+        member _.Dispose() = ()

@@ -1,0 +1,167 @@
+/// The pipeline on a small problem: what it finds, what it keeps, what it refuses.
+module Sama.DataOptimization.Tests.CleaningTests
+
+open System
+open System.Collections.Generic
+open System.IO
+open System.Threading
+open Expecto
+open TorchSharp
+open Sama
+open Sama.DataOptimization
+open Sama.DataOptimization.Tests.Draws
+
+/// A linear classifier of points.
+type private Linear(points: float32[][], classes: int) =
+    interface IRowClassifier with
+        member _.Classes = classes
+        member _.Rows = points.Length
+        member _.Rate = 2e-2
+
+        member _.Start(_) : IReadOnlyList<struct (string * Tensor)> =
+            [| struct ("w", torch.zeros (int64 classes, int64 points[0].Length))
+               struct ("b", torch.zeros (int64 classes)) |]
+
+        member _.Read(rows: int[]) : Tensor[] =
+            [| torch.tensor(rows |> Array.collect (fun row -> points[row])).view (int64 rows.Length, -1L) |]
+
+        member _.LogProbabilities(theta: Params, inputs: Tensor[], _) : Tensor =
+            torch.nn.functional.log_softmax (torch.nn.functional.linear (inputs[0], theta["w"], theta["b"]), 1L)
+
+        member _.Dispose() = ()
+
+/// 200 rows of three classes, 30 % flipped, 18 clean ones, 50 to predict; votes are of three rules.
+type private Problem(seed: int) =
+    let random = Random seed
+    let truths = Array.init 268 (fun row -> row % 3)
+
+    let points =
+        truths
+        |> Array.map (fun truth ->
+            Array.init 4 (fun d -> float32 ((if d = truth then 3.0 else 0.0) + normal random)))
+
+    let flipped = Array.init 200 (fun _ -> random.NextDouble() < 0.3)
+
+    let labels =
+        Array.map2 (fun truth flipped -> if flipped then (truth + 1) % 3 else truth) truths[..199] flipped
+
+    let votes =
+        truths
+        |> Array.map (fun truth ->
+            Array.init 3 (fun _ -> if random.NextDouble() < 0.7 then truth else random.Next 3))
+
+    member _.Flipped = flipped
+    member _.Truths = truths
+    member _.Model() = new Linear(points, 3) :> IRowClassifier
+    member _.Data = CleaningData(3, labels, truths[200..217], others = 50)
+
+    member _.Voted =
+        CleaningData(3, Array.create 200 -1, truths[200..217], votes[..199], votes[200..217], 50)
+
+let private options () =
+    CleaningOptions(Steps = 120, TuningSteps = 30, Batch = 32)
+
+let private withFolder (action: string -> unit) =
+    let folder = Directory.CreateTempSubdirectory().FullName
+
+    try
+        action folder
+    finally
+        Directory.Delete(folder, true)
+
+let tests =
+    testList
+        "cleaning"
+        [ testCase "flipped labels are found and corrected; every way is judged on rows it has not seen"
+          <| fun _ ->
+              let problem = Problem 1
+              let chosen = options ()
+              chosen.TrainAll <- true
+              use model = problem.Model()
+              let result = DataCleaning.Run(model, problem.Data, chosen)
+              let right = problem.Flipped |> Array.map not
+              Expect.isGreaterThan (Ranking.Auroc(result.Rows |> Array.map _.Quality, right).Value) 0.9 "quality"
+              Expect.isGreaterThan (Ranking.Auroc(result.Rows |> Array.map _.Weight, right).Value) 0.8 "weights"
+
+              Expect.isGreaterThan
+                  (Accuracy.Share(result.Rows |> Array.map _.Corrected, problem.Truths[..199]))
+                  0.85
+                  "corrected"
+
+              Expect.equal (result.Candidates |> Array.map _.Name) (DataCleaning.Candidates false) "names"
+              Expect.equal (result.Candidates |> Array.map _.HeldOut.Correct.Count |> Array.distinct) [| 18 |] "rows"
+              Expect.equal (Array.length result.Predictions) 50 "predictions"
+              Expect.isTrue (result.Candidates |> Array.forall (fun way -> way.Predictions.Length = 50)) "all"
+              Expect.isTrue (result.Wrong |> Array.forall (fun row -> row.Corrected <> row.Label)) "wrong"
+              Expect.sequenceEqual
+                  (result.Wrong |> Array.map _.Quality)
+                  (result.Wrong |> Array.map _.Quality |> Array.sort)
+                  "sorted"
+              Expect.stringContains result.Wrong[0].Why "instead of" "reason"
+
+          testCase "votes stand for labels, and bring label models"
+          <| fun _ ->
+              let problem = Problem 2
+              use model = problem.Model()
+              let result = DataCleaning.Run(model, problem.Voted, options (), [| "a"; "b"; "c" |])
+              Expect.equal (result.Candidates |> Array.map _.Name) (DataCleaning.Candidates true) "names"
+              let before = Accuracy.Share(problem.Voted.Labels, problem.Truths[..199])
+              let after = Accuracy.Share(result.Rows |> Array.map _.Corrected, problem.Truths[..199])
+              Expect.isGreaterThan after before "corrected"
+              Expect.stringContains result.Rows[0].Why "votes" "reason"
+
+          testCase "the same seed gives the same; a cancelled run goes on to it, bit for bit"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let problem = Problem 3
+                  use model = problem.Model()
+                  let whole = DataCleaning.Run(model, problem.Data, options ())
+                  let stopped = options ()
+                  use source = new CancellationTokenSource()
+                  stopped.StateFolder <- folder
+                  stopped.Cancellation <- source.Token
+
+                  stopped.Progress <-
+                      { new IProgress<CleaningProgress> with
+                          member _.Report at =
+                              if at.Done = 5 && at.Step = 60 then
+                                  source.Cancel() }
+
+                  Expect.throwsC
+                      (fun () -> DataCleaning.Run(model, problem.Data, stopped) |> ignore)
+                      (fun e -> Expect.isTrue (e :? OperationCanceledException) $"{e}")
+
+                  let again = options ()
+                  again.StateFolder <- folder
+                  let trained = HashSet()
+
+                  again.Progress <-
+                      { new IProgress<CleaningProgress> with
+                          member _.Report at = trained.Add at.Stage |> ignore }
+
+                  let resumed = DataCleaning.Run(model, problem.Data, again)
+                  Expect.isFalse (trained.Contains "noisy") "what was ended is not done again"
+                  Expect.equal resumed.Theta whole.Theta "θ"
+                  Expect.equal resumed.Rows whole.Rows "rows"
+                  let other = options ()
+                  other.StateFolder <- folder
+                  other.Seed <- 7
+
+                  refused<InvalidOperationException> [ folder; "other options" ] (fun () ->
+                      DataCleaning.Run(model, problem.Data, other) |> ignore))
+
+          testCase "misuse is named"
+          <| fun _ ->
+              let problem = Problem 4
+              use model = problem.Model()
+
+              refused<ArgumentException> [ "268"; "218" ] (fun () ->
+                  DataCleaning.Run(model, CleaningData(3, problem.Data.Labels, problem.Data.CleanLabels)) |> ignore)
+
+              refused<ArgumentException> [ "row 1"; "neither a label nor a vote" ] (fun () ->
+                  CleaningData(2, [| 0; -1 |], [| 0; 1; 0; 1 |]) |> ignore)
+
+              refused<ArgumentException> [ "one class" ] (fun () -> CleaningData(2, [| 0; 1 |], [| 1; 1; 1; 1 |]) |> ignore)
+
+              refused<ArgumentException> [ "Unroll" ] (fun () ->
+                  DataCleaning.Run(model, problem.Data, CleaningOptions(Unroll = 0)) |> ignore) ]

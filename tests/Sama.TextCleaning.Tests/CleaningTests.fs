@@ -1,0 +1,173 @@
+/// From files to files.
+module Sama.TextCleaning.Tests.CleaningTests
+
+open System
+open System.Collections.Generic
+open System.IO
+open System.Threading
+open Expecto
+open Sama.DataOptimization
+open Sama.Language
+open Sama.TextCleaning
+open Sama.TextCleaning.Tests.Files
+
+let private optionsOf (folder: string) : TextCleaningOptions =
+    let path name = Path.Combine(folder, name)
+    csv (path "train.csv") 1 160 0.3
+    csv (path "clean.csv") 2 16 0.0
+    csv (path "test.csv") 3 40 0.0
+
+    TextCleaningOptions(
+        Train = path "train.csv",
+        Clean = path "clean.csv",
+        Test = path "test.csv",
+        Out = path "out",
+        Tokens = 16,
+        Columns = ReadOptions(IdColumn = "id", TruthColumn = "right"),
+        Cleaning = CleaningOptions(Steps = 60, TuningSteps = 20, Batch = 32)
+    )
+
+let private lines (path: string) =
+    [ for line in File.ReadLines path -> (Text.Json.JsonDocument.Parse line).RootElement ]
+
+let tests =
+    testList
+        "cleaning"
+        [ for encoder in [ false; true ] do
+              let name = if encoder then "a Hugging Face folder" else "the small encoder"
+
+              testCase $"{name}: flipped labels are found, everything is written"
+              <| fun _ ->
+                  withFolder (fun folder ->
+                      let options = optionsOf folder
+
+                      if encoder then
+                          options.Model <- model folder
+                          options.Cleaning.Rate <- Nullable 5e-3
+                          options.Cleaning.Steps <- Nullable 100
+
+                      let result = TextCleaning.Run options
+                      Expect.isGreaterThan result.QualityAuroc.Value 0.85 "AUROC"
+                      // two of the three layers of new weights are frozen
+                      Expect.isGreaterThan result.TestAccuracy.Value (if encoder then 0.7 else 0.8) "test"
+                      let rows = lines (Path.Combine(options.Out, "rows.jsonl"))
+                      Expect.equal rows.Length 160 "rows"
+                      Expect.equal (rows[7].GetProperty("id").GetString()) "r7" "in order"
+
+                      for name in [ "text"; "label"; "corrected"; "weight"; "quality"; "confidence"; "why" ] do
+                          Expect.isTrue (fst (rows[0].TryGetProperty name)) name
+
+                      let quality =
+                          lines (Path.Combine(options.Out, "wrong.jsonl"))
+                          |> List.map _.GetProperty("quality").GetDouble()
+
+                      Expect.equal quality (List.sort quality) "the likeliest wrong first"
+                      Expect.equal (lines (Path.Combine(options.Out, "test.jsonl"))).Length 40 "predictions"
+                      let html = File.ReadAllText(Path.Combine(options.Out, "report.html"))
+
+                      for way in DataCleaning.Candidates false do
+                          Expect.stringContains html way "every way"
+
+                      Expect.isFalse (Directory.Exists(Path.Combine(options.Out, "state"))) "no state left"
+
+                      if encoder then
+                          use saved = Encoder.Load(Path.Combine(options.Out, "model"))
+                          Expect.sequenceEqual saved.Config.Labels [ "business"; "sport" ] "labels")
+
+          testCase "stopped, then resumed: what was trained is not trained again"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let stopped = optionsOf folder
+                  use source = new CancellationTokenSource()
+                  stopped.Cleaning.Cancellation <- source.Token
+
+                  stopped.Cleaning.Progress <-
+                      { new IProgress<CleaningProgress> with
+                          member _.Report at =
+                              if at.Done = 3 then
+                                  source.Cancel() }
+
+                  Expect.throwsC
+                      (fun () -> TextCleaning.Run stopped |> ignore)
+                      (fun e -> Expect.isTrue (e :? OperationCanceledException) $"{e}")
+
+                  let again = optionsOf folder
+                  again.Resume <- true
+                  let trained = HashSet()
+
+                  again.Cleaning.Progress <-
+                      { new IProgress<CleaningProgress> with
+                          member _.Report at = trained.Add at.Stage |> ignore }
+
+                  TextCleaning.Run again |> ignore
+                  Expect.isFalse (trained.Contains "noisy") "noisy"
+                  Expect.isTrue (trained.Contains "out of fold") "out of fold")
+
+          testCase "votes: rows without any are predicted, and said to be"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let path name = Path.Combine(folder, name)
+                  let random = Random 1
+
+                  let write name count votes =
+                      File.WriteAllLines(
+                          path name,
+                          [| for i in 0 .. count - 1 do
+                                 let truth = i % 2
+                                 let vote () = if random.Next 5 = 0 then 1 - truth else truth
+
+                                 let votes =
+                                     if i % 10 = 9 && votes then
+                                         "[-1,-1,-1]"
+                                     else
+                                         $"[{vote ()},{vote ()},{vote ()}]"
+
+                                 $"{{\"text\":\"{text random truth} {name} {i}\",\"label\":{truth},\"votes\":{votes}}}" |]
+                      )
+
+                  write "train.jsonl" 100 true
+                  write "clean.jsonl" 12 false
+
+                  let options =
+                      TextCleaningOptions(
+                          Train = path "train.jsonl",
+                          Clean = path "clean.jsonl",
+                          Out = path "out",
+                          Tokens = 16,
+                          Columns = ReadOptions(VotesColumn = "votes", LabelColumn = "label"),
+                          Cleaning = CleaningOptions(Steps = 40, TuningSteps = 10, Batch = 32)
+                      )
+
+                  let result = TextCleaning.Run options
+
+                  Expect.equal
+                      (result.Cleaning.Candidates |> Array.map _.Name)
+                      (DataCleaning.Candidates true)
+                      "label models"
+
+                  Expect.equal (lines (path "out/rows.jsonl")).Length 100 "all rows")
+
+          testCase "bad input names file, row and column"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let run (change: TextCleaningOptions -> unit) =
+                      let options = optionsOf folder
+                      change options
+                      TextCleaning.Run options |> ignore
+
+                  let bad name (text: string) =
+                      let path = Path.Combine(folder, name)
+                      File.WriteAllText(path, text)
+                      path
+
+                  refused<DataException> [ "train.csv"; "column nope" ] (fun () -> run _.Columns.set_TextColumn("nope"))
+
+                  refused<DataException> [ "unknown.csv"; "line 4"; "column label"; "'art'" ] (fun () ->
+                      run (fun o ->
+                          o.Clean <- bad "unknown.csv" "id,text,label\n1,a,sport\n2,b,business\n3,c,art\n4,d,sport\n"))
+
+                  refused<DataException> [ "few.csv"; "2 clean rows" ] (fun () ->
+                      run (fun o -> o.Clean <- bad "few.csv" "id,text,label\n1,a,sport\n2,b,business\n"))
+
+                  refused<ArgumentException> [ "--clean" ] (fun () -> run (fun o -> o.Clean <- null))
+                  refused<FileNotFoundException> [ "nowhere.csv" ] (fun () -> run (fun o -> o.Train <- "nowhere.csv"))) ]
