@@ -137,7 +137,7 @@ public static class LevelExtensions
         }
 
         /// <summary>The level, with modules that its loss calls beside those of the levels: their buffers are part of a run's
-        /// state. Modules that the loss captured are found without it.</summary>
+        /// state. Modules that the loss or the data captured, or reads from static fields, are found without it.</summary>
         /// <param name="modules">Such as a frozen encoder in training mode.</param>
         /// <returns>The level.</returns>
         public Level Observing(params IEnumerable<nn.Module> modules)

@@ -235,7 +235,7 @@ module Level =
         overModule name m rule data (fun pass _ batch -> loss pass batch) (box loss)
 
     /// The level, with modules that its loss calls beside those of the levels (a frozen encoder, a teacher): their buffers
-    /// are part of a run's state. Modules that the loss captured are found without it; module-level values are not.
+    /// are part of a run's state. Those that the loss or the data captured, or reads from static fields, are found without it.
     let observing (modules: torch.nn.Module list) (level: Level) : Level =
         { level with
             Observed = lazy (modules @ level.Observed.Value) }

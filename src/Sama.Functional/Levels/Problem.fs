@@ -95,9 +95,9 @@ module Problem =
             if not level.Tied.IsEmpty then
                 NnModule.pointAt level.Tied own
 
-    /// What a backward pass goes to: the views that are leaves, and the parameters of modules that stand for them. None if
+    /// What a backward pass goes to: the views that are leaves, and the parameters of modules that stand for them. Null if
     /// a loss has disposed one of them: then it goes to all there are.
-    let internal leaves (problem: BilevelProblem) (parameters: Params[]) : Tensor[] option =
+    let internal leaves (problem: BilevelProblem) (parameters: Params[]) : Tensor[] =
         let all =
             [| for level, own in Array.zip problem.Levels parameters do
                    if own.Mode = Leaves then
@@ -107,7 +107,7 @@ module Problem =
                            for parameter in tied.Parameters do
                                parameter :> Tensor |]
 
-        if all |> Array.exists _.IsInvalid then None else Some all
+        if all |> Array.exists _.IsInvalid then null else all
 
     /// InvalidOperationException naming a parameter that is no longer as it was when its level was made.
     let internal requireUnchanged (problem: BilevelProblem) : unit =

@@ -95,7 +95,11 @@ module internal Groups =
         { BoundRule.create name start step byGradient ofTheta (rules |> List.forall _.Elementwise) with
             Groups =
                 [ for slices, rule in parts do
-                      let names = slices.Layout.Slices |> Seq.map _.Name |> String.concat ", "
+                      let names =
+                          slices.Layout.Slices
+                          |> Seq.map (fun slice -> $"'{slice.Name}'")
+                          |> String.concat ", "
+
 
                       if rule.Groups = "" then
                           $"({names})"

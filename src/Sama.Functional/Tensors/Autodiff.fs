@@ -28,17 +28,13 @@ module Autodiff =
         value
 
     /// Adds the gradients of a loss into the slots of those of the leaves that it depends on. Other leaves in its graph
-    /// (a module outside the levels that was not frozen) keep the gradients that they have.
-    let internal backward (loss: Tensor) (leaves: Tensor[] option) : unit =
+    /// (a module outside the levels that was not frozen) keep the gradients that they have; null: it goes to
+    /// all there are.
+    let internal backward (loss: Tensor) (leaves: Tensor[]) : unit =
         requireNumber loss
 
-        let none =
-            match leaves with
-            | Some all -> all.Length = 0
-            | None -> false
-
-        if loss.requires_grad && not none then
-            torch.autograd.backward ([| loss |], null, Nullable false, false, Option.toObj leaves)
+        if loss.requires_grad && (isNull leaves || leaves.Length > 0) then
+            torch.autograd.backward ([| loss |], null, Nullable false, false, leaves)
 
     /// What becomes of the graph of a pull: freed, kept for another pull, or kept and extended by the pull itself.
     type internal Graph =
@@ -101,5 +97,5 @@ module Autodiff =
             let total = torch.zeros_like vector
             let parameters = Params.leaves layout vector total
             let value = loss parameters
-            backward (requireLoss "" value) (Some parameters.Views)
+            backward (requireLoss "" value) parameters.Views
             keep (value.detach ()), keep total)

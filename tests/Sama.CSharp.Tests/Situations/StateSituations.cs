@@ -194,8 +194,8 @@ internal static class StateSituations
         Refused("another nesting",
             Ruled(UpdateRule.Chain(UpdateRule.ClipByValue(1), UpdateRule.Chain(UpdateRule.AddDecay(0.1), UpdateRule.Adam(0.1)))),
             Ruled(UpdateRule.Chain(UpdateRule.Chain(UpdateRule.ClipByValue(1), UpdateRule.AddDecay(0.1)), UpdateRule.Adam(0.1))), "'adam"[1..]),
-        Refused("groups of other rules", Ruled(Groups(false, UpdateRule.Sgd(0.1, 0.9)), Two2), Ruled(Groups(true, UpdateRule.Sgd(0.1, 0.9)), Two2), "(a) | (b)", "(b) | (a)"),
-        Refused("groups of one rule in another order", Ruled(Groups(false, UpdateRule.Adam(0.2)), Two2), Ruled(Groups(true, UpdateRule.Adam(0.2)), Two2), "(a) | (b)", "(b) | (a)"),
+        Refused("groups of other rules", Ruled(Groups(false, UpdateRule.Sgd(0.1, 0.9)), Two2), Ruled(Groups(true, UpdateRule.Sgd(0.1, 0.9)), Two2), "('a') | ('b')", "('b') | ('a')"),
+        Refused("groups of one rule in another order", Ruled(Groups(false, UpdateRule.Adam(0.2)), Two2), Ruled(Groups(true, UpdateRule.Adam(0.2)), Two2), "('a') | ('b')", "('b') | ('a')"),
         Refused("another shape", Ruled(UpdateRule.Adam(0.1)), Ruled(UpdateRule.Adam(0.1), [("w", ones([2, 2], float64))]), "[4]", "[2x2]"),
         Refused("another name", Ruled(UpdateRule.Adam(0.1)), Ruled(UpdateRule.Adam(0.1), [("v", ones(4, dtype: float64))]), "'w'", "'v'"),
 
