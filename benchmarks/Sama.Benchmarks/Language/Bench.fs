@@ -136,7 +136,7 @@ let private libraryPass (model: Encoder) : Stepper =
 
         step <- step + 1L
         let theta = Params.leaves model.Layout model.Initial gradient
-        Autodiff.backward (model.Loss(theta, batch, wanted, true)) (Some theta.Views)
+        Autodiff.backward (model.Loss(theta, batch, wanted, true)) theta.Views
 
     body, gradient
 

@@ -116,6 +116,38 @@ module RunState =
                 [| for i, level in Seq.indexed state.Levels ->
                        if i = index then { level with Vector = vector } else level |] }
 
+    let private requireRule (refuse: string -> unit) (level: Level) (own: LevelState) =
+        if own.Update <> Level.rule level then
+            refuse $"level '{level.Name}' is under the rule '{Level.rule level}', the state under '{own.Update}'"
+
+        let expected, misplaced =
+            Scope.run (fun _ ->
+                let fresh = level.Rule.Start own.Vector
+                RuleState.signature "" fresh, RuleState.misplaced fresh own.Rule)
+
+        match misplaced with
+        | Some(ours, theirs) ->
+            refuse
+                $"level '{level.Name}': a group of its rule '{level.Update.Name}' has the parameters {ours}, the state's has {theirs}"
+        | None -> ()
+
+        let found = RuleState.signature "" own.Rule
+
+        if expected <> found then
+            let missing, other = expected |> List.except found, found |> List.except expected
+
+            let text lines =
+                String.Join(", ", [ for line in lines -> $"'{line}'" ])
+
+            let difference =
+                match missing, other with
+                | [], other -> $"the state has {text other} beside it"
+                | missing, [] -> $"the state lacks {text missing}"
+                | missing, other -> $"it has {text missing}, the state {text other}"
+
+            refuse
+                $"level '{level.Name}': its rule '{level.Update.Name}' has another state than the one given: {difference}"
+
     let private requireLevel (argument: string) (level: Level) (own: LevelState) =
         let refuse what = invalidArg argument what
 
@@ -154,36 +186,7 @@ module RunState =
             refuse
                 $"level '{level.Name}' of the state is on {own.Vector.device}, of the problem on {level.Device}; move one of them (RunState.toDevice, Problem.toDevice)"
 
-        if own.Update <> Level.rule level then
-            refuse $"level '{level.Name}' is under the rule '{Level.rule level}', the state under '{own.Update}'"
-
-        let expected, misplaced =
-            Scope.run (fun _ ->
-                let fresh = level.Rule.Start own.Vector
-                RuleState.signature "" fresh, RuleState.misplaced fresh own.Rule)
-
-        match misplaced with
-        | Some(ours, theirs) ->
-            refuse
-                $"level '{level.Name}': a group of its rule '{level.Update.Name}' has the parameters {ours}, the state's has {theirs}"
-        | None -> ()
-
-        let found = RuleState.signature "" own.Rule
-
-        if expected <> found then
-            let missing, other = expected |> List.except found, found |> List.except expected
-
-            let text lines =
-                String.Join(", ", [ for line in lines -> $"'{line}'" ])
-
-            let difference =
-                match missing, other with
-                | [], other -> $"the state has {text other} beside it"
-                | missing, [] -> $"the state lacks {text missing}"
-                | missing, other -> $"it has {text missing}, the state {text other}"
-
-            refuse
-                $"level '{level.Name}': its rule '{level.Update.Name}' has another state than the one given: {difference}"
+        requireRule refuse level own
 
     let private requireBuffers (argument: string) (problem: BilevelProblem) (state: RunState) =
         for name, buffer in Problem.buffers problem do

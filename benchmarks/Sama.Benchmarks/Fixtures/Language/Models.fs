@@ -116,7 +116,7 @@ let private gradient (model: Encoder) (case: JsonElement) : Tensor =
     Scope.tensor (fun () ->
         let gradient = torch.zeros_like model.Initial
         let theta = Params.leaves model.Layout model.Initial gradient
-        Autodiff.backward (outputs model theta case).["loss"] (Some theta.Views)
+        Autodiff.backward (outputs model theta case).["loss"] theta.Views
         gradient)
 
 /// Sum, norm, first entries and the largest of each parameter's gradient; null is outside the graph, hence 0 here.
