@@ -20,7 +20,7 @@ type internal Solution =
 module internal LinearSolve =
 
     let private dot (a: Tensor) (b: Tensor) : float =
-        Scope.run (fun _ -> Number.read (a.to_type(torch.float64).dot (b.to_type torch.float64)))
+        Scope.run (fun _ -> Number.read (a.dot b))
 
     let private unit (x: Tensor) = torch.finfo(x.dtype).eps
 
