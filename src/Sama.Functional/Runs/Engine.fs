@@ -252,8 +252,6 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
     /// A copy of the state, owned by the caller.
     member _.Snapshot() : RunState =
-        let copy (tensor: Tensor) = Scope.detach (tensor.clone ())
-
         let own =
             { Levels = [| for level in levels -> level.State |]
               Buffers = readOnlyDict []
@@ -262,7 +260,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
         claim ()
 
-        { RunState.map copy own with
+        { RunState.copy own with
             Buffers = readOnlyDict (Buffers.copy (buffers ())) }
 
     /// The run goes on from another state of its problem, which is copied; its vectors stay where they are.

@@ -97,18 +97,21 @@ type internal LevelRun(level: Level, own: LevelState) =
 
     /// Another state of the same level is copied in; its vector stays where it is.
     member run.Load(own: LevelState) : unit =
-        let copy (tensor: Tensor) = Scope.detach (tensor.clone ())
         vector.copy_ own.Vector |> ignore
         RuleState.dispose rule
-        rule <- RuleState.map copy own.Rule
+        rule <- RuleState.map Scope.copy own.Rule
         run.Close()
-        window <- if isNull own.Window then null else own.Window.Map copy
+
+        window <-
+            if isNull own.Window then
+                null
+            else
+                own.Window.Map Scope.copy
 
     /// A window begins at the vector and rule state as they are.
     member run.Begin(step: int64) : unit =
         run.Close()
-        let copy (tensor: Tensor) = Scope.detach (tensor.clone ())
-        window <- new OpenWindow(step, copy vector, RuleState.map copy rule, [])
+        window <- new OpenWindow(step, Scope.copy vector, RuleState.map Scope.copy rule, [])
 
     /// The open window has one step more, whose batches it owns from now on.
     member _.Record(step: int64, micros: Micro list) : unit =
@@ -128,9 +131,9 @@ type internal LevelRun(level: Level, own: LevelState) =
             let given = if isNull start then "null" else $"{start.numel ()} numbers"
             invalidOp $"level '{level.Name}' is to start anew at {given}; it has {vector.numel ()}"
 
-        let vectorBefore, ruleBefore = Scope.detach (vector.clone ()), rule
+        let vectorBefore, ruleBefore = Scope.copy vector, rule
         vector.copy_ (start.detach().reshape -1L) |> ignore
-        rule <- Scope.run (fun _ -> RuleState.map (fun t -> Scope.detach (t.clone ())) (level.Rule.Start vector))
+        rule <- Scope.run (fun _ -> RuleState.map Scope.copy (level.Rule.Start vector))
 
         struct ((fun () ->
                     vector.copy_ vectorBefore |> ignore

@@ -27,12 +27,3 @@ type internal LiveStep =
                 | Some step -> step.After()
                 | None -> live.Vectors[k]
           Taken = taken }
-
-    /// The vectors that level j's loss sees: levels below it after their steps.
-    member live.SeenBy(point: Point, j: int) : Tensor[] =
-        live.Vectors
-        |> Array.mapi (fun k own ->
-            if live.Problem.Heights[k] < live.Problem.Heights[j] then
-                point.After k
-            else
-                own)

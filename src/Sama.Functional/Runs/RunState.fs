@@ -93,8 +93,7 @@ module RunState =
             Buffers = readOnlyDict [ for buffer in state.Buffers -> buffer.Key, f buffer.Value ] }
 
     /// A copy, owned by the caller.
-    let copy (state: RunState) : RunState =
-        map (fun tensor -> Scope.detach (tensor.clone ())) state
+    let copy (state: RunState) : RunState = map Scope.copy state
 
     /// A copy of the state on that device, owned by the caller. InvalidOperationException inside a window whose batches
     /// it holds: they do not move.

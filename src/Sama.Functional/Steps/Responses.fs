@@ -31,7 +31,7 @@ module internal Responses =
         |> List.filter (fun k -> problem.Heights[k] <= problem.Heights[top])
 
     /// The vectors that level i's loss sees: levels below after their steps, all others before theirs.
-    let private seenBy (point: Point) i =
+    let seenBy (point: Point) i : Tensor[] =
         point.Before
         |> Array.mapi (fun k before ->
             if point.Problem.Heights[k] < point.Problem.Heights[i] then

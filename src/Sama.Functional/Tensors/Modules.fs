@@ -170,7 +170,7 @@ module internal Buffers =
 
     /// Copies, owned by the caller.
     let copy (buffers: (string * Tensor) list) : (string * Tensor) list =
-        [ for name, buffer in buffers -> name, Scope.detach (buffer.detach().clone ()) ]
+        [ for name, buffer in buffers -> name, Scope.copy buffer ]
 
     /// Writes saved values back. A module's buffers keep their storage.
     let load (saved: (string * Tensor) list) (buffers: (string * Tensor) list) : unit =

@@ -12,7 +12,7 @@ type internal Readings(together: bool) =
     let pending = ResizeArray<struct (Tensor * (float -> unit))>()
 
     let later (value: Tensor) receive =
-        pending.Add(struct (Scope.detach (value.detach().clone ()), receive))
+        pending.Add(struct (Scope.copy value, receive))
 
     let atOnce (value: Tensor) = not together && Number.onHost value
 

@@ -26,6 +26,11 @@ module Scope =
     /// A tensor that outlives every scope of its caller; whoever asked for it disposes it.
     let detach (tensor: Tensor) : Tensor = tensor.DetachFromDisposeScope()
 
+    /// A copy that outlives every scope of its caller; whoever asked for it disposes it.
+    let internal copy (tensor: Tensor) : Tensor =
+        use constant = tensor.detach ()
+        detach (constant.clone ())
+
     /// A collection of the youngest objects, after every step on long vectors, every 16th on short ones. TorchSharp's
     /// scalars (each `x * 0.5` makes one) have native memory that finalizers alone free, and make too little garbage to
     /// be collected; left between the blocks of dead tensors they keep glibc from using these again. Measured on chains
