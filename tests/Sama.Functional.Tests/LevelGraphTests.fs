@@ -84,6 +84,18 @@ let private hypergradient method levels =
 let private close tolerance what (found: Tensor) (expected: Tensor) =
     Expect.isLessThan (distance found expected) tolerance what
 
+/// Central differences of the meta loss behind a window, by the parameters of the highest level.
+let private slopes problem (state: RunState) (top: int) (delta: float) : Tensor =
+    let metaLoss (lambda: Tensor) =
+        let _, reports = Bilevel.step problem (RunState.at top lambda state)
+        (List.last reports).Meta.MetaLoss
+
+    torch.tensor
+        [| for i in 0L .. state.Lambda.numel () - 1L ->
+               let d = torch.zeros_like state.Lambda
+               d[i] <- torch.tensor (delta, dtype = f64)
+               (metaLoss (state.Lambda + d) - metaLoss (state.Lambda - d)) / (2.0 * delta) |]
+
 let private implicitMethods =
     [ Hypergradient.exact
       Hypergradient.conjugateGradientWith
@@ -277,17 +289,7 @@ let private graphs =
           Expect.equal reports.Length 4 "a window"
           let sama = Problem.withMethod Hypergradient.samaNa problem
 
-          let metaLoss (lambda: Tensor) =
-              let _, reports = Bilevel.step sama (RunState.at 2 lambda start)
-              (List.last reports).Meta.MetaLoss
-
-          let numeric =
-              [| for i in 0L .. 2L ->
-                     let d = torch.zeros (3L, dtype = f64)
-                     d[i] <- torch.tensor (1e-4, dtype = f64)
-                     (metaLoss (start.Lambda + d) - metaLoss (start.Lambda - d)) / 2e-4 |]
-
-          close 1e-8 "h = (λ − λ′)/rate" ((start.Lambda - next.Lambda) / 0.1) (torch.tensor numeric)
+          close 1e-8 "h = (λ − λ′)/rate" ((start.Lambda - next.Lambda) / 0.1) (slopes sama start 2 1e-4)
 
       testCase "two parents of one middle level: each has the hypergradient of its own chain"
       <| fun _ ->
@@ -346,17 +348,7 @@ let private graphs =
           let sama = Problem.withMethod Hypergradient.samaNa problem
 
           for state, after in [ start, next; next, last ] do
-              let metaLoss (lambda: Tensor) =
-                  let _, reports = Bilevel.step sama (RunState.at 1 lambda state)
-                  (List.last reports).Meta.MetaLoss
-
-              let numeric =
-                  [| for i in 0L .. 2L ->
-                         let d = torch.zeros (3L, dtype = f64)
-                         d[i] <- torch.tensor (1e-5, dtype = f64)
-                         (metaLoss (state.Lambda + d) - metaLoss (state.Lambda - d)) / 2e-5 |]
-
-              close 1e-7 "h" ((state.Lambda - after.Lambda) / 0.1) (torch.tensor numeric)
+              close 1e-7 "h" ((state.Lambda - after.Lambda) / 0.1) (slopes sama state 1 1e-5)
 
       testCase "each level has its own pace: steps, warm-up, draws"
       <| fun _ ->

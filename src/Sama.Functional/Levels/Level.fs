@@ -59,8 +59,14 @@ module Level =
                     e
                 )
             )
-        | :? ExternalException as e when e.Message.Contains "device" && not (isNull batch) ->
-            match Batch.misplaced device "the batch" batch with
+        | :? ExternalException as e ->
+            let off =
+                if e.Message.Contains "device" && not (isNull batch) then
+                    Batch.misplaced device "the batch" batch
+                else
+                    []
+
+            match off with
             | [] ->
                 let reason = (e.Message.Split '\n')[0]
                 raise (InvalidOperationException($"level '{name}': libtorch refused its {what}: {reason}", e))
@@ -74,9 +80,6 @@ module Level =
                         e
                     )
                 )
-        | :? ExternalException as e ->
-            let reason = (e.Message.Split '\n')[0]
-            raise (InvalidOperationException($"level '{name}': libtorch refused its {what}: {reason}", e))
 
     /// A loss that is one number, and there.
     let private requireNumber name (value: Tensor) : Tensor =

@@ -146,11 +146,10 @@ module AdagradRule =
                 { AdagradFormula.Options = o
                   Rate = rate * o.LearningRate / (1.0 + float (t - 1L) * o.LearningRateDecay) }
 
-        Elementwise.rule
-            { Elementwise.stateless "adagrad" at with
-                Vectors = [ "sum", o.InitialAccumulator ]
-                ReadsTheta = o.WeightDecay <> 0.0
-                Coupled = Options.coupled o.Maximize o.WeightDecay }
+        { Elementwise.stateless "adagrad" at with
+            Vectors = [ "sum", o.InitialAccumulator ] }
+        |> Elementwise.withDecay o.Maximize o.WeightDecay None
+        |> Elementwise.rule
 
     /// Adagrad with that rate.
     let adagrad (learningRate: float) : UpdateRule =
@@ -171,11 +170,10 @@ module AdagradRule =
                 { Options = o
                   Rate = rate * o.LearningRate }
 
-        Elementwise.rule
-            { Elementwise.stateless "adadelta" at with
-                Vectors = [ "square_avg", 0.0; "acc_delta", 0.0 ]
-                ReadsTheta = o.WeightDecay <> 0.0
-                Coupled = Options.coupled o.Maximize o.WeightDecay }
+        { Elementwise.stateless "adadelta" at with
+            Vectors = [ "square_avg", 0.0; "acc_delta", 0.0 ] }
+        |> Elementwise.withDecay o.Maximize o.WeightDecay None
+        |> Elementwise.rule
 
     /// Adadelta with that rate.
     let adadelta (learningRate: float) : UpdateRule =

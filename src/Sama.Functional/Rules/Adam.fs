@@ -161,21 +161,14 @@ module AdamRule =
                   CorrectBeforeMaximum = o.CorrectBeforeMaximum
                   Maximize = o.Maximize }
 
-        Elementwise.rule
-            { Elementwise.stateless (if o.DecoupledDecay then "adamW" else "adam") at with
-                Vectors =
-                    if o.AmsGrad then
-                        moments @ [ "max_exp_avg_sq", 0.0 ]
-                    else
-                        moments
-                ReadsTheta = o.WeightDecay <> 0.0
-                Coupled = Options.coupled o.Maximize (if o.DecoupledDecay then 0.0 else o.WeightDecay)
-                Decoupled =
-                    fun rate _ ->
-                        if o.DecoupledDecay then
-                            rate * o.LearningRate * o.WeightDecay
-                        else
-                            0.0 }
+        { Elementwise.stateless (if o.DecoupledDecay then "adamW" else "adam") at with
+            Vectors =
+                if o.AmsGrad then
+                    moments @ [ "max_exp_avg_sq", 0.0 ]
+                else
+                    moments }
+        |> Elementwise.withDecay o.Maximize o.WeightDecay (if o.DecoupledDecay then Some o.LearningRate else None)
+        |> Elementwise.rule
 
     /// Adam with that rate.
     let adam (learningRate: float) : UpdateRule =

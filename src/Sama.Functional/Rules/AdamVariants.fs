@@ -145,11 +145,10 @@ module AdamVariants =
                 { Options = o
                   Q = rate * o.LearningRate / correction o.Beta1 t }
 
-        Elementwise.rule
-            { Elementwise.stateless "adamax" at with
-                Vectors = [ "exp_avg", 0.0; "exp_inf", 0.0 ]
-                ReadsTheta = o.WeightDecay <> 0.0
-                Coupled = Options.coupled o.Maximize o.WeightDecay }
+        { Elementwise.stateless "adamax" at with
+            Vectors = [ "exp_avg", 0.0; "exp_inf", 0.0 ] }
+        |> Elementwise.withDecay o.Maximize o.WeightDecay None
+        |> Elementwise.rule
 
     /// Adamax with that rate.
     let adamax (learningRate: float) : UpdateRule =
@@ -186,18 +185,11 @@ module AdamVariants =
                   CorrectBeforeMaximum = false
                   Maximize = o.Maximize }
 
-        Elementwise.rule
-            { Elementwise.stateless "nadam" at with
-                Vectors = moments
-                Number = Some("mu_product", 1.0, fun t product -> product * mu t)
-                ReadsTheta = o.WeightDecay <> 0.0
-                Coupled = Options.coupled o.Maximize (if o.DecoupledDecay then 0.0 else o.WeightDecay)
-                Decoupled =
-                    fun rate _ ->
-                        if o.DecoupledDecay then
-                            rate * o.LearningRate * o.WeightDecay
-                        else
-                            0.0 }
+        { Elementwise.stateless "nadam" at with
+            Vectors = moments
+            Number = Some("mu_product", 1.0, fun t product -> product * mu t) }
+        |> Elementwise.withDecay o.Maximize o.WeightDecay (if o.DecoupledDecay then Some o.LearningRate else None)
+        |> Elementwise.rule
 
     /// NAdam with that rate.
     let nadam (learningRate: float) : UpdateRule =
@@ -241,17 +233,10 @@ module AdamVariants =
                   CorrectBeforeMaximum = false
                   Maximize = o.Maximize }
 
-        Elementwise.rule
-            { Elementwise.stateless "radam" at with
-                Vectors = moments
-                ReadsTheta = o.WeightDecay <> 0.0
-                Coupled = Options.coupled o.Maximize (if o.DecoupledDecay then 0.0 else o.WeightDecay)
-                Decoupled =
-                    fun rate _ ->
-                        if o.DecoupledDecay then
-                            rate * o.LearningRate * o.WeightDecay
-                        else
-                            0.0 }
+        { Elementwise.stateless "radam" at with
+            Vectors = moments }
+        |> Elementwise.withDecay o.Maximize o.WeightDecay (if o.DecoupledDecay then Some o.LearningRate else None)
+        |> Elementwise.rule
 
     /// RAdam with that rate.
     let radam (learningRate: float) : UpdateRule =

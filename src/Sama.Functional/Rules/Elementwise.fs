@@ -37,6 +37,20 @@ module internal Elementwise =
           At = at
           Refused = None }
 
+    /// The rule with decay of its own options: added to the gradient, or beside it at that rate.
+    let withDecay (maximize: bool) (weightDecay: float) (beside: float option) (rule: Elementwise) : Elementwise =
+        let rule =
+            { rule with
+                ReadsTheta = weightDecay <> 0.0 }
+
+        match beside with
+        | None ->
+            { rule with
+                Coupled = Options.coupled maximize weightDecay }
+        | Some learningRate ->
+            { rule with
+                Decoupled = fun rate _ -> rate * learningRate * weightDecay }
+
     let private registers (rule: Elementwise) (get: string -> 'x) (absent: 'x) : 'x[] =
         Array.init 3 (fun i ->
             match List.tryItem i rule.Vectors with

@@ -120,14 +120,13 @@ module RmsPropRule =
                 { Options = o
                   Rate = rate * o.LearningRate }
 
-        Elementwise.rule
-            { Elementwise.stateless "rmsprop" at with
-                Vectors =
-                    [ "square_avg", 0.0
-                      (if o.Centered then "grad_avg" else ""), 0.0
-                      (if o.Momentum = 0.0 then "" else "momentum_buffer"), 0.0 ]
-                ReadsTheta = o.WeightDecay <> 0.0
-                Coupled = Options.coupled o.Maximize o.WeightDecay }
+        { Elementwise.stateless "rmsprop" at with
+            Vectors =
+                [ "square_avg", 0.0
+                  (if o.Centered then "grad_avg" else ""), 0.0
+                  (if o.Momentum = 0.0 then "" else "momentum_buffer"), 0.0 ] }
+        |> Elementwise.withDecay o.Maximize o.WeightDecay None
+        |> Elementwise.rule
 
     /// RMSprop with that rate.
     let rmsprop (learningRate: float) : UpdateRule =

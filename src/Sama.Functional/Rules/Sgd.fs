@@ -98,11 +98,10 @@ module SgdRule =
                   Rate = rate * o.LearningRate
                   Fresh = if t = 1L then 1.0 else 1.0 - o.Dampening }
 
-        Elementwise.rule
-            { Elementwise.stateless "sgd" at with
-                Vectors = (if o.Momentum = 0.0 then [] else [ "momentum_buffer", 0.0 ])
-                ReadsTheta = o.WeightDecay <> 0.0
-                Coupled = Options.coupled o.Maximize o.WeightDecay }
+        { Elementwise.stateless "sgd" at with
+            Vectors = (if o.Momentum = 0.0 then [] else [ "momentum_buffer", 0.0 ]) }
+        |> Elementwise.withDecay o.Maximize o.WeightDecay None
+        |> Elementwise.rule
 
     /// Plain SGD: u = lr·g.
     let sgd (learningRate: float) : UpdateRule =

@@ -19,7 +19,8 @@ module internal BaseSteps =
                           live.Vectors
                           gradients
                           share
-                          (micro.Loss Mode.Base >> Autodiff.requireLoss live.Problem.Levels[i].Name)
+                          (micro.Loss Mode.Base
+                           >> Autodiff.requireGraph $"level '{live.Problem.Levels[i].Name}': its loss")
 
                   loss.to_type torch.float64) ]
 

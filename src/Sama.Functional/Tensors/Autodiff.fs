@@ -8,22 +8,17 @@ open Sama
 module Autodiff =
 
     let private requireNumber (value: Tensor) =
+        if isNull value then
+            invalidOp "the loss is null"
+
         if value.numel () <> 1L then
             let shape = String.Join("x", value.shape)
             invalidOp $"a loss is one number; this one has shape [{shape}] (take its mean or sum)"
 
-    /// The loss itself. InvalidOperationException naming the level if it is not one number, or depends on no parameter.
-    let internal requireLoss (level: string) (value: Tensor) : Tensor =
-        if isNull value then
-            invalidOp $"level '{level}': its loss is null"
-
-        if value.numel () <> 1L then
-            let shape = String.Join("x", value.shape)
-            invalidOp $"level '{level}': a loss is one number; this one has shape [{shape}] (take its mean or sum)"
-
+    /// The loss itself. InvalidOperationException, by that name of it, if it depends on no parameter.
+    let internal requireGraph (what: string) (value: Tensor) : Tensor =
         if not value.requires_grad then
-            invalidOp
-                $"level '{level}': its loss depends on no parameter (a detach, an integer tensor or no_grad cuts it off)"
+            invalidOp $"{what} depends on no parameter (a detach, an integer tensor or no_grad cuts it off)"
 
         value
 
@@ -97,5 +92,6 @@ module Autodiff =
             let total = torch.zeros_like vector
             let parameters = Params.leaves layout vector total
             let value = loss parameters
-            backward (requireLoss "" value) parameters.Views
+            requireNumber value
+            backward (requireGraph "the loss" value) parameters.Views
             keep (value.detach ()), keep total)
