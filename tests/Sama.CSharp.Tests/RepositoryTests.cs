@@ -11,6 +11,10 @@ internal static class Repository
     /// <summary>The folder of Sama.sln.</summary>
     public static string Root { get; } = FindRoot();
 
+    /// <summary>An example, built with the tests.</summary>
+    public static string Program(string example) =>
+        Path.Combine(Root, "examples", example, "bin", "Release", "net10.0", "linux-x64", $"{example}.dll");
+
     private static string FindRoot()
     {
         var folder = AppContext.BaseDirectory;
@@ -39,9 +43,8 @@ internal static class Repository
 /// <summary>Examples, packages and a newcomer's first project.</summary>
 internal static class RepositoryTests
 {
-    private static string Example(string name, params string[] arguments) => Repository.Run(
-        Repository.Root, "dotnet",
-        [Path.Combine("examples", name, "bin", "Release", "net10.0", "linux-x64", $"{name}.dll"), .. arguments]);
+    private static string Example(string name, params string[] arguments) =>
+        Repository.Run(Repository.Root, "dotnet", [Repository.Program(name), .. arguments]);
 
     private static double[] Numbers(string text, string pattern) =>
         [.. Regex.Matches(text, pattern).Select(m => double.Parse(m.Groups[1].Value))];
