@@ -107,7 +107,13 @@ let tests =
                       moved * there.Head)
 
               // a device of shapes has no numbers that a run could read
-              let micro = problem.Levels[0].Fetch problem.LevelNames { Seed = 1L; Step = 0L; Stream = 0; Rank = 0 }
+              let micro =
+                  problem.Levels[0].Fetch
+                      problem.LevelNames
+                      { Seed = 1L
+                        Step = 0L
+                        Stream = 0
+                        Rank = 0 }
 
               micro.Loss Mode.Meta [| for level in problem.Levels -> Params.frozen level.Layout (level.Initial()) |]
               |> ignore

@@ -143,14 +143,18 @@ let tests =
 
                   Expect.isFalse (List.contains RunPhase.Products (phases report)) "SAMA forms no product"
 
-              let products, state = run 2 (TelemetryOptions()) (problem 2 (Hypergradient.neumann 3 0.1))
+              let products, state =
+                  run 2 (TelemetryOptions()) (problem 2 (Hypergradient.neumann 3 0.1))
+
               state.Dispose()
               Expect.contains (phases products[1]) RunPhase.Products "products"
 
           for name, method, passes, products in
               [ "sama", Hypergradient.sama, 2, 0
                 "one-sided sama",
-                Hypergradient.samaWith { SamaOptions.Default with OneSided = true },
+                Hypergradient.samaWith
+                    { SamaOptions.Default with
+                        OneSided = true },
                 1,
                 0
                 "t1t2", Hypergradient.t1t2, 1, 1
@@ -233,11 +237,16 @@ let tests =
               Expect.equal (values "sama.steps" |> List.sumBy fst) 6.0 "steps"
 
               Expect.equal
-                  (values "sama.loss" |> List.filter (fun (_, level) -> level = lowest) |> List.map fst)
+                  (values "sama.loss"
+                   |> List.filter (fun (_, level) -> level = lowest)
+                   |> List.map fst)
                   [ for r in reports -> r.BaseLoss ]
                   "base losses"
 
-              let metas = [ for r in reports do yield! r.Metas ]
+              let metas =
+                  [ for r in reports do
+                        yield! r.Metas ]
+
               Expect.equal (values "sama.hypergradient.norm") [ for m in metas -> m.HypergradientNorm, m.Level ] "‖h‖"
               Expect.equal (values "sama.epsilon" |> List.map fst) [ for m in metas -> m.Response.Epsilon.Value ] "ε"
               Expect.equal (values "sama.hypergradient.cosine").Length (metas.Length - 1) "cosine"
@@ -247,7 +256,13 @@ let tests =
               let ofPhases = values "sama.phase.duration" |> List.map snd |> List.distinct
               Expect.containsAll ofPhases [ "data"; "base"; "meta"; "perturbed"; "rule"; "other" ] "phases"
 
-              for name in [ "sama.tensors"; "sama.memory.resident"; "sama.examples.rate"; "sama.coordinates.dead"; "sama.coordinates.capped"; "sama.response.norm" ] do
+              for name in
+                  [ "sama.tensors"
+                    "sama.memory.resident"
+                    "sama.examples.rate"
+                    "sama.coordinates.dead"
+                    "sama.coordinates.capped"
+                    "sama.response.norm" ] do
                   Expect.isNonEmpty (values name) name
 
           testCase "a pure step and a diagnostic are nobody's"
@@ -276,7 +291,10 @@ let tests =
               ActivitySource.AddActivityListener listener
               let _, state = run 2 null (problem 2 Hypergradient.sama)
               state.Dispose()
-              let steps = ended |> Seq.filter (fun s -> s.OperationName = "sama.step") |> List.ofSeq
+
+              let steps =
+                  ended |> Seq.filter (fun s -> s.OperationName = "sama.step") |> List.ofSeq
+
               Expect.equal [ for s in steps -> s.GetTagItem "sama.step" ] [ box 1L; box 2L ] "steps"
 
               let within =
@@ -284,7 +302,10 @@ let tests =
                         if s.OperationName <> "sama.step" then
                             s.OperationName ]
 
-              Expect.containsAll within [ "sama.data"; "sama.base"; "sama.meta"; "sama.perturbed"; "sama.rule" ] "phases"
+              Expect.containsAll
+                  within
+                  [ "sama.data"; "sama.base"; "sama.meta"; "sama.perturbed"; "sama.rule" ]
+                  "phases"
 
               for span in ended do
                   Expect.equal span.RootId steps[if span.TraceId = steps[0].TraceId then 0 else 1].RootId "root"
@@ -371,7 +392,13 @@ let tests =
                   Expect.equal (curve $"hypergradient/{highest}/norm") (expected _.Meta.HypergradientNorm) "‖h‖"
                   Expect.equal (curve $"response/{highest}/epsilon") (expected _.Meta.Response.Epsilon.Value) "ε"
 
-                  for tag in [ "seconds/step"; "seconds/base"; "seconds/perturbed"; "memory/resident"; "memory/tensors"; "examples per second" ] do
+                  for tag in
+                      [ "seconds/step"
+                        "seconds/base"
+                        "seconds/perturbed"
+                        "memory/resident"
+                        "memory/tensors"
+                        "examples per second" ] do
                       Expect.equal (curve tag).Length 2 tag
 
                   let now = float (DateTimeOffset.UtcNow.ToUnixTimeSeconds())

@@ -205,9 +205,11 @@ module internal Batch =
     /// Rows of a batch: the length of the first axis that most of its tensors have, else the items of a collection; 0 for what
     /// is neither.
     let rows (batch: obj) (tensors: Tensor list) : int64 =
-        match [ for t in tensors do
-                    if t.dim () > 0L then
-                        t.shape[0] ] with
+        match
+            [ for t in tensors do
+                  if t.dim () > 0L then
+                      t.shape[0] ]
+        with
         | [] ->
             match batch with
             | :? ICollection as items -> int64 items.Count

@@ -40,7 +40,9 @@ module internal Instruments =
         counter ("sama.products", "{product}", "Products with second derivatives")
 
     let private duration = seconds ("sama.step.duration", "Time of a base step")
-    let private phase = seconds ("sama.phase.duration", "Time of a base step in a phase")
+
+    let private phase =
+        seconds ("sama.phase.duration", "Time of a base step in a phase")
 
     let private rate =
         gauge ("sama.examples.rate", "{example}/s", "Rows of the lowest levels a second")

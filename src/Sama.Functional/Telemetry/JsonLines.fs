@@ -13,7 +13,9 @@ type internal JsonLines(path: string) =
     let file =
         let folder = Path.GetDirectoryName(Path.GetFullPath path)
         Directory.CreateDirectory folder |> ignore
-        let file = new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.ReadWrite)
+
+        let file =
+            new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.ReadWrite)
 
         // a process that was killed while it wrote has left half a line
         if file.Length > 0L then

@@ -54,7 +54,9 @@ open Sama
 [<Sealed; AllowNullLiteral>]
 type internal PhaseClock(spans: ActivitySource, synchronize: bool) =
     static let count = Enum.GetValues<RunPhase>().Length
-    static let names = [| for phase in Enum.GetValues<RunPhase>() -> $"sama.{phase}".ToLowerInvariant() |]
+
+    static let names =
+        [| for phase in Enum.GetValues<RunPhase>() -> $"sama.{phase}".ToLowerInvariant() |]
 
     let ticks = Array.zeroCreate<int64> count
     let mutable current = RunPhase.Other
