@@ -228,6 +228,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
             Meta = report.Meta,
             Metas = report.Metas,
             Skipped = report.Skipped,
+            Telemetry = report.Telemetry,
         };
         if (patience is { } watch && report.Step % watch.Options.Every == 0) step = Validate(watch, step);
         // behind the score, which it remembers
@@ -270,6 +271,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         var started = (found?.State ?? options.Initial) is { } state
             ? new F.GuardedRun(Problem, state, guard)
             : F.GuardedRun.FromSeed(Problem, options.Seed, guard);
+        started.Run.Telemetry = options.Telemetry;
         if (patience is { } watch) started.Notes = () => watch.Notes;
         if (found is null) return started;
         PassedOver = found.Skipped;

@@ -24,6 +24,11 @@ public sealed record BilevelSolverOptions
     /// 0.</summary>
     public int Rollbacks { get; init; }
 
+    /// <summary>What is measured of every step, and where it is written: <see cref="BilevelStep.Telemetry"/>, the meter and
+    /// the activity source "Sama", JSON lines, TensorBoard. Default null: nothing, unless somebody listens to the meter or the
+    /// source.</summary>
+    public TelemetryOptions? Telemetry { get; init; }
+
     /// <summary>Called after every step, on the thread that stepped. Default null.</summary>
     public Action<BilevelStep>? OnStep { get; init; }
 

@@ -18,6 +18,9 @@ public sealed record BilevelStep
     /// <summary>Why the step was left out, under <see cref="NonFinitePolicy.Skip"/>; null if it was taken.</summary>
     public string? Skipped { get; init; }
 
+    /// <summary>Time, work and memory of the step, under <see cref="BilevelSolverOptions.Telemetry"/>; else null.</summary>
+    public StepTelemetry? Telemetry { get; init; }
+
     /// <summary>The validation score, if one was due.</summary>
     public double? Score { get; init; }
 

@@ -32,6 +32,7 @@ let main args =
               DataTests.tests
               CheckpointTests.tests
               GuardTests.tests
+              TelemetryTests.tests
               NormTests.tests
               DrawTests.tests
               ScheduleTests.tests

@@ -48,7 +48,7 @@ module Level =
 
     /// What a delegate of a level raises, in the library's own words where it is TorchSharp's or libtorch's about tensors
     /// that are gone or lie on two devices.
-    let private explained name (what: string) (device: torch.Device) (batch: obj) (body: unit -> 'result) : 'result =
+    let private explained name (what: string) (device: torch.Device) (body: unit -> 'result) : 'result =
         try
             body ()
         with
@@ -60,26 +60,15 @@ module Level =
                 )
             )
         | :? ExternalException as e ->
-            let off =
-                if e.Message.Contains "device" && not (isNull batch) then
-                    Batch.misplaced device "the batch" batch
+            let reason = (e.Message.Split '\n')[0]
+
+            let hint =
+                if reason.Contains "device" then
+                    $" (the level is on {device}; its batches are moved there, what the delegate captured is not)"
                 else
-                    []
+                    ""
 
-            match off with
-            | [] ->
-                let reason = (e.Message.Split '\n')[0]
-                raise (InvalidOperationException($"level '{name}': libtorch refused its {what}: {reason}", e))
-            | off ->
-                let off = String.Join("; ", off)
-
-                raise (
-                    ArgumentException(
-                        $"level '{name}' is on {device}, {off}: let its data give tensors of that device",
-                        "data",
-                        e
-                    )
-                )
+            raise (InvalidOperationException($"level '{name}': libtorch refused its {what}: {reason}{hint}", e))
 
     /// A loss that is one number, and there.
     let private requireNumber name (value: Tensor) : Tensor =
@@ -112,10 +101,10 @@ module Level =
         let batch, own =
             // what the delegate makes beside the batch dies here
             Scope.run (fun _ ->
-                let given = explained name "data" device null (fun () -> data draw)
+                let given = explained name "data" device (fun () -> data draw)
 
                 try
-                    Batch.hold given
+                    Batch.hold device given
                 with :? InvalidOperationException as e ->
                     raise (InvalidOperationException($"level '{name}': {e.Message}", e)))
 
@@ -123,7 +112,7 @@ module Level =
 
         let evaluate mode (levels: Params[]) =
             Draw.masks draw (fun () ->
-                explained name "loss" device (box batch) (fun () ->
+                explained name "loss" device (fun () ->
                     Stops.within mode.Stops (fun () ->
                         loss (Pass(draw, mode, record)) (Levels(names, levels)) batch
                         |> requireNumber name)))
@@ -135,7 +124,8 @@ module Level =
             for feature in record.Values do
                 feature.Dispose()
 
-        new Micro(draw, own, repeatable, evaluate, (fun () -> record.Count > 0), free)
+        let rows () = Batch.rows (box batch) own
+        new Micro(draw, own, repeatable, rows, evaluate, (fun () -> record.Count > 0), free)
 
     let private build
         name

@@ -22,6 +22,8 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
     let warnings = Warnings problem
     let mutable step = initial.Step
     let mutable seed = initial.Seed
+    let recorder = Recorder problem
+    let mutable clock: PhaseClock = null
     // a run of one call puts the modules back as they were
     let owner = if lasting then Some(BufferOwner problem) else None
     let claim () = owner |> Option.iter _.Claim()
@@ -45,22 +47,6 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
                   levels[i].Reset(start seen)
               | _ -> () ]
 
-    let atStep (readings: Readings) (fetched: Dictionary<int, Micro list>) : LiveStep =
-        let fetch i =
-            match fetched.TryGetValue i with
-            | true, micros -> micros
-            | _ ->
-                let micros = Problem.micros problem seed i step
-                fetched[i] <- micros
-                micros
-
-        { Problem = problem
-          Levels = levels
-          Vectors = vectors
-          Number = step
-          Readings = readings
-          Fetch = fetch }
-
     let skips (e: exn) =
         e :? NonFiniteException && problem.Options.NonFinite = NonFinitePolicy.Skip
 
@@ -78,7 +64,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
                     Scope.run (fun _ ->
                         use readings = new Readings(problem.ReadTogether)
                         resets <- reset ()
-                        body (atStep readings fetched))
+                        body (LiveStep.create problem levels vectors seed step readings fetched clock))
 
                 for struct (_, finish) in resets do
                     finish ()
@@ -107,12 +93,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
             Scope.sweep step (vectors[0].numel ())
 
     let commit (live: LiveStep) (working: int list) (metas: MetaStep list) =
-        for meta in List.rev metas do
-            levels[meta.Index].Commit()
-
-        for i in working do
-            levels[i].Commit()
-            levels[i].Record(step, live.Fetch i)
+        live.Commit(working, [ for meta in metas -> meta.Index ])
 
         for meta in metas do
             for k, response in meta.Responses do
@@ -134,17 +115,18 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
             if again then
                 BaseSteps.replay live working
 
-            for i in working do
-                levels[i].Preview()
+            PhaseClock.within clock RunPhase.Rule (fun () ->
+                for i in working do
+                    levels[i].Preview())
 
             let metas = MetaSteps.take live taken due direct
-            live.Readings.Close()
+            live.Read()
             let point = live.PointOf taken
 
             if again then
                 MetaSteps.replay live point metas
 
-            metas, [ for meta in metas -> warnings.Report(live, point, meta) ])
+            metas, [ for meta in metas -> recorder.Compared(live, meta.Index, warnings.Report(live, point, meta)) ])
 
     let take (live: LiveStep) : StepReport =
         let working = working ()
@@ -154,13 +136,15 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
                 levels[i].Begin step
 
         let due tier = Structure.due problem tier step
-        let taken, losses = BaseSteps.take live working (due 1)
+
+        let taken, losses =
+            PhaseClock.within clock RunPhase.Base (fun () -> BaseSteps.take live working (due 1))
 
         let metas, reports =
             if due 1 then
                 metaSteps live working taken due (fun _ _ -> ())
             else
-                live.Readings.Close()
+                live.Read()
                 [], []
 
         warnings.Look(live, working)
@@ -170,28 +154,39 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
           BaseLoss = losses |> List.averageBy _.Value
           Meta = List.tryLast reports |> Option.toObj
           Metas = reports
-          Skipped = null }
+          Skipped = null
+          Evaluation = null
+          Telemetry = null }
 
     member _.Levels = levels
     member _.StepsTaken = step
+    member _.Seed = seed
+
+    /// What is measured of its steps.
+    member _.Recorder = recorder
 
     /// One base step, and those of the levels above that are due. If it throws, the run is as before it.
     member _.Step() : StepReport =
         Problem.requireUnchanged problem
 
         let report =
-            try
-                transaction take
-            with e when skips e ->
-                { Step = step + 1L
-                  BaseLoss = nan
-                  Meta = null
-                  Metas = []
-                  Skipped =
-                    if Structure.due problem 1 step then
-                        $"{e.Message}; the meta step that was due is left out with it"
-                    else
-                        e.Message }
+            recorder.Observe(
+                lasting,
+                step,
+                fun watching ->
+                    clock <- watching
+
+                    try
+                        transaction take
+                    with e when skips e ->
+                        let meta =
+                            if Structure.due problem 1 step then
+                                "; the meta step that was due is left out with it"
+                            else
+                                ""
+
+                        StepReport.Without(step + 1L, e.Message + meta)
+            )
 
         if Structure.due problem 1 step then
             for i in lowest do
@@ -206,7 +201,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
             transaction (fun live ->
                 let working = working ()
                 BaseSteps.take live working false |> ignore
-                live.Readings.Close()
+                live.Read()
                 commit live working []
                 working |> List.sumBy (fun i -> Method.size levels[i].Gradient ** 2.0) |> sqrt)
 
@@ -247,7 +242,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
         transaction (fun live ->
             Problem.keepingBuffers problem (fun () ->
                 let loss = MetaSteps.loss live (vectors.Length - 1)
-                live.Readings.Close()
+                live.Read()
                 loss.Value))
 
     /// A copy of the state, owned by the caller.
@@ -274,6 +269,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
         step <- state.Step
         seed <- state.Seed
         warnings.Forget()
+        recorder.Forget()
         rebind ()
 
     /// Runs `body` between two steps: without gradients, its tensors freed, buffers put back.
@@ -288,6 +284,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
     /// Frees the state and what steps worked in.
     member _.Free() : unit =
         owner |> Option.iter _.Release()
+        recorder.Forget()
 
         for level in levels do
             level.Free()

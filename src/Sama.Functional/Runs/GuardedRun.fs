@@ -146,12 +146,12 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
     member guarded.Step() : StepReport =
         let back (why: string) : StepReport option =
             if rollBack () then
-                Some
-                    { Step = run.StepsTaken
-                      BaseLoss = nan
-                      Meta = null
-                      Metas = []
-                      Skipped = $"{why}; went back to the checkpoint of step {run.StepsTaken}, with another seed" }
+                Some(
+                    StepReport.Without(
+                        run.StepsTaken,
+                        $"{why}; went back to the checkpoint of step {run.StepsTaken}, with another seed"
+                    )
+                )
             else
                 None
 
