@@ -21,14 +21,11 @@ builder.Services.AddHostedService<Trainer>();
 // a step and its checkpoint take as long as they take
 builder.Services.Configure<HostOptions>(o => o.ShutdownTimeout = Timeout.InfiniteTimeSpan);
 
-var telemetry = builder.Services.AddOpenTelemetry()
-    .WithMetrics(metrics => metrics.AddMeter("Sama"))
-    .WithTracing(traces => traces.AddSource("Sama"));
 switch (builder.Configuration["Telemetry"])
 {
     case null or "None": break;
-    case "Console": telemetry.WithMetrics(metrics => metrics.AddConsoleExporter()); break;
-    case "Otlp": telemetry.UseOtlpExporter(); break;
+    case "Console": Metrics().WithMetrics(metrics => metrics.AddConsoleExporter()); break;
+    case "Otlp": Metrics().WithTracing(traces => traces.AddSource("Sama")).UseOtlpExporter(); break;
     case var other: throw new ArgumentException($"Telemetry is None, Console or Otlp, not '{other}'");
 }
 
@@ -41,3 +38,5 @@ catch (Exception error) when (error is OptionsValidationException or InvalidOper
 {
     return 1; // the host has logged what is wrong with the configuration
 }
+
+OpenTelemetryBuilder Metrics() => builder.Services.AddOpenTelemetry().WithMetrics(metrics => metrics.AddMeter("Sama"));

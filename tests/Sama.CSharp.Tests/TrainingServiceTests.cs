@@ -1,5 +1,10 @@
+using System.Collections.Concurrent;
 using System.Diagnostics;
+using System.Net;
+using System.Net.Sockets;
 using System.Runtime.InteropServices;
+using System.Text;
+using System.Text.Json;
 using System.Text.RegularExpressions;
 using static Sama.Tests.Check;
 
@@ -16,7 +21,7 @@ internal static class TrainingServiceTests
         private readonly Process process;
         private readonly Task<string> error;
 
-        public Worker(string folder, params string[] arguments)
+        public Worker(string folder, string[] arguments, string? collector = null)
         {
             var start = new ProcessStartInfo("dotnet",
                 [Repository.Program("TrainingService"),
@@ -26,6 +31,12 @@ internal static class TrainingServiceTests
                 RedirectStandardOutput = true,
                 RedirectStandardError = true,
             };
+            if (collector is not null)
+            {
+                start.Environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector;
+                start.Environment["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf";
+            }
+
             process = Process.Start(start)!;
             error = process.StandardError.ReadToEndAsync();
         }
@@ -62,6 +73,58 @@ internal static class TrainingServiceTests
         {
             if (!process.HasExited) process.Kill();
             process.Dispose();
+        }
+    }
+
+    /// <summary>Takes what OpenTelemetry's protocol sends over HTTP.</summary>
+    private sealed class Collector : IDisposable
+    {
+        private readonly HttpListener listener = new();
+        private readonly ConcurrentDictionary<string, string> bodies = new();
+        private readonly Task serving;
+
+        public Collector()
+        {
+            using (var probe = new TcpListener(IPAddress.Loopback, 0))
+            {
+                probe.Start();
+                Address = $"http://127.0.0.1:{((IPEndPoint)probe.LocalEndpoint).Port}";
+            }
+
+            listener.Prefixes.Add(Address + "/");
+            listener.Start();
+            serving = Serve();
+        }
+
+        public string Address { get; }
+
+        /// <summary>All bodies of a path, one character a byte.</summary>
+        public string Got(string path) => bodies.GetValueOrDefault(path, "");
+
+        public void Dispose()
+        {
+            listener.Close();
+            serving.GetAwaiter().GetResult();
+        }
+
+        private async Task Serve()
+        {
+            try
+            {
+                while (true)
+                {
+                    var context = await listener.GetContextAsync();
+                    using var reader = new StreamReader(context.Request.InputStream, Encoding.Latin1);
+                    var body = await reader.ReadToEndAsync();
+                    bodies.AddOrUpdate(context.Request.Url!.AbsolutePath, body, (_, before) => before + body);
+                    context.Response.ContentType = "application/x-protobuf";
+                    context.Response.Close();
+                }
+            }
+            catch (Exception e) when (e is HttpListenerException or ObjectDisposedException)
+            {
+                // closed
+            }
         }
     }
 
@@ -131,10 +194,45 @@ internal static class TrainingServiceTests
             foreach (var (argument, word) in new[]
                 { ("--Training:Stepz=3", "'Stepz'"), ("--Training:Noise=2", "Training:Noise has to be"), ("--Training:Unroll=0", "Unroll (0)") })
             {
-                using var worker = new Worker(folder, argument);
+                using var worker = new Worker(folder, [argument]);
                 Equal(1, worker.Finish(), argument);
                 That(worker.ToString().Contains(word), worker.ToString());
             }
+        })),
+
+        Case("dotnet-counters sees the worker's metrics", () => InFolder(folder =>
+        {
+            using var worker = new Worker(folder, ["--Training:Steps=1000000"]);
+            That(worker.Until("starting at step 0") is not null, worker.ToString());
+            var file = Path.Combine(folder, "counters.json");
+            Repository.Run(Repository.Root, "dotnet", "tool", "run", "dotnet-counters", "--", "collect", "--process-id", $"{worker.Id}",
+                "--counters", "Sama", "--format", "json", "--output", file, "--duration", "00:00:04", "--refresh-interval", "1");
+            worker.Signal(Terminate);
+            Equal(0, worker.Finish(), worker.ToString());
+
+            using var collected = JsonDocument.Parse(File.ReadAllText(file));
+            var events = collected.RootElement.GetProperty("Events").EnumerateArray()
+                .Select(e => (Name: e.GetProperty("name").GetString()!, Tags: e.GetProperty("tags").GetString()!, Value: e.GetProperty("value").GetDouble()))
+                .ToArray();
+            bool Seen(string name, string tags) =>
+                events.Any(e => e.Name.Split(' ')[0] == name && e.Tags.Contains(tags) && double.IsFinite(e.Value) && e.Value > 0);
+            foreach (var (name, tags) in new[]
+            {
+                ("sama.steps", ""), ("sama.examples", ""), ("sama.step.duration", ""), ("sama.phase.duration", "perturbed"),
+                ("sama.loss", "classifier"), ("sama.loss", "weights"), ("sama.hypergradient.norm", "weights"), ("sama.memory.resident", ""),
+            })
+                That(Seen(name, tags), $"{name} {tags} is not in: {string.Join(' ', events.Select(e => e.Name).Distinct())}");
+        })),
+
+        Case("a collector gets the worker's metrics and spans", () => InFolder(folder =>
+        {
+            using var collector = new Collector();
+            using (var worker = new Worker(folder, ["--Training:Steps=50", "--Telemetry=Otlp"], collector.Address))
+                Equal(0, worker.Finish(), worker.ToString());
+            foreach (var name in new[] { "sama.steps", "sama.loss", "sama.phase.duration", "classifier" })
+                That(collector.Got("/v1/metrics").Contains(name), name);
+            foreach (var name in new[] { "sama.step", "sama.base", "sama.meta", "sama.perturbed" })
+                That(collector.Got("/v1/traces").Contains(name), name);
         })),
     ];
 }
