@@ -63,15 +63,15 @@ module Bilevel =
         own.Dispose()
         kept
 
-    /// Base steps up to the next meta step (`Unroll` of them from a window's start), and that one, unless warm-up
-    /// lasts. Pure: the state given and the modules are untouched, the caller owns the result. ArgumentException for a
+    /// Base steps up to the next meta step (`Unroll` of them from a window's start; one in a problem of one level), and that
+    /// one, unless warm-up lasts. Pure: the state given and the modules are untouched, the caller owns the result. ArgumentException for a
     /// state of another problem, or inside a window that it does not hold.
     let step (problem: BilevelProblem) (state: RunState) : RunState * StepReport list =
         onCopy problem (nameof state) state (fun keep engine ->
             let rec window reports =
                 let reports = engine.Step() :: reports
 
-                if engine.StepsTaken % problem.Tiers[1].Period = 0L then
+                if engine.StepsTaken % Structure.window problem = 0L then
                     result keep engine, List.rev reports
                 else
                     window reports
@@ -81,6 +81,9 @@ module Bilevel =
     /// The hypergradient of the highest level, its direct part, and the report: base steps are tried from the state, as
     /// many as the methods look back on.
     let internal compute (problem: BilevelProblem) (state: RunState) : Tensor * Tensor * Report =
+        if problem.Tiers.Length = 1 then
+            invalidArg (nameof problem) "the problem has one level: nothing steers it, so that it has no hypergradient"
+
         onCopy problem (nameof state) state (fun keep engine ->
             let h, direct, report = engine.Differentiate()
             let kept = keep h, keep direct, report
