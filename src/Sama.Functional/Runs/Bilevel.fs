@@ -78,14 +78,25 @@ module Bilevel =
 
             window [])
 
-    /// The hypergradient of the highest level, its direct part, and the report: base steps are tried from the state, as
-    /// many as the methods look back on.
-    let internal compute (problem: BilevelProblem) (state: RunState) : Tensor * Tensor * Report =
+    /// What `look` finds of the hypergradient of the highest level: base steps are tried from the state, as many as the
+    /// methods look back on.
+    let internal examine
+        (problem: BilevelProblem)
+        (state: RunState)
+        (look: LiveStep -> Point -> int -> MetaReport -> Tensor -> 'result)
+        : 'result =
         if problem.Tiers.Length = 1 then
             invalidArg (nameof problem) "the problem has one level: nothing steers it, so that it has no hypergradient"
 
-        onCopy problem (nameof state) state (fun keep engine ->
-            let h, direct, report = engine.Differentiate()
+        onCopy problem (nameof state) state (fun _ engine -> engine.Differentiate look)
+
+    /// h, its direct part, and the report of the level right below; the tensors are the caller's.
+    let internal compute (problem: BilevelProblem) (state: RunState) : Tensor * Tensor * Report =
+        Scope.run (fun keep ->
+            let h, direct, report =
+                examine problem state (fun live _ top report direct ->
+                    Scope.copy live.Levels[top].Gradient, Scope.copy direct, report.Response)
+
             let kept = keep h, keep direct, report
             h.Dispose()
             direct.Dispose()

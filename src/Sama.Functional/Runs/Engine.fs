@@ -209,8 +209,8 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
         size
 
     /// The hypergradient of the highest level (the first of several) behind as many base steps as the methods look back on:
-    /// the run is of no further use. h, direct gradient and report; the tensors are the caller's.
-    member run.Differentiate() : Tensor * Tensor * Report =
+    /// the run is of no further use. `look` is given that level, whose gradient vector holds h, its report and direct part.
+    member run.Differentiate(look: LiveStep -> Point -> int -> MetaReport -> Tensor -> 'result) : 'result =
         let back = lowest |> List.map (Structure.lookback problem) |> List.max |> max 1L
 
         let begins left =
@@ -235,7 +235,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
             let metas, reports = metaSteps live lowest taken (fun _ -> true) keep
             let report = reports[metas |> List.findIndex (fun meta -> meta.Index = top)]
-            Scope.detach (levels[top].Gradient.clone ()), Scope.detach direct.Value, report.Response)
+            look live (live.PointOf taken) top report direct.Value)
 
     /// The loss of the highest level at the state, on the batch of its step.
     member _.TopLoss() : float =
