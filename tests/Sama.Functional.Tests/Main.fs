@@ -33,6 +33,7 @@ let main args =
               CheckpointTests.tests
               GuardTests.tests
               TelemetryTests.tests
+              TrainerTests.tests
               NormTests.tests
               DrawTests.tests
               ScheduleTests.tests

@@ -33,7 +33,25 @@ type Level =
             Steps: int option
         }
 
-    override level.ToString() = level.Name
+    /// Its name, parameters, rule and what was asked of it, in one line.
+    override level.ToString() =
+        let tensors = level.Layout.Slices.Count
+
+        System.String.Join(
+            ", ",
+            [ $"level '{level.Name}': {level.Layout.Length:N0} parameters in {tensors} tensors ({level.Type}, {level.Device})"
+              level.Update.Name
+              if level.Module.IsSome then
+                  "a module trained in place"
+              match level.Method with
+              | Some method -> $"responds by {method}"
+              | None -> ()
+              match level.Steps with
+              | Some steps -> $"the last {steps} steps of a window"
+              | None -> ()
+              if level.Reset.IsSome then
+                  "starts anew with every window" ]
+        )
 
 namespace Sama.Functional
 
@@ -69,6 +87,9 @@ module Level =
                     ""
 
             raise (InvalidOperationException($"level '{name}': libtorch refused its {what}: {reason}{hint}", e))
+        | e ->
+            e.Data["Sama.Level"] <- name
+            reraise ()
 
     /// A loss that is one number, and there.
     let private requireNumber name (value: Tensor) : Tensor =
@@ -175,8 +196,8 @@ module Level =
         : Level =
         ofTensors name parameters rule data loss (box loss)
 
-    /// A level of a two-level problem: `loss pass θ λ batch`, one number. Its batch's tensors die with the step
-    /// unless they were made before it.
+    /// A level of a two-level problem: `loss pass θ λ batch`, one number; in a problem of one level λ has no parameter. Its
+    /// batch's tensors die with the step unless they were made before it.
     let create
         (name: string)
         (parameters: (string * Tensor) list)
@@ -189,7 +210,7 @@ module Level =
             parameters
             rule
             data
-            (fun pass levels batch -> loss pass (levels.At 0) (levels.At 1) batch)
+            (fun pass levels batch -> loss pass levels.First levels.Second batch)
             (box loss)
 
     let private overModule name (m: torch.nn.Module) rule data loss closure =

@@ -94,6 +94,11 @@ type BilevelRun private (problem: BilevelProblem, engine: Engine) =
         if not (isNull writer) then
             writer.Evaluation found
 
+    /// A step that was left out by whoever guards the run.
+    member internal _.Tell(report: StepReport) : unit =
+        if not (isNull writer) then
+            writer.Step report
+
     /// A copy of the state, owned by the caller.
     member _.Snapshot() : RunState = (live ()).Snapshot()
 
@@ -106,9 +111,14 @@ type BilevelRun private (problem: BilevelProblem, engine: Engine) =
         use _ = torch.NewDisposeScope()
         engine.Load state
 
-    /// What `body` gives between two steps, such as a score: it runs without gradients, its tensors are freed, and modules'
-    /// buffers are put back, so that it changes nothing of the run.
-    member _.Between(body: Func<'result>) : 'result = (live ()).Between body.Invoke
+    /// What `body` gives between two steps, such as a score: it runs without gradients and with the problem's modules in
+    /// eval mode, its tensors are freed, and modes, buffers and the CPU's random generator are put back, so that it changes
+    /// nothing of the run.
+    member _.Between(body: Func<'result>) : 'result = (live ()).Between([], body.Invoke)
+
+    /// The same, with other modules in eval mode too.
+    member internal _.Between(others: torch.nn.Module list, body: unit -> 'result) : 'result =
+        (live ()).Between(others, body)
 
     interface IDisposable with
         /// Frees the run's vectors; modules keep theirs.

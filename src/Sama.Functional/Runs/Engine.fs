@@ -24,6 +24,12 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
     let mutable seed = initial.Seed
     let recorder = Recorder problem
     let mutable clock: PhaseClock = null
+    // while a step is written; what fails then leaves half of it
+    let mutable writing = false
+
+    let requireWhole () =
+        if writing then
+            invalidOp $"step {step} failed while it was written, so that the state is lost: go on from a checkpoint or Snapshot"
     // a run of one call puts the modules back as they were
     let owner = if lasting then Some(BufferOwner problem) else None
     let claim () = owner |> Option.iter _.Claim()
@@ -36,16 +42,6 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
         claim ()
         Buffers.load [ for b in initial.Buffers -> b.Key, b.Value ] (buffers ())
         rebind ()
-
-    /// Lowest levels that start every window anew do, where the levels above say; how to undo it, and to be done with it.
-    let reset () =
-        [ for i in lowest do
-              match levels[i].Level.Reset with
-              | Some start when Structure.startsWindow problem i step ->
-                  use _ = torch.no_grad ()
-                  let seen = Levels(problem.LevelNames, [| for level in levels -> level.Parameters |])
-                  levels[i].Reset(start seen)
-              | _ -> () ]
 
     let skips (e: exn) =
         e :? NonFiniteException && problem.Options.NonFinite = NonFinitePolicy.Skip
@@ -63,7 +59,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
                 let result =
                     Scope.run (fun _ ->
                         use readings = new Readings(problem.ReadTogether)
-                        resets <- reset ()
+                        resets <- LiveStep.reset problem levels step
                         body (LiveStep.create problem levels vectors seed step readings fetched clock))
 
                 for struct (_, finish) in resets do
@@ -93,11 +89,14 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
             Scope.sweep step (vectors[0].numel ())
 
     let commit (live: LiveStep) (working: int list) (metas: MetaStep list) =
+        writing <- true
         live.Commit(working, [ for meta in metas -> meta.Index ])
 
         for meta in metas do
             for k, response in meta.Responses do
                 response.Move |> Option.iter (fun move -> levels[k].Vector.add_ move |> ignore)
+
+        writing <- false
 
     let working () =
         lowest |> List.filter (fun i -> Structure.active problem i step)
@@ -167,6 +166,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
     /// One base step, and those of the levels above that are due. If it throws, the run is as before it.
     member _.Step() : StepReport =
+        requireWhole ()
         Problem.requireUnchanged problem
 
         let report =
@@ -209,8 +209,8 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
         size
 
     /// The hypergradient of the highest level (the first of several) behind as many base steps as the methods look back on:
-    /// the run is of no further use. h, direct gradient and report; the tensors are the caller's.
-    member run.Differentiate() : Tensor * Tensor * Report =
+    /// the run is of no further use. `look` is given that level, whose gradient vector holds h, its report and direct part.
+    member run.Differentiate(look: LiveStep -> Point -> int -> MetaReport -> Tensor -> 'result) : 'result =
         let back = lowest |> List.map (Structure.lookback problem) |> List.max |> max 1L
 
         let begins left =
@@ -235,7 +235,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
             let metas, reports = metaSteps live lowest taken (fun _ -> true) keep
             let report = reports[metas |> List.findIndex (fun meta -> meta.Index = top)]
-            Scope.detach (levels[top].Gradient.clone ()), Scope.detach direct.Value, report.Response)
+            look live (live.PointOf taken) top report direct.Value)
 
     /// The loss of the highest level at the state, on the batch of its step.
     member _.TopLoss() : float =
@@ -247,6 +247,8 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
     /// A copy of the state, owned by the caller.
     member _.Snapshot() : RunState =
+        requireWhole ()
+
         let own =
             { Levels = [| for level in levels -> level.State |]
               Buffers = readOnlyDict []
@@ -268,18 +270,16 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
         Buffers.load [ for b in state.Buffers -> b.Key, b.Value ] (buffers ())
         step <- state.Step
         seed <- state.Seed
+        writing <- false
         warnings.Forget()
         recorder.Forget()
         rebind ()
 
-    /// Runs `body` between two steps: without gradients, its tensors freed, buffers put back.
-    member _.Between(body: unit -> 'result) : 'result =
+    /// Runs `body` between two steps: without gradients, the problem's modules and those given in eval mode, its tensors
+    /// freed; modes, buffers and the CPU's generator are put back.
+    member _.Between(others: torch.nn.Module list, body: unit -> 'result) : 'result =
         claim ()
-
-        Problem.keepingBuffers problem (fun () ->
-            use _ = torch.NewDisposeScope()
-            use _ = torch.no_grad ()
-            body ())
+        Problem.apart problem others body
 
     /// Frees the state and what steps worked in.
     member _.Free() : unit =

@@ -52,6 +52,16 @@ type internal LiveStep =
 
 module internal LiveStep =
 
+    /// Lowest levels that start every window anew do, where the levels above say; how to undo it, and to be done with it.
+    let reset (problem: BilevelProblem) (levels: LevelRun[]) (step: int64) =
+        [ for i in Structure.lowest problem do
+              match levels[i].Level.Reset with
+              | Some start when Structure.startsWindow problem i step ->
+                  use _ = torch.no_grad ()
+                  let seen = Levels(problem.LevelNames, [| for level in levels -> level.Parameters |])
+                  levels[i].Reset(start seen)
+              | _ -> () ]
+
     /// A step whose batches are fetched once, into `fetched`.
     let create (problem: BilevelProblem) levels vectors (seed: int64) step readings fetched clock : LiveStep =
         let fetch (fetched: Dictionary<int, Micro list>) i =
