@@ -38,20 +38,18 @@ public sealed class NoisyLabels : IDisposable
     /// <summary>The problem; its parameters are this object's.</summary>
     public BilevelProblem Problem { get; }
 
-    /// <summary>Accuracy on rows that training does not see.</summary>
-    public double TestAccuracy()
-    {
-        using var scope = NewDisposeScope();
-        return Mean(classifier.call(test.X).argmax(1) == test.Y);
-    }
-
-    /// <summary>Mean weights of right and of wrong labels.</summary>
-    public (double Right, double Wrong) MeanWeights()
+    /// <summary>Accuracy on rows that training does not see, and mean weights of right and of wrong labels.</summary>
+    public IReadOnlyDictionary<string, double> Metrics()
     {
         using var scope = NewDisposeScope();
         using var _ = no_grad();
         var weights = Weights(Losses((x, labels)), labels);
-        return (Mean(weights[~flipped]), Mean(weights[flipped]));
+        return new Dictionary<string, double>
+        {
+            ["accuracy"] = Mean(classifier.call(test.X).argmax(1) == test.Y),
+            ["weight of right labels"] = Mean(weights[~flipped]),
+            ["weight of wrong labels"] = Mean(weights[flipped]),
+        };
     }
 
     /// <inheritdoc/>

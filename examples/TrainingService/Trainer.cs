@@ -33,6 +33,7 @@ public sealed class Trainer(IOptions<TrainingOptions> options, ILogger<Trainer> 
         {
             Seed = settings.Seed,
             Checkpoint = new() { Folder = settings.Folder, Every = settings.CheckpointEvery },
+            Validation = new() { Metrics = (_, _) => task.Metrics(), Every = 500 },
             Logger = logger,
         });
         foreach (var damaged in solver.PassedOver) logger.LogWarning("passed over: {Checkpoint}", damaged);
@@ -41,10 +42,8 @@ public sealed class Trainer(IOptions<TrainingOptions> options, ILogger<Trainer> 
         try
         {
             // the signal cancels this token before anything else hears of it: one step at most is still taken
-            await foreach (var step in solver.RunAsync(
-                Math.Max(0, settings.Steps - (int)solver.StepsTaken), lifetime.ApplicationStopping))
-                if (step.Step % 500 == 0)
-                    logger.LogInformation("{Step}: test accuracy {Accuracy:F3}", step.Step, task.TestAccuracy());
+            await foreach (var _ in solver.RunAsync(
+                Math.Max(0, settings.Steps - (int)solver.StepsTaken), lifetime.ApplicationStopping)) { }
         }
         catch (OperationCanceledException) when (lifetime.ApplicationStopping.IsCancellationRequested)
         {
@@ -52,8 +51,6 @@ public sealed class Trainer(IOptions<TrainingOptions> options, ILogger<Trainer> 
             return;
         }
 
-        var (right, wrong) = task.MeanWeights();
-        logger.LogInformation("done: test accuracy {Accuracy:F3}, mean weight of right labels {Right:F2}, of wrong ones {Wrong:F2}",
-            task.TestAccuracy(), right, wrong);
+        logger.LogInformation("done: {Metrics}", string.Join(", ", task.Metrics()));
     }
 }
