@@ -148,7 +148,7 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
     member val Notes: Func<IReadOnlyDictionary<string, string>> = null with get, set
 
     /// What was wrong with files that the run would have gone on from; empty if nothing was.
-    member val PassedOver: IReadOnlyList<string> = [] with get, set
+    member val PassedOver: IReadOnlyList<string> = [] with public get, private set
 
     /// The run.
     member _.Run = run
