@@ -21,4 +21,5 @@ return Runner.RunTestsWithCLIArgs(
         .. ApiTests.All,
         .. LanguageTests.All,
         .. RepositoryTests.All,
+        .. TrainingServiceTests.All,
     ]));
