@@ -37,7 +37,9 @@ let private panel (title: string) (curves: (string * (float * float) list) list)
 
     for name, points in curves do
         if not points.IsEmpty then
-            let line = plot.Add.ScatterLine(points |> List.map fst |> Array.ofList, points |> List.map snd |> Array.ofList)
+            let line =
+                plot.Add.ScatterLine(points |> List.map fst |> Array.ofList, points |> List.map snd |> Array.ofList)
+
             line.LegendText <- name
             line.LineWidth <- 1.5f
 
@@ -61,19 +63,20 @@ let write (path: string) (jsonLines: string) : unit =
                   json ]
 
     let smoothed name = smooth 10 (numbers name lines)
-    let milliseconds phase = [ for step, s in smoothed [ "phases"; phase ] -> step, 1000.0 * s ]
+
+    let milliseconds phase =
+        [ for step, s in smoothed [ "phases"; phase ] -> step, 1000.0 * s ]
+
     Picture.useFont ()
     let multi = Multiplot()
     multi.RemovePlot(multi.GetPlot 0)
 
-    multi.AddPlot(
-        panel "losses" [ "base", smoothed [ "baseLoss" ]; "meta", smoothed [ "metas"; "0"; "loss" ] ]
-    )
+    multi.AddPlot(panel "losses" [ "base", smoothed [ "baseLoss" ]; "meta", smoothed [ "metas"; "0"; "loss" ] ])
 
     multi.AddPlot(
         panel
             "hypergradient"
-            [ "length, times 10", [ for step, h in smoothed [ "metas"; "0"; "hypergradientNorm" ] -> step, 10.0 * h ]
+            [ "length, log10", [ for step, h in smoothed [ "metas"; "0"; "hypergradientNorm" ] -> step, log10 h ]
               "cosine to the one before", smoothed [ "metas"; "0"; "cosine" ] ]
     )
 
