@@ -90,6 +90,9 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "checkpoint",
       "time and memory of a checkpoint of 10⁸ parameters, beside dd",
       (fun o -> Faults.Speed.run (write o))
+      "telemetry",
+      "examples a second of a run with telemetry, a live line and prefetch, beside one without; --picture",
+      (fun o -> Telemetry.Bench.run (o.Contains Full) (write o) (o.TryGetResult Picture))
       "faults-child", "a training process for faults to kill", (fun o -> Faults.Child.run (o.GetResult Row))
       "memory", "one row of cost or language, in a process of its own", memory ]
 

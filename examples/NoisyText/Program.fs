@@ -4,6 +4,7 @@ open System
 open System.IO
 open Argu
 open TorchSharp
+open Sama
 open Sama.Functional
 open Sama.DataOptimization
 open NoisyText.Cell
@@ -64,14 +65,15 @@ let numbersOf (option: string) (text: string) : int list =
 
     numbers
 
-/// One line that is written over, where somebody looks on.
-let private watching (title: string) : IProgress<CleaningProgress> =
+let private watching (line: LiveLine) (title: string) : IProgress<CleaningProgress> =
     { new IProgress<CleaningProgress> with
         member _.Report at =
-            if not Console.IsErrorRedirected then
-                eprintf "\r%-78s" $"{title}: {at.Done + 1}/{at.Stages} {at.Stage} {100 * at.Step / at.Steps} %%" }
+            line.At(
+                (float at.Done + float at.Step / float at.Steps) / float at.Stages,
+                $"{title}: {at.Done + 1}/{at.Stages} {at.Stage}"
+            ) }
 
-let private settingsOf (parsed: ParseResults<Arguments>) : Settings =
+let private settingsOf (line: LiveLine) (parsed: ParseResults<Arguments>) : Settings =
     let device = torch.device (parsed.GetResult(Device, "cpu"))
 
     if device.``type`` <> DeviceType.CPU && not (torch.cuda.is_available ()) then
@@ -92,7 +94,7 @@ let private settingsOf (parsed: ParseResults<Arguments>) : Settings =
                 Rate = Option.toNullable (parsed.TryGetResult Rate),
                 Batch = parsed.GetResult(Batch, CleaningOptions().Batch),
                 Ways = (parsed.TryGetResult Ways |> Option.map _.Split(';') |> Option.toObj),
-                Progress = watching title
+                Progress = watching line title
             ) }
 
 let private run (parsed: ParseResults<Arguments>) : unit =
@@ -103,7 +105,6 @@ let private run (parsed: ParseResults<Arguments>) : unit =
         | None -> raise (ArgumentException "--data FOLDER or --quickstart is needed")
 
     let report = parsed.TryGetResult Report
-    let settings = settingsOf parsed
 
     let asked =
         [ for name, splits in sets do
@@ -118,15 +119,17 @@ let private run (parsed: ParseResults<Arguments>) : unit =
         if not (Directory.Exists(Path.GetDirectoryName(Path.GetFullPath path))) then
             raise (DirectoryNotFoundException $"the folder of {path} does not exist")
 
-    for (name, perClass, seed), splits in asked do
-        if not (cells |> List.exists (fun cell -> keyOf cell = (name, perClass, seed))) then
-            let cell = Cell.run settings name (splits.Force()) perClass seed
-            cells <- cells @ [ cell ]
-            report |> Option.iter (fun path -> Table.write path cells)
+    let fill () =
+        use line = new LiveLine "reading"
+        let settings = settingsOf line parsed
 
-    if not Console.IsErrorRedirected then
-        eprintf "\r%-78s\r" ""
+        for (name, perClass, seed), splits in asked do
+            if not (cells |> List.exists (fun cell -> keyOf cell = (name, perClass, seed))) then
+                let cell = Cell.run settings name (splits.Force()) perClass seed
+                cells <- cells @ [ cell ]
+                report |> Option.iter (fun path -> Table.write path cells)
 
+    fill ()
     let keys = List.map fst asked
     Table.print (cells |> List.filter (fun cell -> List.contains (keyOf cell) keys))
 

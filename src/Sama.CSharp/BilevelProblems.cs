@@ -132,8 +132,8 @@ public static class BilevelProblemExtensions
             return F.Bilevel.solve(NotNull(problem), tolerance, maxSteps, state).ToValueTuple();
         }
 
-        /// <summary>The same problem with its parameters on a device; modules are moved themselves. Batches are moved by
-        /// whoever gives them.</summary>
+        /// <summary>The same problem with its parameters on a device; modules are moved themselves, batches
+        /// when they are drawn.</summary>
         /// <param name="device">Where to.</param>
         /// <returns>The problem; it owns nothing.</returns>
         public BilevelProblem To(TorchSharp.torch.Device device)

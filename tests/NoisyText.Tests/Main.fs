@@ -3,6 +3,7 @@ module NoisyText.Tests.Main
 open System
 open System.IO
 open Expecto
+open Spectre.Console
 open TorchSharp
 open Sama
 open Sama.Functional
@@ -189,6 +190,36 @@ let tests =
               let labels = MajorityVote.Labels(voted |> Array.map _.Votes, 4)
               let share = Accuracy.Share(labels, voted |> Array.map _.Label)
               Expect.isTrue (share > 0.4 && share < 0.6) $"{share}"
+
+          testCase "a live line shows how far and how long, and nothing where nobody looks on"
+          <| fun _ ->
+              let shown interactive =
+                  let output = new StringWriter()
+
+                  let console =
+                      AnsiConsole.Create(
+                          AnsiConsoleSettings(
+                              Ansi = AnsiSupport.Yes,
+                              Interactive = interactive,
+                              Out = AnsiConsoleOutput output
+                          )
+                      )
+
+                  (use line = new LiveLine("reading", console)
+
+                   for i in 1..10 do
+                       line.At(float i / 10.0, $"step [{i}]")
+                       Threading.Thread.Sleep 50
+
+                   line.At(0.1, "the next"))
+
+                  string output
+
+              let text = shown InteractionSupport.Yes
+              Expect.stringContains text "reading" "what"
+              Expect.stringContains text "step [" "brackets are text"
+              Expect.stringContains text ":" "time left"
+              Expect.equal (shown InteractionSupport.No) "" "quiet"
 
           encoder
           runs ]

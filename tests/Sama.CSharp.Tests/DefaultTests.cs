@@ -94,7 +94,19 @@ internal static class DefaultTests
             Equal(core["Keep"], checkpoint.Keep);
             Equal<object?>(core["SkipAtMost"], solver.SkipAtMost);
             Equal(core["Rollbacks"], solver.Rollbacks);
-            Equal(5, core.Count, "options of the core");
+            Equal(core["Best"], checkpoint.Best);
+            Equal<object?>(core["Evaluation"], solver.Validation);
+            Equal<object?>(core["Telemetry"], solver.Telemetry);
+            Equal(8, core.Count, "options of the core");
+        }),
+        Case("options of evaluations: the facade's defaults = the core's", () =>
+        {
+            var facade = new Validation();
+            foreach (var option in typeof(EvaluationOptions).GetProperties())
+            {
+                var own = typeof(Validation).GetProperty(option.Name)!.GetValue(facade);
+                Equal(Convert.ToString(option.GetValue(new EvaluationOptions())), Convert.ToString(own), option.Name);
+            }
         }),
         Case("AdamW decays by PyTorch's 1e-2, clipping has PyTorch's slack", () =>
         {

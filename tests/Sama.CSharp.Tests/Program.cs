@@ -9,6 +9,7 @@ return Runner.RunTestsWithCLIArgs(
     Runner.TestList("Sama.CSharp", [
         .. SolverTests.All,
         .. CheckpointTests.All,
+        .. TrainerTests.All,
         .. ModuleTests.All,
         .. CustomTests.All,
         .. MisuseTests.All,

@@ -83,7 +83,13 @@ let private oneLevel =
               let w = torch.zeros (3L, dtype = f64)
 
               for t in 0L .. 11L do
-                  let x, y = data { Seed = 5L; Step = t; Stream = 0; Rank = 0 }
+                  let x, y =
+                      data
+                          { Seed = 5L
+                            Step = t
+                            Stream = 0
+                            Rank = 0 }
+
                   let r = x.mv w - y
                   let report = run.Step()
                   Expect.floatClose Accuracy.high report.BaseLoss (r.square().mean().item<float> ()) "loss"
@@ -97,7 +103,12 @@ let private oneLevel =
           <| fun _ ->
               inFolder (fun folder ->
                   let problem = alone (regression (adam 0.05))
-                  let options = { GuardOptions.Default with Folder = folder; Every = 2L }
+
+                  let options =
+                      { GuardOptions.Default with
+                          Folder = folder
+                          Every = 2L }
+
                   use whole = GuardedRun.FromSeed(problem, 3L, GuardOptions.Default)
                   whole.RunTo(9L, CancellationToken.None)
 
@@ -156,7 +167,8 @@ let private oneLevel =
 let private evaluations =
     testList
         "evaluations"
-        [ testCase "modules are in eval mode, those that the metric alone calls too; modes, buffers and generator come back"
+        [ testCase
+              "modules are in eval mode, those that the metric alone calls too; modes, buffers and generator come back"
           <| fun _ ->
               let train (evaluated: bool) =
                   torch.random.manual_seed 7L |> ignore
@@ -194,14 +206,23 @@ let private evaluations =
                           null
 
                   use run =
-                      GuardedRun.FromSeed(alone level, 1L, { GuardOptions.Default with Evaluation = evaluation })
+                      GuardedRun.FromSeed(
+                          alone level,
+                          1L,
+                          { GuardOptions.Default with
+                              Evaluation = evaluation }
+                      )
 
                   let reports = [ for _ in 1..4 -> run.Step() ]
                   use state = run.Run.Snapshot()
 
                   if evaluated then
                       Expect.equal
-                          [ for r in reports -> if isNull r.Evaluation then None else Some r.Evaluation.Metrics["same"] ]
+                          [ for r in reports ->
+                                if isNull r.Evaluation then
+                                    None
+                                else
+                                    Some r.Evaluation.Metrics["same"] ]
                           [ None; Some 1.0; None; Some 1.0 ]
                           "two passes agree"
 
@@ -226,7 +247,8 @@ let private evaluations =
                       GuardedRun.FromSeed(
                           reweightingWith (unrollBy 2) Stopped 0.3 (adam 1e-2) Hypergradient.sama,
                           1L,
-                          { GuardOptions.Default with Evaluation = evaluation }
+                          { GuardOptions.Default with
+                              Evaluation = evaluation }
                       )
 
                   run.RunTo(6L, CancellationToken.None)
@@ -278,7 +300,10 @@ let private evaluations =
           testCase "a cancelled run stays where it is, and its checkpoint goes on"
           <| fun _ ->
               inFolder (fun folder ->
-                  let options = { GuardOptions.Default with Folder = folder }
+                  let options =
+                      { GuardOptions.Default with
+                          Folder = folder }
+
                   use source = new CancellationTokenSource()
                   use run = scored [ 3.0; 1.0; 2.0 ] options (fun e -> e.RestoreBest <- true)
 
@@ -330,13 +355,18 @@ let private evaluations =
               let metrics (theta: Params) (_: Params) =
                   let n = -(theta["n"].item<float> ())
 
-                  readOnlyDict [ "loss", -n; "accuracy", (if n = 2.0 then 0.9 else 0.5) ]
-                  :> IReadOnlyDictionary<_, _>
+                  readOnlyDict [ "loss", -n; "accuracy", (if n = 2.0 then 0.9 else 0.5) ] :> IReadOnlyDictionary<_, _>
 
               let run (change: EvaluationOptions -> unit) =
                   let evaluation = EvaluationOptions(Metrics = metrics, Every = 1L)
                   change evaluation
-                  GuardedRun.FromSeed(counting, 1L, { GuardOptions.Default with Evaluation = evaluation })
+
+                  GuardedRun.FromSeed(
+                      counting,
+                      1L,
+                      { GuardOptions.Default with
+                          Evaluation = evaluation }
+                  )
 
               use by =
                   run (fun e ->
@@ -380,13 +410,18 @@ let private evaluations =
                   let path = folder + ".jsonl"
 
                   use run =
-                      scored [ 3.0; nan ] { GuardOptions.Default with Telemetry = TelemetryOptions(JsonLines = path) } ignore
+                      scored
+                          [ 3.0; nan ]
+                          { GuardOptions.Default with
+                              Telemetry = TelemetryOptions(JsonLines = path) }
+                          ignore
 
                   run.RunTo(2L, CancellationToken.None)
                   (run :> IDisposable).Dispose()
 
                   let found =
-                      File.ReadAllLines path |> Array.filter (fun line -> line.Contains "\"evaluation\"")
+                      File.ReadAllLines path
+                      |> Array.filter (fun line -> line.Contains "\"evaluation\"")
 
                   Expect.equal
                       found
@@ -401,7 +436,8 @@ let private failures =
             { unrollBy 2 with NonFinite = policy }
             Hypergradient.sama
             [ Level.create "base" [ "w", torch.ones (3L, dtype = f64) ] (adam 0.1) id (fun _ theta lambda draw ->
-                  (square theta["w"] * lambda["x"]).sum () * scalar (if bad draw then nan else 1.0))
+                  (square theta["w"] * lambda["x"]).sum ()
+                  * scalar (if bad draw then nan else 1.0))
               Level.create "meta" [ "x", torch.ones (3L, dtype = f64) ] (sgd 0.1) ignore (fun _ theta _ () ->
                   square(theta["w"]).sum ()) ]
 
@@ -411,13 +447,27 @@ let private failures =
           <| fun _ ->
               inFolder (fun folder ->
                   // of another run, further on
-                  (use other = GuardedRun.FromSeed(failing NonFinitePolicy.Stop (fun _ -> false), 9L, { GuardOptions.Default with Folder = folder })
+                  (use other =
+                      GuardedRun.FromSeed(
+                          failing NonFinitePolicy.Stop (fun _ -> false),
+                          9L,
+                          { GuardOptions.Default with
+                              Folder = folder }
+                      )
+
                    other.RunTo(50L, CancellationToken.None))
 
-                  let problem = failing NonFinitePolicy.Stop (fun draw -> draw.Seed = 1L && draw.Step = 0L)
+                  let problem =
+                      failing NonFinitePolicy.Stop (fun draw -> draw.Seed = 1L && draw.Step = 0L)
 
                   use run =
-                      GuardedRun.FromSeed(problem, 1L, { GuardOptions.Default with Folder = folder; Rollbacks = 1 })
+                      GuardedRun.FromSeed(
+                          problem,
+                          1L,
+                          { GuardOptions.Default with
+                              Folder = folder
+                              Rollbacks = 1 }
+                      )
 
                   let report = run.Step()
                   Expect.stringContains report.Skipped "went back to the checkpoint of step 0" ""
@@ -443,7 +493,11 @@ let private failures =
                       )
 
                   let reports = [ for _ in 1..10 -> run.Step() ]
-                  let back = reports |> List.find (fun r -> not (isNull r.Skipped) && r.Skipped.Contains "went back")
+
+                  let back =
+                      reports
+                      |> List.find (fun r -> not (isNull r.Skipped) && r.Skipped.Contains "went back")
+
                   Expect.stringContains back.Skipped "3 steps in a row" ""
                   Expect.equal run.RollbacksTaken 1 "once")
 
@@ -457,7 +511,13 @@ let private failures =
 
                           false)
 
-                  use run = GuardedRun.FromSeed(problem, 1L, { GuardOptions.Default with Folder = folder })
+                  use run =
+                      GuardedRun.FromSeed(
+                          problem,
+                          1L,
+                          { GuardOptions.Default with
+                              Folder = folder }
+                      )
 
                   let raised =
                       try
@@ -469,14 +529,25 @@ let private failures =
                   Expect.isTrue (raised :? TimeoutException) "type"
                   Expect.equal (raised.Data["Sama.Step"], raised.Data["Sama.Level"]) (box 3L, box "base") "where"
                   use found = Resume.latest folder problem
-                  Expect.equal (found.State.Step, found.Info.Path) (3L, string raised.Data["Sama.Checkpoint"]) "checkpoint")
+
+                  Expect.equal
+                      (found.State.Step, found.Info.Path)
+                      (3L, string raised.Data["Sama.Checkpoint"])
+                      "checkpoint")
 
               inFolder (fun folder ->
-                  let options = { GuardOptions.Default with Folder = folder }
+                  let options =
+                      { GuardOptions.Default with
+                          Folder = folder }
 
                   use run =
                       scored [ 1.0 ] options (fun e ->
-                          e.Score <- fun theta _ -> if theta["n"].item<float> () = -2.0 then failwith "score" else 0.0)
+                          e.Score <-
+                              fun theta _ ->
+                                  if theta["n"].item<float> () = -2.0 then
+                                      failwith "score"
+                                  else
+                                      0.0)
 
                   throws<Exception> [ "score" ] (fun () -> run.RunTo(9L, CancellationToken.None))
                   use found = Resume.latest folder counting
@@ -488,11 +559,16 @@ let private failures =
                   Problem.create
                       BilevelOptions.Default
                       Hypergradient.sama
-                      [ Level.create "base" [ "w", torch.ones (3L, dtype = f64) ] (sgd 0.1) id (fun _ theta lambda draw ->
-                            if draw.Step = 2L && at = "loss" then
-                                torch.zeros (1L <<< 50) |> ignore
+                      [ Level.create
+                            "base"
+                            [ "w", torch.ones (3L, dtype = f64) ]
+                            (sgd 0.1)
+                            id
+                            (fun _ theta lambda draw ->
+                                if draw.Step = 2L && at = "loss" then
+                                    torch.zeros (1L <<< 50) |> ignore
 
-                            (square theta["w"] * lambda["x"]).sum ())
+                                (square theta["w"] * lambda["x"]).sum ())
                         Level.create "meta" [ "x", torch.ones (3L, dtype = f64) ] (sgd 0.1) id (fun _ theta _ draw ->
                             // 8 bytes for each of 2⁴⁶ numbers, in the derivative alone
                             let wide = theta["w"].sum().expand (1L <<< 23, 1L <<< 23)
@@ -532,10 +608,22 @@ let private failures =
                           BilevelOptions.Default
                           Hypergradient.sama
                           [ [ task
-                              Level.general "other" [ "w", torch.ones (3L, dtype = f64) ] rule ignore (fun _ levels () ->
-                                  square(levels["other"].["w"]).sum ()) ] ]
+                              Level.general
+                                  "other"
+                                  [ "w", torch.ones (3L, dtype = f64) ]
+                                  rule
+                                  ignore
+                                  (fun _ levels () -> square(levels["other"].["w"]).sum ()) ] ]
 
-                  use run = GuardedRun.FromSeed(problem, 1L, { GuardOptions.Default with Folder = folder; Every = 1L })
+                  use run =
+                      GuardedRun.FromSeed(
+                          problem,
+                          1L,
+                          { GuardOptions.Default with
+                              Folder = folder
+                              Every = 1L }
+                      )
+
                   run.Step() |> ignore
                   let perStep = calls
                   run.Step() |> ignore
@@ -550,7 +638,12 @@ let private failures =
                           e
 
                   Expect.isTrue (raised :? TimeoutException) $"{raised}"
-                  Expect.stringContains (string raised.Data["Sama.CheckpointFailure"]) "the state is lost" "no checkpoint of it"
+
+                  Expect.stringContains
+                      (string raised.Data["Sama.CheckpointFailure"])
+                      "the state is lost"
+                      "no checkpoint of it"
+
                   limit <- Int32.MaxValue
                   throws<InvalidOperationException> [ "the state is lost" ] (fun () -> run.Step() |> ignore)
                   use found = Resume.latest folder problem
@@ -574,7 +667,9 @@ let private sayings =
               use weights = torch.tensor [| 0.5f; -1.0f; 0.25f |]
               let found = SuspiciousRows.lowestOf 2 weights
               Expect.equal [ for row in found -> row.Row, row.Weight ] [ 1L, -1.0; 2L, 0.25 ] "a tensor"
-              throws<ArgumentException> [ "[3x1]" ] (fun () -> SuspiciousRows.lowestOf 1 (weights.view (3L, 1L)) |> ignore)
+
+              throws<ArgumentException> [ "[3x1]" ] (fun () ->
+                  SuspiciousRows.lowestOf 1 (weights.view (3L, 1L)) |> ignore)
 
           testCase "why λ stands still, or moves"
           <| fun _ ->
@@ -583,10 +678,18 @@ let private sayings =
                       Problem.create
                           BilevelOptions.Default
                           Hypergradient.samaNa
-                          [ Level.create "base" [ "w", torch.ones (3L, dtype = f64) ] rule ignore (fun _ theta lambda () ->
-                                baseLoss theta["w"] lambda["x"])
-                            Level.create "weights" [ "x", torch.ones (8L, dtype = f64) ] metaRule ignore (fun _ theta lambda () ->
-                                metaLoss theta["w"] lambda["x"]) ]
+                          [ Level.create
+                                "base"
+                                [ "w", torch.ones (3L, dtype = f64) ]
+                                rule
+                                ignore
+                                (fun _ theta lambda () -> baseLoss theta["w"] lambda["x"])
+                            Level.create
+                                "weights"
+                                [ "x", torch.ones (8L, dtype = f64) ]
+                                metaRule
+                                ignore
+                                (fun _ theta lambda () -> metaLoss theta["w"] lambda["x"]) ]
                       |> change
 
                   use start = Bilevel.start 1L problem
@@ -613,14 +716,24 @@ let private sayings =
               explained id (sgd 0.1) (sgd 0.1) (fun w _ -> w.square().sum ()) (fun w x -> (w * 0.0).sum () + x.sum ())
               |> finds [ "no loss below depends on the parameters of level 'weights'" ]
 
-              explained id (sgd 0.1) (sgd 0.0) weighed bySquare |> finds [ "'sgd' takes no step" ]
-              explained id (sgd 0.1) (sgd 1e-30) weighed bySquare |> finds [ "rounding of Float64" ]
+              explained id (sgd 0.1) (sgd 0.0) weighed bySquare
+              |> finds [ "'sgd' takes no step" ]
+
+              explained id (sgd 0.1) (sgd 1e-30) weighed bySquare
+              |> finds [ "rounding of Float64" ]
 
               explained id (sgd 0.1) (sgd 0.1) (fun w x -> w.square().sum () * x[0]) bySquare
               |> finds [ "h is 0 at 7 of 8 coordinates" ]
 
-              explained (Problem.withMethod Hypergradient.sama) (adam 0.1) (sgd 0.1) (fun w x -> w.square().sum () * x.mean () * 0.0) bySquare
-              |> finds [ "the gradient of level 'base' is 0 everywhere"; "v is 0 at all 3 coordinates" ]
+              explained
+                  (Problem.withMethod Hypergradient.sama)
+                  (adam 0.1)
+                  (sgd 0.1)
+                  (fun w x -> w.square().sum () * x.mean () * 0.0)
+                  bySquare
+              |> finds
+                  [ "the gradient of level 'base' is 0 everywhere"
+                    "v is 0 at all 3 coordinates" ]
 
               explained id (sgd 0.1) (sgd 0.1) (fun w x -> w.square().sum () * x.mean () * scalar nan) bySquare
               |> finds [ "not finite" ]
@@ -630,17 +743,33 @@ let private sayings =
               let problem = quadratic (adam 0.1) 3 Hypergradient.sama
               let text = string problem
 
-              for word in [ "'base'"; "'meta'"; "6 parameters"; "Float64"; "adam"; "sgd"; "method sama, K = 3"; "device cpu" ] do
+              for word in
+                  [ "'base'"
+                    "'meta'"
+                    "6 parameters"
+                    "Float64"
+                    "adam"
+                    "sgd"
+                    "method sama, K = 3"
+                    "device cpu" ] do
                   Expect.stringContains text word ""
 
               use run = new BilevelRun(problem, 1L)
               Expect.stringContains (string run.Theta) "'b' [2x2]" "parameters"
               Expect.stringContains (string problem.Levels[0]) "level 'base': 6 parameters in 2 tensors" "level"
 
-              let pass = Pass({ Seed = 3L; Step = 5L; Stream = 1; Rank = 0 }, Mode.Perturbed, Dictionary())
+              let pass =
+                  Pass(
+                      { Seed = 3L
+                        Step = 5L
+                        Stream = 1
+                        Rank = 0 },
+                      Mode.Perturbed,
+                      Dictionary()
+                  )
+
               Expect.stringContains (string pass) "Perturbed pass of level 1, step 5" "pass"
               let reports = [ for _ in 1..3 -> run.Step() ]
               Expect.stringContains (string (List.last reports)) "'meta': loss" "report" ]
 
-let tests =
-    testList "trainer" [ oneLevel; evaluations; failures; sayings ]
+let tests = testList "trainer" [ oneLevel; evaluations; failures; sayings ]

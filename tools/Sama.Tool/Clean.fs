@@ -6,6 +6,7 @@ open System.IO
 open System.Threading
 open Argu
 open Spectre.Console
+open Sama
 open Sama.DataOptimization
 open Sama.TextCleaning
 
@@ -96,22 +97,17 @@ let private optionsOf (parsed: ParseResults<Arguments>) : TextCleaningOptions =
 
 /// A bar where somebody looks on, nothing else.
 let private watched (options: TextCleaningOptions) (run: unit -> TextCleaningResult) : TextCleaningResult =
-    if Console.IsOutputRedirected || Console.IsErrorRedirected then
-        run ()
-    else
-        AnsiConsole
-            .Progress()
-            .AutoClear(true)
-            .Start(fun context ->
-                let task = context.AddTask("reading", true, 1.0)
+    use line = new LiveLine "reading"
 
-                options.Cleaning.Progress <-
-                    { new IProgress<CleaningProgress> with
-                        member _.Report at =
-                            task.Description <- Markup.Escape $"{at.Stage}, loss {at.Loss:F3}"
-                            task.Value <- (float at.Done + float at.Step / float at.Steps) / float at.Stages }
+    options.Cleaning.Progress <-
+        { new IProgress<CleaningProgress> with
+            member _.Report at =
+                line.At(
+                    (float at.Done + float at.Step / float at.Steps) / float at.Stages,
+                    $"{at.Stage}, loss {at.Loss:F3}"
+                ) }
 
-                run ())
+    run ()
 
 let private table (result: TextCleaningResult) : unit =
     let table = Table()

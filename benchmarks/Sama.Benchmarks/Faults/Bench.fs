@@ -10,16 +10,27 @@ open Sama
 open Sama.Functional
 open Sama.Benchmarks.Faults
 
-/// Three levels, one of whose losses is NaN at one of its steps under the first seed.
-let private failing policy (level: string) : BilevelProblem =
+/// What a loss is at a bad step.
+type private Fault =
+    /// that number, so many steps in a row
+    | Number of value: float * steps: int64
+    /// a tensor that no machine has room for
+    | Memory
+    /// an exception of the user's own
+    | Delegate
+
+/// Three levels, one of whose losses fails at one of its steps under the first seed.
+let private failing policy (fault: Fault) (level: string) : BilevelProblem =
     let part (levels: Levels) name = levels[name].["x"]
 
     let own name size (loss: Levels -> Tensor) =
         Level.general name [ "x", torch.ones [| size |] ] (adam 0.01) id (fun _ levels (draw: Draw) ->
-            if name = level && draw.Step = 2L && draw.Seed = 1L then
-                loss levels * Scalar.op_Implicit nan
-            else
-                loss levels)
+            match fault with
+            | _ when name <> level || draw.Seed <> 1L || draw.Step < 2L -> loss levels
+            | Number(value, steps) when draw.Step < 2L + steps -> loss levels * Scalar.op_Implicit value
+            | Memory when draw.Step = 2L -> torch.zeros (1L <<< 50)
+            | Delegate when draw.Step = 2L -> raise (TimeoutException "gone")
+            | _ -> loss levels)
 
     Problem.create
         { BilevelOptions.Default with
@@ -32,13 +43,13 @@ let private failing policy (level: string) : BilevelProblem =
           own "mid" 3L (fun levels -> ((part levels "low").sum () - part levels "mid").square().sum ())
           own "top" 2L (fun levels -> (part levels "mid").sum().square () + (part levels "top").square().sum ()) ]
 
-let private guarded policy level (options: GuardOptions) (judge: GuardedRun -> exn -> string option) : string option =
+let private guarded policy fault level (options: GuardOptions) (judge: GuardedRun -> exn -> string option) =
     let folder = Directory.CreateTempSubdirectory("nan-").FullName
 
     try
         use run =
             GuardedRun.FromSeed(
-                failing policy level,
+                failing policy fault level,
                 1L,
                 { options with
                     Folder = folder
@@ -56,65 +67,71 @@ let private guarded policy level (options: GuardOptions) (judge: GuardedRun -> e
     finally
         Directory.Delete(folder, true)
 
-/// What went wrong, or nothing.
-let private nan (level: string) : (string * string option) list =
-    let ends (run: GuardedRun) (raised: exn) =
-        if not (isNull raised) then
-            Some raised.Message
-        elif run.Run.StepsTaken <> 30L then
-            Some $"it ended at step {run.Run.StepsTaken}"
-        else
+let private ends (run: GuardedRun) (raised: exn) : string option =
+    if not (isNull raised) then
+        Some raised.Message
+    elif run.Run.StepsTaken <> 30L then
+        Some $"it ended at step {run.Run.StepsTaken}"
+    else
+        None
+
+/// It stopped by such an exception, which names the level, and left its last good step.
+let private stops<'e when 'e :> exn> (level: string) (run: GuardedRun) (raised: exn) : string option =
+    match raised with
+    | :? 'e as e when e.Message.Contains $"'{level}'" || e.Data["Sama.Level"] = box level ->
+        use found =
+            Resume.latest (Path.GetDirectoryName(string e.Data["Sama.Checkpoint"])) run.Run.Problem
+
+        use own = run.Run.Snapshot()
+
+        if found.State.Step = own.Step && found.State.Theta.Equals own.Theta then
             None
+        else
+            Some "the checkpoint is not the last good step"
+    | null -> Some "nothing was raised"
+    | e -> Some e.Message
 
-    [ "stop",
-      guarded NonFinitePolicy.Stop level GuardOptions.Default (fun run raised ->
-          match raised with
-          | :? NonFiniteException as e when e.Message.Contains $"'{level}'" ->
-              use found =
-                  Resume.latest (Path.GetDirectoryName(string e.Data["Sama.Checkpoint"])) run.Run.Problem
+let private wentBack (run: GuardedRun) (raised: exn) : string option =
+    if run.RollbacksTaken = 1 then
+        ends run raised
+    else
+        Some $"it went back {run.RollbacksTaken} times"
 
-              use own = run.Run.Snapshot()
+let private skipping (limit: int) =
+    { GuardOptions.Default with
+        SkipAtMost = Nullable limit }
 
-              if found.State.Step = own.Step && found.State.Theta.Equals own.Theta then
-                  None
-              else
-                  Some "the checkpoint is not the last good step"
-          | null -> Some "nothing was raised"
-          | e -> Some e.Message)
-      "skip", guarded NonFinitePolicy.Skip level GuardOptions.Default ends
-      "skip up to 2",
-      guarded
-          NonFinitePolicy.Skip
-          level
-          { GuardOptions.Default with
-              SkipAtMost = Nullable 2 }
-          ends
-      "skip up to 0",
-      guarded
-          NonFinitePolicy.Skip
-          level
-          { GuardOptions.Default with
-              SkipAtMost = Nullable 0 }
-          (fun _ raised ->
-              match raised with
-              | :? InvalidOperationException as e when e.Message.Contains $"'{level}'" -> None
-              | null -> Some "nothing was raised"
-              | e -> Some e.Message)
-      "back, with another seed",
-      guarded
-          NonFinitePolicy.Stop
-          level
-          { GuardOptions.Default with
-              Rollbacks = 1 }
-          (fun run raised ->
-              if run.RollbacksTaken = 1 then
-                  ends run raised
-              else
-                  Some $"it went back {run.RollbacksTaken} times") ]
+/// Every policy at one number that is not finite, and what no policy passes over; what went wrong, or nothing.
+let private policies (level: string) : (string * string option) list =
+    let skip, stop = NonFinitePolicy.Skip, NonFinitePolicy.Stop
+    let back options = { options with Rollbacks = 1 }
+
+    [ for name, value in [ "NaN", nan; "infinite", infinity ] do
+          let once = Number(value, 1L)
+          $"{name}, stop", guarded stop once level GuardOptions.Default (stops<NonFiniteException> level)
+          $"{name}, skip", guarded skip once level GuardOptions.Default ends
+          $"{name}, skip up to 2", guarded skip once level (skipping 2) ends
+          $"{name}, skip up to 0", guarded skip once level (skipping 0) (stops<InvalidOperationException> level)
+          $"{name}, back, with another seed", guarded stop once level (back GuardOptions.Default) wentBack
+          $"{name}, skip up to 0, then back", guarded skip once level (back (skipping 0)) wentBack
+
+      if level = "low" then
+          // levels above it do not step often enough for a row
+          let thrice = Number(nan, 3L)
+          "three NaN, skip up to 3", guarded skip thrice level (skipping 3) ends
+          "three NaN, skip up to 2", guarded skip thrice level (skipping 2) (stops<InvalidOperationException> level)
+          "three NaN, skip up to 2, then back", guarded skip thrice level (back (skipping 2)) wentBack
+
+      for policy in [ stop; skip ] do
+          $"no memory, {policy}",
+          guarded policy Memory level (back GuardOptions.Default) (stops<InvalidOperationException> level)
+
+          $"a delegate's exception, {policy}",
+          guarded policy Delegate level (back GuardOptions.Default) (stops<TimeoutException> level) ]
 
 let private nans () : Row list =
     [ for level in [ "low"; "mid"; "top" ] do
-          for policy, wrong in nan level do
+          for policy, wrong in policies level do
               { Kind = "nan"
                 Case = $"level '{level}', {policy}"
                 Passed = wrong.IsNone
@@ -135,7 +152,8 @@ let private leak (steps: int64) (subject: string) : Row =
                 7L,
                 { GuardOptions.Default with
                     Folder = folder
-                    Every = 100L }
+                    Every = 100L
+                    Telemetry = TelemetryOptions(JsonLines = Path.Combine(folder, "run.jsonl")) }
             )
 
         let collected () =

@@ -180,7 +180,9 @@ module internal Composition =
         let levels = List.concat tiers
 
         if tiers.IsEmpty || tiers |> List.exists _.IsEmpty then
-            invalidArg (nameof tiers) $"a problem has at least one level, and no tier is empty; {levels.Length} were given"
+            invalidArg
+                (nameof tiers)
+                $"a problem has at least one level, and no tier is empty; {levels.Length} were given"
 
         requireDistinct levels
         requireOptions options levels

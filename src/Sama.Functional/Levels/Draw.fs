@@ -41,7 +41,7 @@ module Draw =
     let private cuda = lazy torch.cuda.is_available ()
 
     /// Runs `body` and puts the CPU's generator back as it was. Bodies and passes may run beside each other.
-    let apart (body: unit -> 'result) : 'result =
+    let internal apart (body: unit -> 'result) : 'result =
         use before = lock generator (fun () -> torch.get_rng_state ())
 
         try

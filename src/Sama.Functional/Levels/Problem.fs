@@ -25,8 +25,8 @@ module Problem =
         Composition.requireServed changed
         changed
 
-    /// The same problem on that device: parameters start there, modules are moved themselves. Batches are not: `data`
-    /// gives them on the device. States that exist move by `RunState.toDevice`.
+    /// The same problem on that device: parameters start there, modules are moved themselves, batches when they are drawn.
+    /// States that exist move by `RunState.toDevice`.
     let toDevice (device: torch.Device) (problem: BilevelProblem) : BilevelProblem =
         { problem with
             Levels = problem.Levels |> Array.map (Level.toDevice device) }

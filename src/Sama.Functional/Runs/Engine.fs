@@ -29,7 +29,8 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
     let requireWhole () =
         if writing then
-            invalidOp $"step {step} failed while it was written, so that the state is lost: go on from a checkpoint or Snapshot"
+            invalidOp
+                $"step {step} failed while it was written, so that the state is lost: go on from a checkpoint or Snapshot"
     // a run of one call puts the modules back as they were
     let owner = if lasting then Some(BufferOwner problem) else None
     let claim () = owner |> Option.iter _.Claim()

@@ -36,8 +36,7 @@ type internal Evaluator(options: EvaluationOptions) =
         if options.Patience.HasValue && options.Patience.Value < 1 then
             refuse "Patience" $"Patience is at least 1, not {options.Patience.Value}"
 
-    let modules =
-        lazy Captured.modules [| box options.Score; box options.Metrics |]
+    let modules = lazy Captured.modules [| box options.Score; box options.Metrics |]
 
     let mutable best = Nullable<float>()
     let mutable bestStep = 0L

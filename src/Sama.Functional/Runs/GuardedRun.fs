@@ -148,7 +148,7 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
     member val Notes: Func<IReadOnlyDictionary<string, string>> = null with get, set
 
     /// What was wrong with files that the run would have gone on from; empty if nothing was.
-    member val PassedOver: IReadOnlyList<string> = [] with get, set
+    member val PassedOver: IReadOnlyList<string> = [] with public get, private set
 
     /// The run.
     member _.Run = run
@@ -287,7 +287,11 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
             | Some evaluator when run.StepsTaken % evaluator.Options.Every = 0L ->
                 let found = evaluator.Evaluate run
 
-                if found.Improved && not (isNull options.Folder) && (options.Best || evaluator.Keeps) then
+                if
+                    found.Improved
+                    && not (isNull options.Folder)
+                    && (options.Best || evaluator.Keeps)
+                then
                     use state = run.Snapshot()
                     Checkpoints.saveBest options.Folder guarded.AllNotes state |> ignore
                     // and one that knows its score

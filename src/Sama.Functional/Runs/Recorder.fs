@@ -21,8 +21,19 @@ type internal Recorder(problem: BilevelProblem) =
             | [| product; ofA; ofB |] when ofA > 0.0 && ofB > 0.0 -> Nullable(product / sqrt (ofA * ofB))
             | _ -> Nullable())
 
+    // the allocator walks its free blocks to tell: it is asked ten times a second at most
+    let mutable asked = 0L
+    let mutable native, resident = Nullable<int64>(), 0L
+
+    let look () =
+        if asked = 0L || Stopwatch.GetElapsedTime(asked).TotalMilliseconds > 100.0 then
+            native <- ProcessMemory.native ()
+            resident <- ProcessMemory.resident ()
+            asked <- Stopwatch.GetTimestamp()
+
     let measured (clock: PhaseClock) (started: int64) : StepTelemetry =
         let phases = clock.Read()
+        look ()
 
         StepTelemetry(
             Stopwatch.GetElapsedTime started,
@@ -31,8 +42,8 @@ type internal Recorder(problem: BilevelProblem) =
             clock.Passes,
             clock.Products,
             Tensor.TotalCount,
-            ProcessMemory.native (),
-            ProcessMemory.resident ()
+            native,
+            resident
         )
 
     /// What is asked for; null for nothing.

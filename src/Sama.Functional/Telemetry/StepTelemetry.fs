@@ -31,7 +31,7 @@ type StepTelemetry
     /// Tensors alive in the process, of .NET's.
     member _.Tensors = tensors
     /// Bytes that the native allocator has handed out and not got back: tensors of the CPU, and what else is native. Null
-    /// where the C library does not tell.
+    /// where the C library does not tell. Memory is looked at ten times a second at most.
     member _.NativeBytes = nativeBytes
     /// Bytes of the process in memory.
     member _.ResidentBytes = residentBytes
