@@ -9,6 +9,7 @@ let main args =
             "Sama.DataOptimization"
             [ JudgementTests.tests
               SelectionTests.tests
+              StackingTests.tests
               ConfidentLearningTests.tests
               VoteTests.tests
               SelfTrainingTests.tests
