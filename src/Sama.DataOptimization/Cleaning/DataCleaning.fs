@@ -50,7 +50,8 @@ type DataCleaning =
 
         String.Join(
             "\n",
-            [ $"data {digest}, {data.Train} + {data.Clean} + {data.Others} rows, {data.Classes} classes"
+            [ "form 2"
+              $"data {digest}, {data.Train} + {data.Clean} + {data.Others} rows, {data.Classes} classes"
               $"model {model.GetType().FullName}, {size} numbers, rate {model.Rate}"
               $"seed {o.Seed}, steps {o.Steps} and {o.TuningSteps}, batch {o.Batch} and {o.MetaBatch}"
               $"rates {o.Rate}, {o.TuningRate}, {o.MetaRate}, unroll {o.Unroll}, alpha {o.Alpha}"

@@ -266,16 +266,11 @@ type internal Recipes
     member recipes.SamaWeights(part: CleanPart) : Fit =
         bySama "SAMA weights" (recipes.Weights()) null part
 
-    /// Shares of the classes: the label model's, for clean rows are often picked to be as many of each class; without one,
-    /// the clean rows'.
+    /// Shares of the classes as the label model has them: clean rows are often picked to be as many of each class.
     member private recipes.Shares(part: CleanPart) : Tensor =
-        if isNull data.CleanVotes then
-            let labels = part.Places |> Array.map (fun place -> data.CleanLabels[place])
-            LogitAdjustment.Prior(labels, data.Classes).``to`` device
-        else
-            let rows = (recipes.LabelModel part).Predict data.Votes
-            let share c = rows |> Array.averageBy (fun row -> row[c])
-            torch.tensor (Array.init data.Classes (share >> float32), device = device)
+        let rows = (recipes.LabelModel part).Predict data.ModelVotes
+        let share c = rows |> Array.averageBy (fun row -> row[c])
+        torch.tensor (Array.init data.Classes (share >> float32), device = device)
 
     member recipes.SamaCorrection(part: CleanPart) : Fit =
         use prior = recipes.Shares part
