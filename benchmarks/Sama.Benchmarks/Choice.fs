@@ -134,16 +134,9 @@ let private cell (kind: string, noise) perClass seed : JsonObject =
     for way in result.Candidates do
         row[way.Name] <- JsonValue.Create(accuracy way)
 
-    let compared = [| result.Candidates[0].HeldOut; (Array.last result.Candidates).HeldOut |]
-
-    for criterion in [ Criterion.Accuracy; Criterion.LogLoss ] do
-        let line = (Selection.Choose(compared, SelectionOptions(Criterion = criterion))).Table[1]
-        row[$"held-out gain of {criterion}"] <- JsonValue.Create line.Gain
-        row[$"error of {criterion}"] <- JsonValue.Create line.GainError
-
     row
 
-/// The table: gains in points of the choice and of the mixture over the control, by kind, Student's intervals over seeds.
+/// The table: gains in points of the choice over the control, by kind, Student's intervals over seeds.
 let private print (rows: JsonObject list) : unit =
     let number (row: JsonObject) (name: string) = row[name].GetValue<float>()
 
@@ -159,13 +152,13 @@ let private print (rows: JsonObject list) : unit =
 
         let control = rows |> List.averageBy (fun row -> number row "noisy, then clean")
 
-        let taken =
-            rows |> List.filter (fun row -> string row["chosen"] = "together") |> List.length
+        let others =
+            rows
+            |> List.filter (fun row -> string row["chosen"] <> "noisy, then clean")
+            |> List.length
 
-        let choice, mixture = gain "choice", gain "together"
-
-        printfn
-            $"{kind}, {perClass} a class: control {control:F3}; choice {choice}, {taken} of {rows.Length} the mixture; mixture {mixture}"
+        let choice = gain "choice"
+        printfn $"{kind}, {perClass} a class: control {control:F3}; choice {choice}, {others} of {rows.Length} another way"
 
 /// `seeds` problems of each kind.
 let run (seeds: int) (only: string option) (write: JsonObject list -> unit) : int =

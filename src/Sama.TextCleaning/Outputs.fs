@@ -102,15 +102,6 @@ module internal Outputs =
                       | _ -> box 0))
               :> IReadOnlyList<obj> ]
 
-    let private ways (result: CleaningResult) =
-        [ for way in result.Candidates ->
-              [| box way.Name
-                 percent (Seq.average way.HeldOut.Correct)
-                 Seq.average way.HeldOut.LogLoss
-                 (if way.Weight > 0.0 then box way.Weight else null)
-                 way.Seconds |]
-              :> IReadOnlyList<obj> ]
-
     let private judgement (report: HtmlReport) (rows: TextRows) (result: TextCleaningResult) =
         let data = result.Cleaning
 
@@ -153,10 +144,8 @@ module internal Outputs =
             sqrt (p * (1.0 - p) / float candidate.Correct.Count)
 
         report
-            .Section("The choice, on clean rows that the trained model has not seen")
+            .Section("Ways of training, judged on clean rows that they have not seen")
             .Choice(data.Choice)
-            .Section("Ways of training, judged on the same rows, and their shares in the mixture")
-            .Table([| "way"; "accuracy"; "log-loss"; "share"; "seconds" |], ways data)
             .Bars(
                 "Held-out accuracy, ± one standard error",
                 data.Candidates |> Array.map _.Name,

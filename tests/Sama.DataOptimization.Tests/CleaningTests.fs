@@ -121,8 +121,6 @@ let tests =
 
               Expect.equal (result.Candidates |> Array.map _.Name) (DataCleaning.Candidates false) "names"
               Expect.equal (result.Candidates |> Array.map _.HeldOut.Correct.Count |> Array.distinct) [| 18 |] "rows"
-              close (result.Candidates |> Array.sumBy _.Weight) 1.0 "shares"
-              Expect.equal (Array.last result.Candidates).Weight 0.0 "the mixture has none"
               Expect.equal (Array.length result.Predictions) 50 "predictions"
               Expect.isTrue (result.Candidates |> Array.forall (fun way -> way.Predictions.Length = 50)) "all"
               Expect.isTrue (result.Wrong |> Array.forall (fun row -> row.Corrected <> row.Label)) "wrong"
@@ -166,16 +164,29 @@ let tests =
 
               Expect.isGreaterThan (List.average gains) -0.02 $"mean of {gains}"
 
-          testCase "the mixture leaves out what no clean row speaks for; without another way there is the control alone"
+          testCase "fine-tuning is as long as the held-out rows say"
           <| fun _ ->
               let problem = Problem 5
               use model = problem.Model()
-              let only = options ()
-              only.Ways <- [| "noisy, then clean" |]
-              let result = DataCleaning.Run(model, problem.Data, only)
-              Expect.equal (result.Candidates |> Array.map _.Name) [| "noisy, then clean"; "together" |] "names"
-              Expect.equal result.Candidates[0].Weight 1.0 "share"
-              Expect.equal result.Choice.Name "noisy, then clean" "the control"
+
+              let steps rate =
+                  let only = options ()
+                  only.Ways <- [| "noisy, then clean" |]
+                  only.TuningRate <- Nullable rate
+                  let mutable taken = 0
+
+                  only.Progress <-
+                      { new IProgress<CleaningProgress> with
+                          member _.Report at =
+                              if at.Stage = "noisy, then clean, all" then
+                                  taken <- at.Steps }
+
+                  let result = DataCleaning.Run(model, problem.Data, only)
+                  Expect.equal result.Candidates.Length 1 "the control alone"
+                  taken
+
+              Expect.contains [ 3; 10; 30 ] (steps 3.0) "a tenth, a third or all"
+              Expect.equal (steps 1e-4) 30 "a rate that hardly moves it"
 
           testCase "the same seed gives the same; a cancelled run goes on to it, bit for bit"
           <| fun _ ->

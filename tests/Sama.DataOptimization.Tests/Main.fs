@@ -9,7 +9,6 @@ let main args =
             "Sama.DataOptimization"
             [ JudgementTests.tests
               SelectionTests.tests
-              StackingTests.tests
               ConfidentLearningTests.tests
               VoteTests.tests
               SelfTrainingTests.tests

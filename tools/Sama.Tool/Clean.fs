@@ -116,16 +116,16 @@ let private watched (options: TextCleaningOptions) (run: unit -> TextCleaningRes
 let private table (result: TextCleaningResult) : unit =
     let table = Table()
 
-    for column in [ "way of training"; "held-out accuracy"; "log-loss"; "share in the mixture"; "seconds" ] do
+    for column in [ "way of training"; "held-out accuracy"; "log-loss"; "seconds"; "why" ] do
         table.AddColumn column |> ignore
 
-    for way in result.Cleaning.Candidates do
+    for way, score in Seq.zip result.Cleaning.Candidates result.Cleaning.Choice.Table do
         table.AddRow(
             Markup.Escape way.Name,
-            $"{Seq.average way.HeldOut.Correct:F3}",
-            $"{Seq.average way.HeldOut.LogLoss:F3}",
-            (if way.Weight > 0.0 then $"{way.Weight:F2}" else ""),
-            $"{way.Seconds:F1}"
+            $"{score.Accuracy:F3}",
+            $"{score.LogLoss.Value:F3}",
+            $"{way.Seconds:F1}",
+            Markup.Escape score.Reason
         )
         |> ignore
 
@@ -152,10 +152,9 @@ let run (args: string list) : int =
                 let result = watched options (fun () -> TextCleaning.Run options)
                 table result
                 let wrong = result.Cleaning.Wrong.Length
-                let choice = result.Cleaning.Choice
 
                 printfn
-                    $"chosen: {choice.Name} ({choice.Table[choice.Index].Reason}); {wrong} of {result.Cleaning.Rows.Length} labels are likely wrong"
+                    $"chosen: {result.Cleaning.Choice.Name}; {wrong} of {result.Cleaning.Rows.Length} labels are likely wrong"
 
                 if result.QualityAuroc.HasValue then
                     printfn $"AUROC of quality over rows of known truth: {result.QualityAuroc.Value:F3}"

@@ -74,10 +74,10 @@ type CleaningOptions() =
     /// Share of a label that is spread over all classes in training.
     member val Smoothing = 0.1 with get, set
 
-    /// How the mixture is weighed against the control: by log-loss, which few rows tell more of than right and wrong.
+    /// How the choice weighs evidence: by log-loss, of which few rows tell more than of right and wrong.
     member val Selection = SelectionOptions(Criterion = Criterion.LogLoss) with get, set
 
-    /// Names of the ways to mix, of `DataCleaning.Candidates`; the control, the first of these, is always one. Null: all.
+    /// Names of the ways to consider, of `DataCleaning.Candidates`; the control, the first of these, is always one. Null: all.
     member val Ways: IReadOnlyList<string> = null with get, set
 
     /// Train every candidate on all clean rows, not the chosen one alone: for tables that compare them.

@@ -32,8 +32,6 @@ type CandidateResult =
         Name: string
         /// on clean rows that it was not trained on
         HeldOut: Candidate
-        /// its share in the mixture; 0 for the mixture itself
-        Weight: float
         /// probabilities for the rows to predict, after training on all clean rows, [row][class]; null if it was not trained
         Predictions: float[][]
         /// seconds of its own trainings
@@ -44,9 +42,9 @@ type CandidateResult =
 [<NoComparison; NoEquality>]
 type CleaningResult =
     {
-        /// the control or the mixture, and the table that justifies it
+        /// the chosen way, and the table that justifies it
         Choice: Choice
-        /// all ways, the control first, the mixture last
+        /// all ways, in order of preference
         Candidates: CandidateResult[]
         /// every row to clean, in its order
         Rows: RowVerdict[]

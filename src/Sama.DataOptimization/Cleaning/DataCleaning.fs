@@ -5,17 +5,14 @@ open System.Collections.Generic
 open System.Runtime.InteropServices
 
 /// Cleaning of noisy or weak labels with few clean rows. Ways of training are tried on a part of the clean rows and judged
-/// on the rest, fold by fold; a mixture of them, weighted by the clean rows, is weighed against the control, and the one
-/// that is chosen is trained on all of them.
+/// on the rest, fold by fold; the one that is chosen, in doubt the control, is trained on all of them.
 [<AbstractClass; Sealed>]
 type DataCleaning =
 
-    /// Names of the ways of training: the control first, the mixture of all, "together", last. Label models are among them
-    /// where there are votes.
-    static member Candidates(votes: bool) : string[] =
-        Array.append (Ways.names votes) [| Ways.together |]
+    /// Names of the ways, in order of preference: the control first. Label models are among them where there are votes.
+    static member Candidates(votes: bool) : string[] = Ways.names votes
 
-    /// Names that are asked for, in order, without the mixture.
+    /// Names that are asked for, in order.
     static member private Considered(all: string[], ways: IReadOnlyList<string>) : string[] =
         if isNull ways then
             all
@@ -23,7 +20,7 @@ type DataCleaning =
             for name in ways do
                 let known = String.Join(", ", all)
 
-                Check.that "options.Ways" (Array.contains name all || name = Ways.together) (fun () ->
+                Check.that "options.Ways" (Array.contains name all) (fun () ->
                     $"'{name}' is no way of training here; there are: {known}")
 
             all |> Array.filter (fun name -> name = all[0] || Seq.contains name ways)
@@ -76,7 +73,7 @@ type DataCleaning =
     static member private Count(considered: string[], folds: int) : int =
         let recipes = Ways.recipes considered
         let shared = [ "noisy"; "confident learning" ] |> List.filter (fun name -> Set.contains name recipes)
-        1 + shared.Length + (recipes.Count - shared.Length) * (folds + 1) + 1
+        1 + shared.Length + (recipes.Count - shared.Length) * (folds + 1)
 
     /// Trains, judges, chooses and cleans. `names` are the classes', for the reasons (null: their numbers). The model is
     /// borrowed. ArgumentException for a model of other rows or classes or options out of range; InvalidOperationException
@@ -127,54 +124,33 @@ type DataCleaning =
         let heldOut =
             ways
             |> Array.map (fun way ->
-                [| for fold in folds ->
-                       { Rows = fold.Held
-                         Probabilities = way.HeldOut fold } |])
+                let parts =
+                    [| for fold in folds ->
+                           { Rows = fold.Held
+                             Probabilities = way.HeldOut fold } |]
 
-        let mixture = Mixture.fit data.CleanLabels heldOut
-        let pooled name parts = Candidate.Pooled(name, parts, data.CleanLabels)
-        let judged = Array.map2 (fun way parts -> pooled way.Name parts) ways heldOut
-        let together = pooled Ways.together mixture.HeldOut
-        let choice = Selection.Choose([| judged[0]; together |], options.Selection)
+                Candidate.Pooled(way.Name, parts, data.CleanLabels))
 
-        let trained name train =
-            if options.TrainAll || name = choice.Name then
-                train ()
-            else
-                null
+        let choice = Selection.Choose(heldOut, options.Selection)
 
         let thetas =
-            Array.append
-                (ways |> Array.map (fun way -> trained way.Name way.Train))
-                [| trained Ways.together (fun () -> Mixture.train recipes everything ways mixture) |]
+            ways
+            |> Array.mapi (fun index way ->
+                if options.TrainAll || index = choice.Index then
+                    way.Train()
+                else
+                    null)
 
-        let theta = thetas[if choice.Index = 0 then 0 else ways.Length]
+        let theta = thetas[choice.Index]
 
-        let predict (theta: float32[]) =
-            if isNull theta || data.Others = 0 then
-                null
-            else
-                recipes.Trainer.Predict(theta, data.OtherRows)
+        let predictions =
+            thetas
+            |> Array.map (fun theta ->
+                if isNull theta || data.Others = 0 then
+                    null
+                else
+                    recipes.Trainer.Predict(theta, data.OtherRows))
 
-        let used (way: Way) (theta: float32[]) =
-            way.Stages(if isNull theta then folds.Head.Part else everything)
-
-        let candidate name heldOut weight theta stageNames =
-            { Name = name
-              HeldOut = heldOut
-              Weight = weight
-              Predictions = predict theta
-              Seconds = stages.Seconds(Seq.distinct stageNames) }
-
-        let single =
-            Array.init ways.Length (fun i ->
-                candidate ways[i].Name judged[i] mixture.Weights[i] thetas[i] (used ways[i] thetas[i]))
-
-        let whole =
-            let used = Seq.map2 used ways thetas |> Seq.collect id
-            candidate Ways.together together 0.0 (Array.last thetas) (Seq.append used [ $"together, {everything.Tag}" ])
-
-        let candidates = Array.append single [| whole |]
         let some (start: string) = considered |> Array.exists _.StartsWith(start)
 
         let targets =
@@ -192,7 +168,15 @@ type DataCleaning =
                       weights ]
 
         { Choice = choice
-          Candidates = candidates
+          Candidates =
+            ways
+            |> Array.mapi (fun index way ->
+                let part = if isNull thetas[index] then folds.Head.Part else everything
+
+                { Name = way.Name
+                  HeldOut = heldOut[index]
+                  Predictions = predictions[index]
+                  Seconds = stages.Seconds(way.Stages part) })
           Rows =
             Verdicts.ofRows
                 names
@@ -203,4 +187,4 @@ type DataCleaning =
                 (recipes.Trainer.Predict(theta, recipes.Train))
           Layout = recipes.Trainer.Layout
           Theta = theta
-          Predictions = predict theta }
+          Predictions = predictions[choice.Index] }

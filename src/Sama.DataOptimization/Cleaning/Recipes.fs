@@ -191,12 +191,6 @@ type internal Recipes
 
         made $"{source.Name}, then clean, {everything.Tag}" (fun () -> tune (fun _ _ -> ()) from everything steps)
 
-    /// Training on given probabilities of the rows to clean, beside clean rows.
-    member _.Following(from: float32[], given: unit -> float[][], part: CleanPart) : float32[] =
-        made $"together, {part.Tag}" (fun () ->
-            use table = softTable (given ())
-            trainer.Plain(from, table, besideClean part, steps, rate, options.Seed + 2))
-
     /// Probabilities of the rows to clean, each by a model that has not seen it.
     member _.OutOfFold() : float[][] =
         made "out of fold" (fun () ->

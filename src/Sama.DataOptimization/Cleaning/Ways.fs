@@ -15,9 +15,6 @@ module internal Ways =
 
     let private suffix = ", then clean"
 
-    /// The name of the mixture.
-    let together = "together"
-
     /// Names, the control first. Label models are among them where there are votes.
     let names (votes: bool) : string[] =
         [| "noisy" + suffix
@@ -78,50 +75,3 @@ module internal Ways =
               Stages = source.Stages
               HeldOut = fun fold -> recipes.Predict(source.Train fold.Part, fold.Held)
               Train = fun () -> source.Train everything }
-
-/// Ways that are mixed, each with its weight, and what the mixture says of the held-out rows.
-[<NoComparison; NoEquality>]
-type internal Mixture =
-    { Weights: float[]
-      HeldOut: HeldOut[] }
-
-module internal Mixture =
-
-    /// Of each way its held-out rows by fold. A fold's rows are judged by weights that the other folds' rows gave.
-    let fit (labels: int[]) (ways: HeldOut[][]) : Mixture =
-        let first = ways[0]
-
-        let weights (folds: int[]) =
-            let rows = folds |> Array.collect (fun k -> first[k].Rows)
-
-            Stacking.Weights(
-                [| for way in ways -> folds |> Array.collect (fun k -> way[k].Probabilities) |],
-                rows |> Array.map (fun row -> labels[row])
-            )
-
-        let all = [| 0 .. first.Length - 1 |]
-
-        { Weights = weights all
-          HeldOut =
-            all
-            |> Array.map (fun k ->
-                { Rows = first[k].Rows
-                  Probabilities =
-                    Stacking.Mix([| for way in ways -> way[k].Probabilities |], weights (Array.except [ k ] all)) }) }
-
-    /// The share below which a way is left out: what no held-out row speaks for has less.
-    let least = 0.01
-
-    /// θ that follows the mixture on the rows to clean, from the heaviest way on.
-    let train (recipes: Recipes) (everything: CleanPart) (ways: Way[]) (mixture: Mixture) : float32[] =
-        let kept =
-            Array.zip ways mixture.Weights
-            |> Array.filter (fun (_, weight) -> weight >= least)
-
-        let thetas = kept |> Array.map (fun (way, _) -> way.Train())
-        let weights = kept |> Array.map snd |> Simplex.normalise
-
-        let given () =
-            Stacking.Mix(thetas |> Array.map (fun theta -> recipes.Trainer.Predict(theta, recipes.Train)), weights)
-
-        recipes.Following(thetas[Simplex.argmax weights], given, everything)
