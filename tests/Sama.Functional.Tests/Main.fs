@@ -25,6 +25,7 @@ let main args =
               ReferenceTests.tests
               SuiteTests.tests
               DrawnProblemTests.tests
+              HandWrittenTests.tests
               MethodInputTests.tests
               FixtureTests.tests
               EngineTests.tests
@@ -32,6 +33,8 @@ let main args =
               DataTests.tests
               CheckpointTests.tests
               GuardTests.tests
+              TelemetryTests.tests
+              TrainerTests.tests
               NormTests.tests
               DrawTests.tests
               ScheduleTests.tests

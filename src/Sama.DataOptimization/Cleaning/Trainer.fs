@@ -112,20 +112,28 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
             new AveragedParameters(Params.frozen (Layout.ofNamed start) (Layout.ravel start))
 
         use run = new BilevelRun(problem average, int64 seed)
+
         use lambda = new AveragedParameters(run.Lambda)
+        let steered = run.Problem.LevelNames.Length > 1
 
         for step in 1..steps do
             options.Cancellation.ThrowIfCancellationRequested()
             let told = run.Step()
             average.Follow run.Theta
-            lambda.Follow run.Lambda
             look step average.Parameters
+
+            if steered then
+                lambda.Follow run.Lambda
 
             if step % 10 = 0 || step = steps then
                 report step steps told.BaseLoss
 
         { Theta = numbers average.Parameters.Vector
-          Lambda = numbers lambda.Parameters.Vector }
+          Lambda =
+            if steered then
+                numbers lambda.Parameters.Vector
+            else
+                null }
 
     let read (table: RowTable) (opinion: Tensor[] -> Tensor) (sample: Draw -> int[]) (draw: Draw) : Fetched =
         let rows = sample draw
@@ -141,7 +149,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
     member _.Report = report
 
     /// θ after Adam on the mean cross-entropy of the table's given labels, averaged over about the last 100 steps; `look`
-    /// sees that average after each step. The meta level is a constant that never takes a step.
+    /// sees that average after each step.
     member _.Watched
         (
             look: int -> Params -> unit,
@@ -158,8 +166,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
         let fit =
             run steps seed start look (fun _ ->
                 Problem.create
-                    { BilevelOptions.Default with
-                        WarmUp = Int64.MaxValue }
+                    BilevelOptions.Default
                     Hypergradient.samaNa
                     [ Level.create
                           "classifier"
@@ -168,13 +175,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                           (read table (fun _ -> null) sample)
                           (fun _ theta _ batch ->
                               (crossEntropy batch.Rows.Given (model.LogProbabilities(theta, batch.Inputs, true)))
-                                  .mean ())
-                      Level.create
-                          "unused"
-                          [ "constant", torch.zeros (1L, device = device) ]
-                          (sgd 0.0)
-                          ignore
-                          (fun _ _ lambda () -> lambda["constant"].sum ()) ])
+                                  .mean ()) ])
 
         fit.Theta
 

@@ -13,6 +13,8 @@ type internal Point =
         After: int -> Tensor
         /// None for a level that took none: it does not respond
         Taken: LevelStep option[]
+        /// what times and counts what responses ask for; null for nothing
+        Clock: PhaseClock
     }
 
 /// Best responses along the levels. With v = ∂L_j/∂θ of all levels: for i from the lowest to j − 1, the best-response vjp
@@ -52,7 +54,9 @@ module internal Responses =
 
         let losses =
             [ for micro in micros ->
-                  Passes.gradient point.Problem precision (seenBy point i) gradients share (micro.Loss mode) ]
+                  // the graph dies here, before anything else needs memory
+                  Scope.tensor (fun () ->
+                      Passes.gradient point.Problem precision (seenBy point i) gradients share (micro.Loss mode)) ]
 
         (torch.stack (List.toArray losses)).mean ()
 
@@ -175,12 +179,14 @@ module internal Responses =
         let lambda = Passes.joined [| for j in upper -> point.Before[j] |]
 
         let ofTheta micros theta =
-            Scope.tensor (fun () -> (gradientsAt point i top micros theta [] [ i ])[i])
+            PhaseClock.pass point.Clock (fun () ->
+                Scope.tensor (fun () -> (gradientsAt point i top micros theta [] [ i ])[i]))
 
         let ofLambda micros theta =
-            Scope.tensor (fun () ->
-                let gradients = gradientsAt point i top micros theta [] upper
-                Passes.joined [| for j in upper -> gradients[j] |])
+            PhaseClock.pass point.Clock (fun () ->
+                Scope.tensor (fun () ->
+                    let gradients = gradientsAt point i top micros theta [] upper
+                    Passes.joined [| for j in upper -> gradients[j] |]))
 
         { new IBaseGradients with
             member _.Theta = step.After()
@@ -254,7 +260,17 @@ module internal Responses =
 
                     struct (Trajectory.vjp replayed o last step.Window v, last) }
 
-        LevelSolution(LevelStep.jacobians problem.Levels[i].Rule step, gradients, products, trajectory)
+        let rule = LevelStep.jacobians problem.Levels[i].Rule step
+
+        if isNull point.Clock then
+            LevelSolution(rule, gradients, products, trajectory)
+        else
+            LevelSolution(
+                Watched.rule point.Clock rule,
+                gradients,
+                Watched.products point.Clock products,
+                Watched.trajectory point.Clock trajectory
+            )
 
     /// Products with the derivatives of a middle level's total hypergradient; ∂h/∂θ is the Hessian of the reduced loss,
     /// symmetric where the responses below are exact.
