@@ -28,9 +28,9 @@ type Arguments =
             | Model _ -> "language: a folder of BERT, as Hugging Face has them"
             | Picture _ -> "png file for the picture"
             | Full -> "cost: more models, algorithms and sizes; faults: more of each"
-            | Only _ -> "cost, language: the rows that start so, like growth or 'encoder 16x64 K=1'"
+            | Only _ -> "cost, language, choice: the rows that start so, like growth or 'encoder 16x64 K=1'"
             | Device _ -> "cpu (the default) or cuda"
-            | Seed _ -> "faults: which moments and bytes (1)"
+            | Seed _ -> "faults: which moments and bytes (1); choice: how many seeds"
             | Row _ -> "what a child process measures"
 
 /// The families of fixture files.
@@ -84,6 +84,9 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "language",
       "a step of the BERT under --model beside plain modules, SAMA, adapters: time and memory",
       (fun o -> Language.Bench.run (o.GetResult Model) (o.TryGetResult Only) (write o))
+      "choice",
+      "what a cleaning's choice gains over the control on drawn problems of many kinds; --seed: how many of each (20)",
+      (fun o -> Choice.run (o.GetResult(Seed, 20)) (o.TryGetResult Only) (write o))
       "faults",
       "kills, damaged checkpoints, NaN, leaks: what a run has to survive; --full for 200 kills and 500 damages",
       (fun o -> Faults.Bench.run (o.Contains Full) (o.GetResult(Seed, 1)) (write o))

@@ -28,6 +28,8 @@ type Settings =
 type WayResult =
     { Name: string
       HeldOut: float
+      /// log-losses of the held-out clean rows
+      Losses: float[]
       Right: string
       Seconds: float }
 
@@ -140,5 +142,6 @@ let run (settings: Settings) (name: string) (splits: WrenchSplits) (perClass: in
 
                { Name = way.Name
                  HeldOut = Seq.average way.HeldOut.Correct
+                 Losses = [| for loss in way.HeldOut.LogLoss -> Math.Round(loss, 5) |]
                  Right = String(Array.map2 mark judged predicted)
                  Seconds = way.Seconds } |] }

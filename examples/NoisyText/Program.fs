@@ -37,7 +37,7 @@ type Arguments =
             | Vectors _ -> "word vectors for the small encoder, in GloVe's text format, plain or .gz"
             | Ways _ -> "the ways to train besides the control, by name, with ; between (default: all)"
             | Steps _ -> "steps of a training on weak labels (default: six times through, 300 to 1000)"
-            | Tuning_Steps _ -> "steps of the fine-tuning (default 300)"
+            | Tuning_Steps _ -> "steps of the longest fine-tuning (default 150)"
             | Batch _ -> "rows a step (default 64)"
             | Rate _ -> "rate of Adam (default: the model's)"
             | Report _ -> "a file of one JSON object a run; runs that are in it are not run again"

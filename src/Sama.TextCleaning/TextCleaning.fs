@@ -90,10 +90,11 @@ type TextCleaning =
 
         let rows = TextRows.read o
         let data = TextRows.data o rows
+        // before a folder is made, for a model's folder may be no model
+        use model = TextCleaning.ModelOf(o, rows)
         Directory.CreateDirectory o.Out |> ignore
         let state = TextCleaning.StateOf(o, rows)
         o.Cleaning.StateFolder <- Path.Combine(state, "trained")
-        use model = TextCleaning.ModelOf(o, rows)
         let result = DataCleaning.Run(model, data, o.Cleaning, rows.Classes)
 
         let predicted =

@@ -64,28 +64,31 @@ type WordClassifier
             let at = torch.tensor [| for number in known.Keys -> int64 number |]
             table.index_copy_ (0L, at, torch.tensor(values).view (at.shape[0], -1L) * (scale / size))
 
-    /// Log-probabilities of word numbers [rows, words].
-    let read (theta: Params) (ids: Tensor) (training: bool) : Tensor =
-        let rows, width = ids.shape[0], ids.shape[1]
-
+    /// Log-probabilities of texts whose words stand in one list [words], each with the places of the word before it and
+    /// behind it, and `at` [rows, width] the places of each text's words; `words` is the place of no word.
+    let read (theta: Params) (ids: Tensor) (before: Tensor) (behind: Tensor) (at: Tensor) (training: bool) : Tensor =
         let drop (x: Tensor) =
             torch.nn.functional.dropout (x, dropout, training)
 
-        let mask = ids.ne(Scalar.op_Implicit 0).to_type(torch.float32).unsqueeze 2L
+        let withNone (x: Tensor) =
+            torch.cat [| x; torch.zeros (1L, x.shape[1], device = x.device) |]
 
-        let embedded =
-            theta["embedding"].index_select(0L, ids.reshape -1L).view (rows, width, -1L)
+        let embedded = drop (theta["embedding"].index_select (0L, ids))
+        let padded = withNone embedded
 
-        let embedded = drop embedded * mask
-        let edge = torch.zeros (rows, 1L, embedded.shape[2], device = ids.device)
-        let before = torch.cat ([| edge; embedded.narrow (1L, 0L, width - 1L) |], 1L)
-        let behind = torch.cat ([| embedded.narrow (1L, 1L, width - 1L); edge |], 1L)
-        let windows = torch.cat ([| before; embedded; behind |], 2L)
+        let windows =
+            torch.cat ([| padded.index_select (0L, before); embedded; padded.index_select (0L, behind) |], 1L)
 
         let features =
             torch.nn.functional.relu (
                 torch.nn.functional.linear (windows, theta["convolution"], theta["convolutionBias"])
             )
+
+        let mask =
+            at.ne(Scalar.op_Implicit ids.shape[0]).to_type(torch.float32).unsqueeze 2L
+
+        let features =
+            (withNone features).index_select(0L, at.reshape -1L).view (at.shape[0], at.shape[1], -1L)
 
         let scores = (features * theta["attention"]).sum (2L, true) - (1.0 - mask) * 1e4
         let pooled = (features * torch.nn.functional.softmax (scores, 1L)).sum 1L
@@ -121,18 +124,36 @@ type WordClassifier
                    struct (name, value.``to``(device).DetachFromDisposeScope()) |]
 
         member _.Read(rows: int[]) : Tensor[] =
+            let starts = rows |> Array.scan (fun at row -> at + numbers[row].Length) 0
+            let none = int64 (Array.last starts)
             let width = rows |> Array.fold (fun most row -> max most numbers[row].Length) 1
 
-            let padded row =
-                let ids = numbers[row]
-                Array.init width (fun i -> if i < ids.Length then int64 ids[i] else 0L)
+            let places (of': int -> int64[]) =
+                torch.tensor (Array.init rows.Length of' |> Array.concat, device = device)
 
-            let ids =
-                torch.tensor(Array.collect padded rows, device = device).view (int64 rows.Length, int64 width)
+            let neighbours (by: int) =
+                places (fun i ->
+                    let count = numbers[rows[i]].Length
 
-            [| ids |]
+                    Array.init count (fun j ->
+                        if j + by < 0 || j + by >= count then
+                            none
+                        else
+                            int64 (starts[i] + j + by)))
+
+            let at i =
+                Array.init width (fun j ->
+                    if j < numbers[rows[i]].Length then
+                        int64 (starts[i] + j)
+                    else
+                        none)
+
+            [| places (fun i -> Array.map int64 numbers[rows[i]])
+               neighbours -1
+               neighbours 1
+               (places at).view (int64 rows.Length, int64 width) |]
 
         member _.LogProbabilities(theta: Params, inputs: Tensor[], training: bool) : Tensor =
-            read theta inputs[0] training
+            read theta inputs[0] inputs[1] inputs[2] inputs[3] training
 
         member _.Dispose() = ()

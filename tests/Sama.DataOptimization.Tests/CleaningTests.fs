@@ -56,6 +56,39 @@ type private Problem(seed: int) =
     member _.Voted =
         CleaningData(3, Array.create 200 -1, truths[200..217], votes[..199], votes[200..217], 50)
 
+/// Rows of three classes whose labels are right, all alike, at random or of votes; few clean rows, of one class a single one.
+let private drawnKinds seed : (string * (float32[][] * CleaningData)) list =
+    let random = Random seed
+
+    let kind name clean (label: int -> int) (vote: (int -> int) option) =
+        let truths =
+            Array.concat [ Array.init 150 (fun row -> row % 3); clean; Array.init 100 (fun row -> row % 3) ]
+
+        let points =
+            truths
+            |> Array.map (fun truth ->
+                Array.init 5 (fun d -> float32 ((if d = truth then 2.0 else 0.0) + normal random)))
+
+        let rows = 150 + clean.Length
+
+        let data =
+            match vote with
+            | None -> CleaningData(3, Array.map label truths[..149], clean, others = 100, seed = seed)
+            | Some vote ->
+                let votes = Array.init rows (fun row -> Array.init 4 (fun _ -> vote truths[row]))
+                CleaningData(3, Array.create 150 -1, clean, votes[..149], votes[150..], 100, seed = seed)
+
+        name, (points, data)
+
+    let few = [| 0; 0; 1; 1; 2 |]
+
+    [ kind "right labels" few id None
+      kind "labels at random" few (fun _ -> random.Next 3) None
+      kind "one label alone" few (fun _ -> 1) None
+      kind "perfect votes" few id (Some id)
+      kind "votes at random" few id (Some(fun _ -> random.Next 3))
+      kind "four clean rows of two classes" [| 0; 0; 1; 1 |] (fun truth -> if random.Next 3 = 0 then 2 else truth) None ]
+
 let private options () =
     CleaningOptions(Steps = 120, TuningSteps = 30, Batch = 32)
 
@@ -112,6 +145,48 @@ let tests =
 
               Expect.isGreaterThan after before "corrected"
               Expect.stringContains result.Rows[0].Why "votes" "reason"
+
+          testCase "whatever is wrong with the labels, the choice is not far below the control"
+          <| fun _ ->
+              let gains =
+                  [ for name, data in drawnKinds 1 do
+                            use model: IRowClassifier = new Linear(fst data, 3)
+                            let options = CleaningOptions(Steps = 60, TuningSteps = 30, TrainAll = true)
+                            let result = DataCleaning.Run(model, snd data, options)
+                            let truths = Array.init 100 (fun row -> row % 3)
+
+                            let accuracy (predicted: float[][]) =
+                                Accuracy.Share(Rows.Argmax predicted, truths)
+
+                            let gain = accuracy result.Predictions - accuracy result.Candidates[0].Predictions
+                            Expect.isGreaterThan gain -0.15 $"{name}: {gain}"
+                            gain ]
+
+              Expect.isGreaterThan (List.average gains) -0.02 $"mean of {gains}"
+
+          testCase "fine-tuning is as long as the held-out rows say"
+          <| fun _ ->
+              let problem = Problem 5
+              use model = problem.Model()
+
+              let steps rate =
+                  let only = options ()
+                  only.Ways <- [| "noisy, then clean" |]
+                  only.TuningRate <- Nullable rate
+                  let mutable taken = 0
+
+                  only.Progress <-
+                      { new IProgress<CleaningProgress> with
+                          member _.Report at =
+                              if at.Stage = "noisy, then clean, all" then
+                                  taken <- at.Steps }
+
+                  let result = DataCleaning.Run(model, problem.Data, only)
+                  Expect.equal result.Candidates.Length 1 "the control alone"
+                  taken
+
+              Expect.contains [ 3; 10; 30 ] (steps 3.0) "a tenth, a third or all"
+              Expect.equal (steps 1e-4) 30 "a rate that hardly moves it"
 
           testCase "the same seed gives the same; a cancelled run goes on to it, bit for bit"
           <| fun _ ->

@@ -112,11 +112,17 @@ let private watched (options: TextCleaningOptions) (run: unit -> TextCleaningRes
 let private table (result: TextCleaningResult) : unit =
     let table = Table()
 
-    for column in [ "way of training"; "held-out accuracy"; "seconds"; "why" ] do
+    for column in [ "way of training"; "held-out accuracy"; "log-loss"; "seconds"; "why" ] do
         table.AddColumn column |> ignore
 
     for way, score in Seq.zip result.Cleaning.Candidates result.Cleaning.Choice.Table do
-        table.AddRow(Markup.Escape way.Name, $"{score.Accuracy:F3}", $"{way.Seconds:F1}", Markup.Escape score.Reason)
+        table.AddRow(
+            Markup.Escape way.Name,
+            $"{score.Accuracy:F3}",
+            $"{score.LogLoss.Value:F3}",
+            $"{way.Seconds:F1}",
+            Markup.Escape score.Reason
+        )
         |> ignore
 
     AnsiConsole.Write table

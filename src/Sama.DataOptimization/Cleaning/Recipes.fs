@@ -2,7 +2,6 @@ namespace Sama.DataOptimization
 
 open System
 open System.Collections.Generic
-open System.Diagnostics
 open TorchSharp
 open Sama
 
@@ -15,26 +14,27 @@ type internal CleanPart =
         Places: int[]
     }
 
+/// A part of the clean rows to train on, and the others to judge by.
+[<NoComparison; NoEquality>]
+type internal Fold =
+    {
+        Part: CleanPart
+        /// places among the clean rows
+        Held: int[]
+    }
+
+/// A training that fine-tuning can start from: its name, the trainings it is made of, θ given a part of the clean rows.
+[<NoComparison; NoEquality>]
+type internal Source =
+    { Name: string
+      Stages: CleanPart -> string list
+      Train: CleanPart -> float32[] }
+
 /// The trainings of a cleaning, each made once: what does not depend on the clean rows serves all parts of them.
 [<Sealed>]
-type internal Recipes(model: IRowClassifier, data: CleaningData, options: CleaningOptions, stages: int) =
-    let store = CleaningStore options.StateFolder
-    let seconds = Dictionary<string, float>()
-    let clock = Stopwatch()
-    let mutable stage = ""
-    let mutable finished = 0
-
-    let report step steps loss =
-        if not (isNull options.Progress) then
-            options.Progress.Report
-                { Stage = stage
-                  Done = finished
-                  Stages = stages
-                  Step = step
-                  Steps = steps
-                  Loss = loss }
-
-    let trainer = Trainer(model, options, report)
+type internal Recipes
+    (model: IRowClassifier, data: CleaningData, options: CleaningOptions, folds: Fold list, stages: Stages) =
+    let trainer = Trainer(model, options, stages.Report)
     let train = Array.init data.Train id
     let allLabels = Array.append data.Labels data.CleanLabels
 
@@ -67,32 +67,34 @@ type internal Recipes(model: IRowClassifier, data: CleaningData, options: Cleani
         if options.TuningRate.HasValue then
             options.TuningRate.Value
         else
-            0.3 * rate
+            rate
 
-    let made (name: string) (make: unit -> float32[]) : float32[] =
-        options.Cancellation.ThrowIfCancellationRequested()
+    let made (name: string) (make: unit -> float32[]) = stages.Made(name, make)
 
-        match store.TryLoad name with
-        | null ->
-            stage <- name
-            clock.Restart()
-            let values = make ()
-            seconds[name] <- clock.Elapsed.TotalSeconds
-            store.Save(name, values, seconds[name])
-            finished <- finished + 1
-            values
-        | values ->
-            if seconds.TryAdd(name, store.Seconds name) then
-                finished <- finished + 1
+    let rowsAt (places: int[]) =
+        places |> Array.map (fun place -> data.Train + place)
 
-            values
-
-    let rows (part: CleanPart) =
-        part.Places |> Array.map (fun place -> data.Train + place)
+    let rows (part: CleanPart) = rowsAt part.Places
 
     let noisy rows table name =
         made name (fun () ->
             trainer.Plain(trainer.Initial, table, Sampling.epochs rows options.Batch, steps, rate, options.Seed))
+
+    /// A share of each batch is clean rows.
+    let besideClean (part: CleanPart) =
+        Sampling.joined train (rows part) options.CleanShare options.Batch
+
+    /// Lengths of the fine-tuning, of which the held-out rows choose one.
+    let lengths =
+        [ options.TuningSteps / 10; options.TuningSteps / 3; options.TuningSteps ]
+        |> List.map (max 1)
+        |> List.distinct
+
+    let tune (look: int -> Params -> unit) (from: float32[]) (part: CleanPart) (steps: int) : float32[] =
+        let sample =
+            Sampling.repeated (rows part) (min options.Batch (2 * part.Places.Length))
+
+        trainer.Watched(look, from, table, sample, steps, tuningRate, options.Seed + 1)
 
     let softTable (given: float[][]) =
         let clean =
@@ -100,11 +102,6 @@ type internal Recipes(model: IRowClassifier, data: CleaningData, options: Cleani
             |> Array.map (fun label -> Array.init data.Classes (fun c -> if c = label then 1.0 else 0.0))
 
         new RowTable(data.Classes, allLabels, Array.append given clean, known, null, null, null, device)
-
-    /// Classes' shares, as the clean rows have them.
-    let prior (part: CleanPart) =
-        let labels = part.Places |> Array.map (fun place -> data.CleanLabels[place])
-        LogitAdjustment.Prior(labels, data.Classes).``to`` (device)
 
     let flatten (rows: float[][]) =
         rows |> Array.collect (Array.map float32)
@@ -122,15 +119,13 @@ type internal Recipes(model: IRowClassifier, data: CleaningData, options: Cleani
 
     let bySama (name: string) (learner: DataLearner) (prior: Tensor) (part: CleanPart) =
         made $"{name}, {part.Tag}" (fun () ->
-            let clean = rows part
-
             trainer.BySama(
                 trainer.Initial,
                 learner,
                 prior,
                 table,
-                Sampling.joined train clean options.CleanShare options.Batch,
-                clean,
+                besideClean part,
+                rows part,
                 steps,
                 rate,
                 options.Seed
@@ -138,20 +133,11 @@ type internal Recipes(model: IRowClassifier, data: CleaningData, options: Cleani
             |> packed)
         |> unpacked
 
-    member _.Open(identity: string) = store.Open identity
     member _.Trainer = trainer
     member _.Train = train
 
     member _.UsesTerms(part: CleanPart) =
         not (isNull terms) && part.Places.Length >= options.TermsFrom
-
-    /// Seconds of some trainings, by name.
-    member _.Seconds(names: string seq) : float =
-        names
-        |> Seq.sumBy (fun name ->
-            match seconds.TryGetValue name with
-            | true, s -> s
-            | _ -> 0.0)
 
     member _.Noisy() : float32[] = noisy train table "noisy"
 
@@ -163,13 +149,47 @@ type internal Recipes(model: IRowClassifier, data: CleaningData, options: Cleani
             let steps = min steps (2 * options.TuningSteps)
             trainer.Plain(trainer.Initial, table, sample, steps, rate, options.Seed))
 
-    /// Fine-tuning on the clean rows.
-    member _.Tuned(name: string, from: float32[], part: CleanPart) : float32[] =
-        made $"{name}, then clean, {part.Tag}" (fun () ->
-            let sample =
-                Sampling.repeated (rows part) (min options.Batch (2 * part.Places.Length))
+    /// Probabilities of clean rows by their places.
+    member _.Predict(theta: float32[], places: int[]) : float[][] = trainer.Predict(theta, rowsAt places)
 
-            trainer.Plain(from, table, sample, options.TuningSteps, tuningRate, options.Seed + 1))
+    /// Probabilities of a fold's held-out rows after fine-tuning of each length, [length][row][class].
+    member private _.TunedHeld(source: Source, fold: Fold) : float[][][] =
+        let from = source.Train fold.Part
+
+        made $"{source.Name}, then clean, {fold.Part.Tag}" (fun () ->
+            let seen = List<float32>()
+
+            let look step (theta: Params) =
+                if List.contains step lengths then
+                    seen.AddRange(flatten (trainer.Predict(theta, rowsAt fold.Held)))
+
+            tune look from fold.Part options.TuningSteps |> ignore
+            seen.ToArray())
+        |> unflatten
+        |> Array.chunkBySize fold.Held.Length
+
+    /// Which length leaves the least log-loss on the held-out rows of all folds.
+    member private recipes.LengthOf(source: Source) : int =
+        let losses =
+            [ for fold in folds ->
+                  let labels = fold.Held |> Array.map (fun place -> data.CleanLabels[place])
+
+                  recipes.TunedHeld(source, fold)
+                  |> Array.map (fun rows -> Array.sum (Calibration.LogLosses(rows, labels))) ]
+            |> List.reduce (Array.map2 (+))
+
+        Array.IndexOf(losses, Array.min losses)
+
+    /// Probabilities of a fold's held-out rows after fine-tuning, as long as suits the held-out rows.
+    member recipes.HeldAfterTuning(source: Source, fold: Fold) : float[][] =
+        recipes.TunedHeld(source, fold)[recipes.LengthOf source]
+
+    /// Fine-tuning on all clean rows, as long as suits the held-out rows.
+    member recipes.Tuned(source: Source, everything: CleanPart) : float32[] =
+        let from = source.Train everything
+        let steps = lengths[recipes.LengthOf source]
+
+        made $"{source.Name}, then clean, {everything.Tag}" (fun () -> tune (fun _ _ -> ()) from everything steps)
 
     /// Probabilities of the rows to clean, each by a model that has not seen it.
     member _.OutOfFold() : float[][] =
@@ -221,10 +241,11 @@ type internal Recipes(model: IRowClassifier, data: CleaningData, options: Cleani
                 options.Strength
             )
 
-    /// Training on the label model's probabilities.
+    /// Training on the label model's probabilities, beside clean rows.
     member recipes.ByLabelModel(part: CleanPart) : float32[] =
-        use table = softTable ((recipes.LabelModel part).Predict data.Votes)
-        noisy train table $"label model, {part.Tag}"
+        made $"label model, {part.Tag}" (fun () ->
+            use table = softTable ((recipes.LabelModel part).Predict data.Votes)
+            trainer.Plain(trainer.Initial, table, besideClean part, steps, rate, options.Seed))
 
     member _.Weights() : DataLearner =
         ExampleWeights.FromFeatures(data.Classes, data.Rules)
@@ -239,8 +260,14 @@ type internal Recipes(model: IRowClassifier, data: CleaningData, options: Cleani
     member recipes.SamaWeights(part: CleanPart) : Fit =
         bySama "SAMA weights" (recipes.Weights()) null part
 
+    /// Shares of the classes as the label model has them: clean rows are often picked to be as many of each class.
+    member private recipes.Shares(part: CleanPart) : Tensor =
+        let rows = (recipes.LabelModel part).Predict data.ModelVotes
+        let share c = rows |> Array.averageBy (fun row -> row[c])
+        torch.tensor (Array.init data.Classes (share >> float32), device = device)
+
     member recipes.SamaCorrection(part: CleanPart) : Fit =
-        use prior = prior part
+        use prior = recipes.Shares part
         bySama "SAMA correction" (recipes.Correction part) prior part
 
     member _.Judge(learner: DataLearner, fit: Fit) : struct (float[] * float[][]) =

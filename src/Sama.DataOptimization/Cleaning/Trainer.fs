@@ -94,8 +94,20 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
         -(target * log).sum 1L * (1.0 - options.Smoothing)
         - log.mean [| 1L |] * options.Smoothing
 
-    /// Runs `steps` steps of a problem over averages of θ and λ, which it gives back.
-    let run (steps: int) (seed: int) (start: (string * Tensor) list) (problem: AveragedParameters -> BilevelProblem) =
+    /// Probabilities of rows, [row][class].
+    let predict (theta: Params) (rows: int[]) : float[][] =
+        rows
+        |> Array.chunkBySize 256
+        |> Array.collect (fun chunk ->
+            options.Cancellation.ThrowIfCancellationRequested()
+            use _ = torch.NewDisposeScope()
+            use _ = torch.no_grad ()
+            let log = model.LogProbabilities(theta, model.Read chunk, false)
+            Rows.FromTensor(log.exp ()) |> Array.map Simplex.normalise)
+
+    /// Runs `steps` steps of a problem over averages of θ and λ, which it gives back; `look` sees the average of θ after
+    /// each step.
+    let run steps (seed: int) start (look: int -> Params -> unit) (problem: AveragedParameters -> BilevelProblem) =
         use average =
             new AveragedParameters(Params.frozen (Layout.ofNamed start) (Layout.ravel start))
 
@@ -108,6 +120,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
             options.Cancellation.ThrowIfCancellationRequested()
             let told = run.Step()
             average.Follow run.Theta
+            look step average.Parameters
 
             if steered then
                 lambda.Follow run.Lambda
@@ -131,15 +144,23 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
     member _.Initial = initial
     member _.Report = report
 
-    /// θ after Adam on the mean cross-entropy of the table's given labels, averaged over about the last 100 steps.
-    member _.Plain
-        (start: float32[], table: RowTable, sample: Draw -> int[], steps: int, rate: float, seed: int)
-        : float32[] =
+    /// θ after Adam on the mean cross-entropy of the table's given labels, averaged over about the last 100 steps; `look`
+    /// sees that average after each step.
+    member _.Watched
+        (
+            look: int -> Params -> unit,
+            start: float32[],
+            table: RowTable,
+            sample: Draw -> int[],
+            steps: int,
+            rate: float,
+            seed: int
+        ) : float32[] =
         use _ = torch.NewDisposeScope()
         let start = named layout start
 
         let fit =
-            run steps seed start (fun _ ->
+            run steps seed start look (fun _ ->
                 Problem.create
                     BilevelOptions.Default
                     Hypergradient.samaNa
@@ -153,6 +174,12 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                                   .mean ()) ])
 
         fit.Theta
+
+    /// The same where nobody looks.
+    member trainer.Plain
+        (start: float32[], table: RowTable, sample: Draw -> int[], steps: int, rate: float, seed: int)
+        : float32[] =
+        trainer.Watched((fun _ _ -> ()), start, table, sample, steps, rate, seed)
 
     /// θ and λ after training by a learner whose λ SAMA learns from the loss on clean rows. `learner` looks at the averaged
     /// classifier: calmer than the one in training, and a constant in a step.
@@ -185,7 +212,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                 { SamaOptions.Default with
                     Alpha = Nullable options.Alpha }
 
-        run steps seed start (fun average ->
+        run steps seed start (fun _ _ -> ()) (fun average ->
             let opinion inputs =
                 use _ = torch.no_grad ()
                 model.LogProbabilities(average.Parameters, inputs, false)
@@ -214,17 +241,10 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
     /// Probabilities of rows, [row][class].
     member _.Predict(theta: float32[], rows: int[]) : float[][] =
         use _ = torch.NewDisposeScope()
-        use _ = torch.no_grad ()
-        let vector = torch.tensor(theta, dtype = dtype).``to`` device
-        let parameters = Params.frozen layout vector
+        predict (Params.frozen layout (torch.tensor(theta, dtype = dtype).``to`` device)) rows
 
-        rows
-        |> Array.chunkBySize 256
-        |> Array.collect (fun chunk ->
-            options.Cancellation.ThrowIfCancellationRequested()
-            use _ = torch.NewDisposeScope()
-            let log = model.LogProbabilities(parameters, model.Read chunk, false)
-            Rows.FromTensor(log.exp ()) |> Array.map Simplex.normalise)
+    /// The same for parameters.
+    member _.Predict(theta: Params, rows: int[]) : float[][] = predict theta rows
 
     /// What a learner says of rows after training: weights and labels, by the averaged model's predictions.
     member _.Judge(learner: DataLearner, fit: Fit, table: RowTable, rows: int[]) : struct (float[] * float[][]) =
