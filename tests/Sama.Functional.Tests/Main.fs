@@ -26,6 +26,7 @@ let main args =
               SuiteTests.tests
               DrawnProblemTests.tests
               MethodInputTests.tests
+              ProductTests.tests
               FixtureTests.tests
               EngineTests.tests
               LevelGraphTests.tests

@@ -23,7 +23,17 @@ module internal Composition =
             | Error reason -> refuse reason
             | Ok _ -> ()
         | SecondDerivatives when problem.Levels |> Array.exists _.Module.IsSome ->
-            refuse "a module cannot be differentiated twice; give the model as a function of Params"
+            refuse
+                "a module cannot be differentiated twice; give the model as a function of Params, or take a method of first-order passes (sama) or one that forms products by differences (conjugateGradient, neumann)"
+        | Products ProductForm.Exact when problem.Levels |> Array.exists _.Module.IsSome ->
+            refuse
+                "a module cannot be differentiated twice, and exact products were asked for (ProductForm.Exact); give the model as a function of Params, or take ProductForm.Differences"
+        | Products _ when
+            Structure.productForm problem index = Some ProductForm.Differences
+            && (level.Type = torch.float16 || level.Type = torch.bfloat16)
+            ->
+            refuse
+                $"its products are differences of gradients, and level '{level.Name}' has parameters of {level.Type}, in which a perturbed θ ± δw is mostly θ itself; keep them in float32"
         | ElementwiseRule when not level.Rule.Elementwise ->
             refuse $"the rule of level '{level.Name}' couples coordinates"
         | BaseLambdaGradient when options.Precision <> Precision.Own ->

@@ -82,4 +82,4 @@ module internal ConjugateGradient =
         Method.nonNegative "Tolerance" o.Tolerance
         Method.nonNegative "Damping" o.Damping
 
-        Method.ofAdjoint "conjugateGradient" [] false (adjoint o)
+        Method.ofAdjoint "conjugateGradient" [ Products ProductForm.Default ] false (adjoint o)

@@ -98,4 +98,4 @@ module internal Exact =
         if o.MaxSize < 1L then
             invalidArg "MaxSize" $"MaxSize is at least 1, not {o.MaxSize}"
 
-        Method.ofAdjoint "exact" [ AtMost o.MaxSize ] o.FollowStops adjoint
+        Method.ofAdjoint "exact" [ SecondDerivatives; AtMost o.MaxSize ] o.FollowStops adjoint

@@ -69,4 +69,4 @@ module internal FixedPoint =
         Method.positive "Step" o.Step
         Method.nonNegative "Tolerance" o.Tolerance
 
-        Method.ofAdjoint "fixedPoint" [] false (adjoint o)
+        Method.ofAdjoint "fixedPoint" [ Products ProductForm.Default ] false (adjoint o)

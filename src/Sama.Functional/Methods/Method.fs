@@ -4,8 +4,10 @@ namespace Sama
 type Need =
     /// the base rule's adaptation
     | Adaptation
-    /// models that are functions of Params
+    /// exact products with second derivatives: models that are functions of Params
     | SecondDerivatives
+    /// products with second derivatives, formed in that way
+    | Products of form: ProductForm
     /// a base rule that acts on each coordinate by itself
     | ElementwiseRule
     /// ∂L_base/∂λ from the base pass itself
@@ -69,7 +71,7 @@ module internal Method =
     /// The method whose response is −(∂g/∂λ)ᵀ p, at θₜ₋₁.
     let ofAdjoint name needs followStops (solve: AdjointSolver) : HypergradientMethod =
         { Name = name
-          Needs = SecondDerivatives :: Adaptation :: needs
+          Needs = needs @ [ Adaptation ]
           Motion = AlongTangent solve
           BestResponse =
             fun at v ->

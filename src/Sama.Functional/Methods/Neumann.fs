@@ -65,4 +65,4 @@ module internal Neumann =
         Method.positive "Step" o.Step
         Method.nonNegative "Tolerance" o.Tolerance
 
-        Method.ofAdjoint "neumann" [] false (adjoint o)
+        Method.ofAdjoint "neumann" [ Products ProductForm.Default ] false (adjoint o)

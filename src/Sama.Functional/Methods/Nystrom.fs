@@ -103,4 +103,4 @@ module internal Nystrom =
         elif o.Columns.Length = 0 then
             invalidArg "Columns" "at least one column is needed"
 
-        Method.ofAdjoint "nystrom" [ ElementwiseRule ] false (adjoint o)
+        Method.ofAdjoint "nystrom" [ Products ProductForm.Default; ElementwiseRule ] false (adjoint o)

@@ -74,17 +74,20 @@ type ILinearization =
     abstract ThetaVjp: w: Tensor -> Tensor
     /// (∂g/∂λ)ᵀ w.
     abstract LambdaVjp: w: Tensor -> Tensor
+    /// Both, at the price of one.
+    abstract Vjps: w: Tensor -> struct (Tensor * Tensor)
     /// (∂g/∂λ) d.
     abstract LambdaJvp: d: Tensor -> Tensor
 
 /// Products with second derivatives.
 type IBaseProducts =
-    /// The linearization at theta; with `followStops` also through stop-features. For functional models.
+    /// The linearization at theta; with `followStops` also through stop-features. In the form
+    /// that the method asked for (`Need.Products`), exactly without it.
     abstract Linearize: theta: Tensor * followStops: bool -> ILinearization
 
 /// The base steps that led to θₜ.
 type ITrajectory =
-    /// (dθₜ/dλ)ᵀ v through the steps that were taken since the window began, for functional models, and how many were
+    /// (dθₜ/dλ)ᵀ v through the steps that were taken since the window began, and how many were
     /// differentiated.
     abstract Unrolled: options: UnrolledOptions * v: Tensor -> struct (Tensor * int)
 

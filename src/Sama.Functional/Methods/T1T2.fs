@@ -19,5 +19,5 @@ module internal T1T2 =
                 Products = 1
                 Zeros = zeros }
 
-        { Method.ofAdjoint "t1t2" [] false solve with
+        { Method.ofAdjoint "t1t2" [ SecondDerivatives ] false solve with
             Motion = Retaken }

@@ -46,7 +46,7 @@ module internal Checks =
             let reason = (e.Message.Split '\n')[0]
 
             InvalidOperationException(
-                $"step {step}: libtorch failed in the derivative of a loss: {reason}. If an operator has no second derivative (fused attention), use a first-order method (sama) or the plain operator",
+                $"step {step}: libtorch failed in the derivative of a loss: {reason}. If an operator has no second derivative (fused attention), take products by differences (Hypergradient.withProducts ProductForm.Differences), a first-order method (sama) or the plain operator",
                 e
             )
         | _ -> e

@@ -1,5 +1,6 @@
 namespace Sama.Functional
 
+open System
 open TorchSharp
 open Sama
 
@@ -76,7 +77,22 @@ module internal Responses =
 
     /// The best response of level k to the levels above it, up to `top`; overwrites v.
     and respond (point: Point) (k: int) (top: int) (v: Tensor) : Response =
-        (Structure.methodOf point.Problem k).BestResponse (solution point k top) v
+        let passes = ref 0
+
+        let response =
+            (Structure.methodOf point.Problem k).BestResponse (solution passes point k top) v
+
+        match Structure.productForm point.Problem k with
+        | None -> response
+        | Some form ->
+            { response with
+                Report =
+                    lazy
+                        (let report = response.Report.Value
+
+                         { report with
+                             ProductForm = Nullable form
+                             Passes = report.Passes + passes.Value }) }
 
     /// Gradients of level i's own problem at a vector of its own and, where given, other vectors above it.
     and private gradientsAt
@@ -159,7 +175,7 @@ module internal Responses =
                     invalidOp
                         $"level '{problem.Levels[k].Name}' stops features (Pass.Stop), which its θ* follows: its derivative for the levels above is not known to {Structure.methodOf problem k}. Hold the levels between (Level.responding MiddleResponse.Held), or take a method of one step (sama, t1t2)"
 
-            let at = solution point k top
+            let at = solution (ref 0) point k top
             let linear = at.Linearize(at.ThetaBefore, false)
 
             let all =
@@ -219,7 +235,7 @@ module internal Responses =
                 ofLambda (List.take count step.Micros) theta }
 
     /// A level at its last step, as methods see it.
-    and solution (point: Point) (i: int) (top: int) : IBaseSolution =
+    and solution (passes: int ref) (point: Point) (i: int) (top: int) : IBaseSolution =
         let problem = point.Problem
         let step = point.Taken[i].Value
         let gradients = firstOrder point i top
@@ -234,10 +250,23 @@ module internal Responses =
         let products =
             { new IBaseProducts with
                 member _.Linearize(theta, followStops) =
+                    let known =
+                        if obj.ReferenceEquals(theta, step.Theta) then
+                            step.Gradient
+                        else
+                            null
+
+                    // methods count the pass of a graph, which differences do without
+                    if
+                        Structure.productForm problem i = Some ProductForm.Differences
+                        && not (isNull known)
+                    then
+                        passes.Value <- passes.Value - 1
+
                     if problem.Heights[i] > 0 && problem.Levels[i].Response = MiddleResponse.Total then
-                        differences point i top theta gradients.Lambda
+                        differences passes point i top theta gradients.Lambda
                     else
-                        snd (Linearization.at subject step.Micros (Mode.Linearized followStops) theta) }
+                        snd (Products.at passes subject step.Micros (Mode.Linearized followStops) known theta) }
 
         let trajectory =
             { new ITrajectory with
@@ -252,13 +281,13 @@ module internal Responses =
                         { subject with
                             Precision = Problem.precision problem }
 
-                    struct (Trajectory.vjp replayed o last step.Window v, last) }
+                    struct (Trajectory.vjp passes replayed o last step.Window v, last) }
 
         LevelSolution(LevelStep.jacobians problem.Levels[i].Rule step, gradients, products, trajectory)
 
     /// Products with the derivatives of a middle level's total hypergradient; ∂h/∂θ is the Hessian of the reduced loss,
     /// symmetric where the responses below are exact.
-    and private differences (point: Point) i top (theta: Tensor) (lambda: Tensor) : ILinearization =
+    and private differences (passes: int ref) (point: Point) i top (theta: Tensor) (lambda: Tensor) : ILinearization =
         let upper = upper point.Problem i top
         let micros = point.Taken[i].Value.Micros
 
@@ -273,7 +302,21 @@ module internal Responses =
             let above = List.zip upper (List.ofArray (Passes.parted point.Problem upper lambda))
             (gradientsAt point i top micros theta above [ i ])[i]
 
+        let both theta =
+            let gradients = gradientsAt point i top micros theta [] (i :: upper)
+            torch.cat [| gradients[i]; yield! [ for j in upper -> gradients[j] ] |]
+
+        let along x d f =
+            passes.Value <- passes.Value + 4
+            Differences.along x d f
+
         { new ILinearization with
-            member _.ThetaVjp w = Differences.along theta w own
-            member _.LambdaVjp w = Differences.along theta w ofLambda
-            member _.LambdaJvp d = Differences.along lambda d ownAt }
+            member _.ThetaVjp w = along theta w own
+            member _.LambdaVjp w = along theta w ofLambda
+
+            member _.Vjps w =
+                Scope.run (fun keep ->
+                    let parts = (along theta w both).split ([| theta.numel (); lambda.numel () |])
+                    struct (keep (parts[0].clone ()), keep (parts[1].clone ())))
+
+            member _.LambdaJvp d = along lambda d ownAt }

@@ -13,17 +13,23 @@ module internal Trajectory =
 
     type private Place = { Theta: Tensor; State: RuleState }
 
-    let private lambdaOf (s: Linearization.Subject) =
-        Passes.joined [| for j in s.Upper -> s.Vectors[j] |]
-
     let private ruleOf (s: Linearization.Subject) = s.Problem.Levels[s.Index].Rule
 
     let private forward (s: Linearization.Subject) (place: Place) micros : Place =
         Scope.run (fun keep ->
             // a step taken again: its features are those of its own θ
-            let x = Autodiff.leaf place.Theta
-            let loss = Linearization.loss s micros Mode.Again x (lambdaOf s)
-            let g = Autodiff.pull Autodiff.Freed loss (torch.ones_like loss) x
+            let gradients = Array.create s.Vectors.Length null
+            let g = torch.zeros_like place.Theta
+            gradients[s.Index] <- g
+
+            Passes.accumulate
+                s.Problem
+                s.Precision
+                micros
+                Mode.Again
+                (Array.updateAt s.Index place.Theta s.Vectors)
+                gradients
+
             let u, next = (ruleOf s).Take place.State g place.Theta
 
             { Theta = keep ((place.Theta - u).detach ())
@@ -34,7 +40,15 @@ module internal Trajectory =
         RuleState.dispose place.State
 
     /// Adjoints of θ and the state's tensors before the step, and of λ.
-    let private backward (s: Linearization.Subject) followStops (place: Place) micros (a: Tensor) (b: Tensor list) =
+    let private backward
+        passes
+        (s: Linearization.Subject)
+        followStops
+        (place: Place)
+        micros
+        (a: Tensor)
+        (b: Tensor list)
+        =
         Scope.run (fun keep ->
             let rule = ruleOf s
 
@@ -45,7 +59,7 @@ module internal Trajectory =
                 else
                     Mode.Again
 
-            let value, at = Linearization.at s micros mode place.Theta
+            let value, at = Products.at passes s micros mode null place.Theta
             let g, theta = Autodiff.leaf value, Autodiff.leaf place.Theta
             let state = RuleState.map Autodiff.leaf place.State
             let u, next = rule.Take state g theta
@@ -61,16 +75,17 @@ module internal Trajectory =
 
             let w = byGradient + ofNext[0]
             let byTheta = rule.ByTheta.Pull place.State value place.Theta -a
+            let struct (ofTheta, ofLambda) = at.Vjps w
 
-            keep ((a + byTheta + ofNext[1] + at.ThetaVjp w).detach ()),
+            keep ((a + byTheta + ofNext[1] + ofTheta).detach ()),
             [ for t in before -> keep (t.detach ()) ],
-            keep (at.LambdaVjp w))
+            keep ofLambda)
 
     /// (∂θ₀/∂λ)ᵀ a of a window that starts where the levels above say.
     let private throughStart (s: Linearization.Subject) (a: Tensor) : Tensor option =
         s.Problem.Levels[s.Index].Reset
         |> Option.map (fun start ->
-            let l = Autodiff.leaf (lambdaOf s)
+            let l = Autodiff.leaf (Linearization.lambdaOf s)
             let upper = List.zip s.Upper (List.ofArray (Passes.parted s.Problem s.Upper l))
 
             let parameters =
@@ -83,7 +98,14 @@ module internal Trajectory =
             Autodiff.pull Autodiff.Freed (start (Levels(s.Problem.LevelNames, parameters))) a l)
 
     /// (dθₜ/dλ)ᵀ v through the last `last` of the steps that were taken since the window began.
-    let vjp (s: Linearization.Subject) (o: UnrolledOptions) (last: int) (window: OpenWindow) (v: Tensor) : Tensor =
+    let vjp
+        (passes: int ref)
+        (s: Linearization.Subject)
+        (o: UnrolledOptions)
+        (last: int)
+        (window: OpenWindow)
+        (v: Tensor)
+        : Tensor =
         Scope.tensor (fun () ->
             let steps = [| for struct (_, micros) in window.Taken -> micros |]
             let first = steps.Length - last
@@ -111,7 +133,7 @@ module internal Trajectory =
 
             let mutable a = v
             let mutable b = RuleState.tensors window.Rule |> List.map torch.zeros_like
-            let total = torch.zeros_like (lambdaOf s)
+            let total = torch.zeros_like (Linearization.lambdaOf s)
 
             for segment in kept.Count - 1 .. -1 .. 0 do
                 let from = first + segment * skip
@@ -123,7 +145,8 @@ module internal Trajectory =
                         ||> List.scan (fun place i -> forward s place steps[i])
 
                     for i in until - 1 .. -1 .. from do
-                        let before, states, add = backward s o.FollowStops places[i - from] steps[i] a b
+                        let before, states, add =
+                            backward passes s o.FollowStops places[i - from] steps[i] a b
 
                         total.add_ add |> ignore
                         a <- before
