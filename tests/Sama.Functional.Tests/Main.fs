@@ -27,6 +27,7 @@ let main args =
               DrawnProblemTests.tests
               MethodInputTests.tests
               ProductTests.tests
+              LearnedTests.tests
               FixtureTests.tests
               EngineTests.tests
               LevelGraphTests.tests

@@ -107,6 +107,9 @@ let implicitly (p: Point) (h: Mat, c: Mat) : Vec =
     let z = -(own.Solve right)
     z.TransposeThisAndMultiply(Numbers.vector [ for i in rows -> p.V[i] ])
 
+/// The condition number of the base Hessian.
+let condition (p: Point) : float = p.H.ConditionNumber()
+
 /// −Cᵀ p.
 let along (p: Point) (direction: Vec) : Vec =
     -(p.C.TransposeThisAndMultiply direction)

@@ -84,10 +84,26 @@ module internal Composition =
                 | Some _ -> refuse method $"level '{level.Name}' starts anew with every window; {held}"
                 | None -> ()
 
+    let private requireLearned (problem: BilevelProblem) index =
+        let level = problem.Levels[index]
+
+        for learned in level.Rule.Learned do
+            LearnedOptions.source problem index learned |> ignore
+
+        if not level.Rule.Learned.IsEmpty then
+            let method = Structure.methodOf problem index
+
+            if not (List.contains LearnedOptions method.Needs) then
+                refuse
+                    method
+                    $"the rule of level '{level.Name}' is '{level.Update.Name}', and the method does not say that it adds ∂u/∂λ (IRuleJacobians.OptionsVjp, Need.LearnedOptions)"
+
     let requireServed (problem: BilevelProblem) : unit =
         let top = Array.last problem.Heights
 
         for index in 0 .. problem.Levels.Length - 1 do
+            requireLearned problem index
+
             if problem.Heights[index] < top then
                 for need in (Structure.methodOf problem index).Needs do
                     requireNeeds problem index need

@@ -57,12 +57,14 @@ module internal FixedPoint =
             residual <- Method.relative (Method.size rest) norm
             count <- count + 1
 
-        at.Adapt q,
+        { P = at.Adapt q
+          Q = q
+          Report =
         { Report.empty "fixedPoint" with
             Passes = 1
             Products = count + 2
             Residual = Nullable residual
-            Converged = Nullable(residual <= o.Tolerance) }
+            Converged = Nullable(residual <= o.Tolerance) } }
 
     let method (o: FixedPointOptions) : HypergradientMethod =
         Method.atLeast 0 "Iterations" o.Iterations

@@ -49,7 +49,11 @@ module internal Neumann =
             else
                 Nullable()
 
-        at.Adapt(q.mul_ (Number.scalar o.Step)),
+        q.mul_ (Number.scalar o.Step) |> ignore
+
+        { P = at.Adapt q
+          Q = q
+          Report =
         { Report.empty "neumann" with
             Passes = 1
             Products = (if o.MeasureResidual then o.Terms else o.Terms - 1) + 1
@@ -58,7 +62,7 @@ module internal Neumann =
                 (if residual.HasValue then
                      Nullable(residual.Value <= o.Tolerance)
                  else
-                     Nullable()) }
+                     Nullable()) } }
 
     let method (o: NeumannOptions) : HypergradientMethod =
         Method.atLeast 1 "Terms" o.Terms

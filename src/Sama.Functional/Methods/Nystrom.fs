@@ -84,7 +84,9 @@ module internal Nystrom =
             let off = (linear.ThetaVjp p * stay + decay * p) - v
             Method.relative (Method.size off) (Method.size v)
 
-        p,
+        { P = p
+          Q = null
+          Report =
         { Report.empty "nystrom" with
             Passes = 1
             Products = int count + 2
@@ -93,7 +95,7 @@ module internal Nystrom =
                 (if residual < 1.0 then
                      null
                  else
-                     $"the columns do not span what the meta gradient needs: p solves the adjoint system worse than 0 does (residual {residual:G3}); take more columns (Rank) or a larger Rho") }
+                     $"the columns do not span what the meta gradient needs: p solves the adjoint system worse than 0 does (residual {residual:G3}); take more columns (Rank) or a larger Rho") } }
 
     let method (o: NystromOptions) : HypergradientMethod =
         Method.positive "Rho" o.Rho

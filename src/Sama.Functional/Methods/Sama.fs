@@ -128,9 +128,20 @@ module internal SamaMethod =
 
                 lazy (report o name alpha length (Number.readAll values)) })
 
+    /// A response through g, and −(∂u/∂λ|_g)ᵀ v of learned options beside it; the response may overwrite v.
+    let besideOptions (at: IRuleJacobians) (v: Tensor) (response: unit -> Response) : Response =
+        if at.LearnsOptions then
+            use own = at.OptionsVjp v
+            let through = response ()
+            through.Vector.sub_ own |> ignore
+            through
+        else
+            response ()
+
     /// What the difference asks for.
     let needs (o: SamaOptions) =
         [ Differences
+          LearnedOptions
           if reuses o then
               BaseLambdaGradient
           if o.MicroBatches > 0 then
@@ -144,8 +155,9 @@ module internal SamaMethod =
           Motion = Retaken
           BestResponse =
             fun at v ->
-                at.AdaptInPlace v
-                difference o "sama" at v }
+                besideOptions at v (fun () ->
+                    at.AdaptInPlace v
+                    difference o "sama" at v) }
 
     /// Without adaptation: p = v.
     let samaNa (o: SamaOptions) : HypergradientMethod =
@@ -154,4 +166,4 @@ module internal SamaMethod =
         { Name = "samaNa"
           Needs = needs o
           Motion = Retaken
-          BestResponse = fun at v -> difference o "samaNa" at v }
+          BestResponse = fun at v -> besideOptions at v (fun () -> difference o "samaNa" at v) }

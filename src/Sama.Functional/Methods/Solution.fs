@@ -43,6 +43,12 @@ type IRuleJacobians =
     abstract Decay: v: Tensor -> Tensor
     /// (∂u/∂θ) w at fixed g.
     abstract DecayForward: w: Tensor -> Tensor
+    /// True if options of the rule are learned: u depends on λ at fixed g then.
+    abstract LearnsOptions: bool
+    /// (∂u/∂λ)ᵀ v at fixed g, by learned options; 0 without any.
+    abstract OptionsVjp: v: Tensor -> Tensor
+    /// (∂u/∂λ) d at fixed g.
+    abstract OptionsJvp: d: Tensor -> Tensor
 
 /// The base problem at its last step and its first-order gradients on that step's batch, with its masks and
 /// stop-features. Vectors are flat, λ that of all upper levels, one behind the other; results are fresh handles unless

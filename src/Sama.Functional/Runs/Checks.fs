@@ -31,7 +31,7 @@ module internal Checks =
                     if not (Number.isFinite run.Gradient) then
                         notFinite step run.Level "the gradient" run.Gradient
 
-                    let u, _ = run.Level.Rule.Take run.Rule run.Gradient run.Vector
+                    let u, _ = run.Bound.Take run.Rule run.Gradient run.Vector
 
                     if not (Number.isFinite u) then
                         notFinite step run.Level "the update" u

@@ -78,6 +78,10 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
                     Scope.run (fun _ ->
                         use readings = new Readings(problem.ReadTogether)
                         resets <- reset ()
+
+                        for i, level in Array.indexed levels do
+                            level.Follow(LearnedOptions.rule problem i vectors)
+
                         body (atStep readings fetched))
 
                 for struct (_, finish) in resets do

@@ -151,7 +151,8 @@ module internal Responses =
             let step = point.Taken[k].Value
             let above = [ for j in Structure.above problem k -> j, before[j] ]
             let g = (gradientsAt moved k k step.Micros before[k] above [ k ])[k]
-            let next = LevelStep.at problem.Levels[k].Rule before[k] step.State g step.Micros
+            let rule = LearnedOptions.rule problem k before
+            let next = LevelStep.at rule before[k] step.State g step.Micros
 
             let after =
                 match (Structure.methodOf problem k).Motion with
@@ -163,7 +164,7 @@ module internal Responses =
                 Taken = Array.updateAt k (Some { next with After = fun () -> after }) moved.Taken
                 After = fun j -> if j = k then after else moved.After j })
 
-    /// (dθₖ/dλ) d = −M⁻¹ (∂g/∂λ) d, M the symmetric form of an elementwise rule (`Method.diagonals`), by the solver of the
+    /// (dθₖ/dλ) d = −M⁻¹ [(∂g/∂λ) d + (∂u/∂λ|_g) d/D], M the symmetric form of an elementwise rule (`Method.diagonals`), by the solver of the
     /// adjoint system, which is its own transpose.
     and private tangent (point: Point) k (solve: AdjointSolver) (d: (int * Tensor) list) : Tensor =
         Scope.tensor (fun () ->
@@ -181,8 +182,12 @@ module internal Responses =
             let all =
                 Passes.joined [| for j in upper problem k top -> d |> List.find (fun (i, _) -> i = j) |> snd |]
 
-            let p, _ = solve at linear (linear.LambdaJvp all)
-            p.neg_ ())
+            let moved = linear.LambdaJvp all
+
+            if at.LearnsOptions then
+                moved.add_ (Method.over at (at.OptionsJvp all)) |> ignore
+
+            (solve at linear moved).P.neg_ ())
 
     /// First-order gradients of level i at its last step; λ is that of the levels above it, up to the tier of `top`.
     and private firstOrder (point: Point) i top : IBaseGradients =
@@ -283,7 +288,19 @@ module internal Responses =
 
                     struct (Trajectory.vjp passes replayed o last step.Window v, last) }
 
-        LevelSolution(LevelStep.jacobians problem.Levels[i].Rule step, gradients, products, trajectory)
+        let options =
+            if LearnedOptions.any problem i then
+                Some(fun lambda ->
+                    LearnedOptions.inGraph
+                        problem
+                        i
+                        point.Before
+                        subject.Upper
+                        (Passes.parted problem subject.Upper lambda))
+            else
+                None
+
+        LevelSolution(LevelStep.jacobians gradients.Lambda options step, gradients, products, trajectory)
 
     /// Products with the derivatives of a middle level's total hypergradient; ∂h/∂θ is the Hessian of the reduced loss,
     /// symmetric where the responses below are exact.

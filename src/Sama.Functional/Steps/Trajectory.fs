@@ -13,7 +13,8 @@ module internal Trajectory =
 
     type private Place = { Theta: Tensor; State: RuleState }
 
-    let private ruleOf (s: Linearization.Subject) = s.Problem.Levels[s.Index].Rule
+    let private ruleOf (s: Linearization.Subject) =
+        LearnedOptions.rule s.Problem s.Index s.Vectors
 
     let private forward (s: Linearization.Subject) (place: Place) micros : Place =
         Scope.run (fun keep ->
@@ -62,10 +63,22 @@ module internal Trajectory =
             let value, at = Products.at passes s micros mode null place.Theta
             let g, theta = Autodiff.leaf value, Autodiff.leaf place.Theta
             let state = RuleState.map Autodiff.leaf place.State
-            let u, next = rule.Take state g theta
+            let lambda = Autodiff.leaf (Linearization.lambdaOf s)
+
+            let learned =
+                if LearnedOptions.any s.Problem s.Index then
+                    LearnedOptions.inGraph s.Problem s.Index s.Vectors s.Upper (Passes.parted s.Problem s.Upper lambda)
+                else
+                    rule
+
+            let u, next = learned.Take state g theta
             let ofState = List.zip (RuleState.tensors next) b
             let tensors = RuleState.tensors state |> Array.ofList
-            let before = Autodiff.pullAll Autodiff.Kept ((u, -a) :: ofState) tensors
+
+            let pulled =
+                Autodiff.pullAll Autodiff.Kept ((u, -a) :: ofState) (Array.append tensors [| lambda |])
+
+            let before, ofOptions = pulled[.. tensors.Length - 1], pulled[tensors.Length]
             let ofNext = Autodiff.pullAll Autodiff.Kept ofState [| g; theta |]
 
             let byGradient =
@@ -79,7 +92,7 @@ module internal Trajectory =
 
             keep ((a + byTheta + ofNext[1] + ofTheta).detach ()),
             [ for t in before -> keep (t.detach ()) ],
-            keep ofLambda)
+            keep (ofLambda + ofOptions))
 
     /// (∂θ₀/∂λ)ᵀ a of a window that starts where the levels above say.
     let private throughStart (s: Linearization.Subject) (a: Tensor) : Tensor option =
