@@ -46,8 +46,12 @@ let private train (task: Task) (rate: float) (learned: bool) : Row =
             options
             Hypergradient.sama
             [ task.Base rule
-              Level.general "rate" [ "log", torch.zeros (1L, dtype = torch.float64) ] (adam 0.1) id (fun _ levels draw ->
-                  task.MetaLoss draw levels["base"]) ]
+              Level.general
+                  "rate"
+                  [ "log", torch.zeros (1L, dtype = torch.float64) ]
+                  (adam 0.1)
+                  id
+                  (fun _ levels draw -> task.MetaLoss draw levels["base"]) ]
 
     use run = new BilevelRun(problem, 1L)
 
@@ -94,11 +98,16 @@ let private digits (folder: string) : Task =
 
     let pick (draw: Draw) =
         use generator = new torch.Generator(uint64 draw.RandomSeed)
-        let rows = torch.randint (10000L, [| 100L |], dtype = torch.int64, generator = generator)
+
+        let rows =
+            torch.randint (10000L, [| 100L |], dtype = torch.int64, generator = generator)
+
         x.index_select (0L, rows), y.index_select (0L, rows)
 
     let logits (theta: Params) (x: Tensor) =
-        let h = torch.nn.functional.relu (torch.nn.functional.linear (x, theta["W1"], theta["b1"]))
+        let h =
+            torch.nn.functional.relu (torch.nn.functional.linear (x, theta["W1"], theta["b1"]))
+
         torch.nn.functional.linear (h, theta["W2"], theta["b2"])
 
     let loss theta (x: Tensor, y: Tensor) =
@@ -106,7 +115,9 @@ let private digits (folder: string) : Task =
 
     let start () =
         use generator = new torch.Generator 3UL
-        let normal (scale: float) (shape: int64[]) = torch.randn (shape, generator = generator) * scale
+
+        let normal (scale: float) (shape: int64[]) =
+            torch.randn (shape, generator = generator) * scale
 
         [ "W1", normal 0.05 [| 64L; 784L |]
           "b1", torch.zeros 64L

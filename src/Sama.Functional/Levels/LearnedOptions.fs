@@ -35,7 +35,8 @@ module internal LearnedOptions =
             | Some j -> j
             | None -> refuse $"a level '{name}', which is not above it; above it there are: {names above}"
 
-    let any (problem: BilevelProblem) (i: int) : bool = not problem.Levels[i].Rule.Learned.IsEmpty
+    let any (problem: BilevelProblem) (i: int) : bool =
+        not problem.Levels[i].Rule.Learned.IsEmpty
 
     /// One value: 0-D in float64, or the level's own type.
     let private value (problem: BilevelProblem) i (parameters: int -> Params) (learned: Learned) : Tensor =
@@ -107,6 +108,9 @@ module internal LearnedOptions =
                 let value = value problem i (fun j -> parameters[j]) learned
 
                 if value.requires_grad then
-                    Autodiff.backward (value.sum ()) [| for own in parameters do yield! own.Views |]
+                    Autodiff.backward
+                        (value.sum ())
+                        [| for own in parameters do
+                               yield! own.Views |]
 
             [| for own in parameters -> own.Views |> Array.map (fun view -> not (isNull view.grad)) |])

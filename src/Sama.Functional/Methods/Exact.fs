@@ -84,18 +84,18 @@ module internal Exact =
         { P = p
           Q = q
           Report =
-        { Report.empty "exact" with
-            Passes = 1
-            Products = n + 1
-            Residual = Nullable residual
-            ConditionNumber = Nullable condition
-            Converged = Nullable(residual <= 1e-8)
-            Note =
-                // products of the vectors' own type carry its rounding
-                (if condition < 0.2 / torch.finfo(v.dtype).eps then
-                     null
-                 else
-                     "the base Hessian is singular (some direction of θ does not change the base gradient): the response of least norm is given, and is right only if the meta gradient has no part along that direction (see the residual)") } }
+            { Report.empty "exact" with
+                Passes = 1
+                Products = n + 1
+                Residual = Nullable residual
+                ConditionNumber = Nullable condition
+                Converged = Nullable(residual <= 1e-8)
+                Note =
+                    // products of the vectors' own type carry its rounding
+                    (if condition < 0.2 / torch.finfo(v.dtype).eps then
+                         null
+                     else
+                         "the base Hessian is singular (some direction of θ does not change the base gradient): the response of least norm is given, and is right only if the meta gradient has no part along that direction (see the residual)") } }
 
     let method (o: ExactOptions) : HypergradientMethod =
         if o.MaxSize < 1L then

@@ -60,11 +60,11 @@ module internal FixedPoint =
         { P = at.Adapt q
           Q = q
           Report =
-        { Report.empty "fixedPoint" with
-            Passes = 1
-            Products = count + 2
-            Residual = Nullable residual
-            Converged = Nullable(residual <= o.Tolerance) } }
+            { Report.empty "fixedPoint" with
+                Passes = 1
+                Products = count + 2
+                Residual = Nullable residual
+                Converged = Nullable(residual <= o.Tolerance) } }
 
     let method (o: FixedPointOptions) : HypergradientMethod =
         Method.atLeast 0 "Iterations" o.Iterations

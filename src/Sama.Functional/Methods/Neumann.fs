@@ -54,15 +54,15 @@ module internal Neumann =
         { P = at.Adapt q
           Q = q
           Report =
-        { Report.empty "neumann" with
-            Passes = 1
-            Products = (if o.MeasureResidual then o.Terms else o.Terms - 1) + 1
-            Residual = residual
-            Converged =
-                (if residual.HasValue then
-                     Nullable(residual.Value <= o.Tolerance)
-                 else
-                     Nullable()) } }
+            { Report.empty "neumann" with
+                Passes = 1
+                Products = (if o.MeasureResidual then o.Terms else o.Terms - 1) + 1
+                Residual = residual
+                Converged =
+                    (if residual.HasValue then
+                         Nullable(residual.Value <= o.Tolerance)
+                     else
+                         Nullable()) } }
 
     let method (o: NeumannOptions) : HypergradientMethod =
         Method.atLeast 1 "Terms" o.Terms

@@ -87,15 +87,15 @@ module internal Nystrom =
         { P = p
           Q = null
           Report =
-        { Report.empty "nystrom" with
-            Passes = 1
-            Products = int count + 2
-            Residual = Nullable residual
-            Note =
-                (if residual < 1.0 then
-                     null
-                 else
-                     $"the columns do not span what the meta gradient needs: p solves the adjoint system worse than 0 does (residual {residual:G3}); take more columns (Rank) or a larger Rho") } }
+            { Report.empty "nystrom" with
+                Passes = 1
+                Products = int count + 2
+                Residual = Nullable residual
+                Note =
+                    (if residual < 1.0 then
+                         null
+                     else
+                         $"the columns do not span what the meta gradient needs: p solves the adjoint system worse than 0 does (residual {residual:G3}); take more columns (Rank) or a larger Rho") } }
 
     let method (o: NystromOptions) : HypergradientMethod =
         Method.positive "Rho" o.Rho

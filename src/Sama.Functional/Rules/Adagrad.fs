@@ -123,7 +123,9 @@ type internal AdadeltaFormula =
             let o, given = f.Options, f.Given
             let rate = if o.Maximize then f.Rate .* k -1.0 else f.Rate
             let g = seen o.Maximize given["WeightDecay"] g theta
-            let inside = weigh s given["Rho"] (g .* g) (k 1.0 .- given["Rho"]) .+ c given["Epsilon"]
+
+            let inside =
+                weigh s given["Rho"] (g .* g) (k 1.0 .- given["Rho"]) .+ c given["Epsilon"]
 
             root (a .+ c given["Epsilon"]) .* (s .* c given["Rho"] .+ c given["Epsilon"])
             ./ inside

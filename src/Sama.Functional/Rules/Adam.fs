@@ -123,8 +123,7 @@ type internal AdamFormula =
 module AdamRule =
 
     /// 1 − βᵗ
-    let internal correction (beta: Coefficient) (t: int64) : Coefficient =
-        k 1.0 .- beta.Power(k (float t))
+    let internal correction (beta: Coefficient) (t: int64) : Coefficient = k 1.0 .- beta.Power(k (float t))
 
     let internal requireMoments rate beta1 beta2 epsilon decay =
         Options.requireNonNegative "LearningRate" rate
@@ -165,7 +164,11 @@ module AdamRule =
                   Beta2 = given["Beta2"]
                   Epsilon = given["Epsilon"]
                   Coupled = if o.DecoupledDecay then off else given["WeightDecay"]
-                  Decoupled = if o.DecoupledDecay then rate .* given["WeightDecay"] else off
+                  Decoupled =
+                    if o.DecoupledDecay then
+                        rate .* given["WeightDecay"]
+                    else
+                        off
                   Divide = true
                   AmsGrad = o.AmsGrad
                   CorrectBeforeMaximum = o.CorrectBeforeMaximum

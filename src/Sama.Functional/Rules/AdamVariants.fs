@@ -125,7 +125,9 @@ type internal AdamaxFormula =
             let old = n .* c o["Beta2"]
 
             let fresh =
-                (c ((k 1.0 .- o["Beta1"]) .* o["Epsilon"]) .- m .* sign g .* c o["Beta1"]) ./ now ./ now
+                (c ((k 1.0 .- o["Beta1"]) .* o["Epsilon"]) .- m .* sign g .* c o["Beta1"])
+                ./ now
+                ./ now
                 .* c q
             // n is still ε where no gradient was ever seen
             let seenNow = ifPositive (now .- c o["Epsilon"]) fresh (k 0.0)
@@ -184,7 +186,11 @@ module AdamVariants =
                   Beta2 = given["Beta2"]
                   Epsilon = given["Epsilon"]
                   Coupled = if o.DecoupledDecay then off else given["WeightDecay"]
-                  Decoupled = if o.DecoupledDecay then rate .* given["WeightDecay"] else off
+                  Decoupled =
+                    if o.DecoupledDecay then
+                        rate .* given["WeightDecay"]
+                    else
+                        off
                   Divide = true
                   AmsGrad = false
                   CorrectBeforeMaximum = false
@@ -240,7 +246,11 @@ module AdamVariants =
                   Beta2 = given["Beta2"]
                   Epsilon = given["Epsilon"]
                   Coupled = if o.DecoupledDecay then off else given["WeightDecay"]
-                  Decoupled = if o.DecoupledDecay then rate .* given["WeightDecay"] else off
+                  Decoupled =
+                    if o.DecoupledDecay then
+                        rate .* given["WeightDecay"]
+                    else
+                        off
                   Divide = rectified
                   AmsGrad = false
                   CorrectBeforeMaximum = false

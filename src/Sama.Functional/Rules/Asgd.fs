@@ -68,6 +68,7 @@ module AsgdRule =
 
         let eta (given: Given) (rate: float) (t: int64) =
             let rate = k rate .* given["LearningRate"]
+
             rate
             ./ (k 1.0 .+ given["Lambd"] .* rate .* k (float (t - 1L))).Power given["Alpha"]
 

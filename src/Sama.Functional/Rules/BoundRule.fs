@@ -84,11 +84,13 @@ type BoundRule =
 [<NoComparison; NoEquality>]
 type UpdateRule =
     internal
-        { Name: string
-          Bind: Layout -> BoundRule
-          Rescale: ((int64 -> float) -> UpdateRule) option
-          /// the rule with that option learned; ArgumentException if it has no such option
-          Learn: Learned -> UpdateRule }
+        {
+            Name: string
+            Bind: Layout -> BoundRule
+            Rescale: ((int64 -> float) -> UpdateRule) option
+            /// the rule with that option learned; ArgumentException if it has no such option
+            Learn: Learned -> UpdateRule
+        }
 
     override rule.ToString() = rule.Name
 

@@ -50,7 +50,8 @@ module internal Elementwise =
 
         if decoupled then
             { rule with
-                Decoupled = fun given rate _ -> Real.(.*) (Real.(.*) (Real.k rate) given["LearningRate"]) given["WeightDecay"] }
+                Decoupled =
+                    fun given rate _ -> Real.(.*) (Real.(.*) (Real.k rate) given["LearningRate"]) given["WeightDecay"] }
         else
             { rule with
                 Coupled = fun given -> Options.coupled maximize given["WeightDecay"] }

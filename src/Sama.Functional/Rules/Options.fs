@@ -26,4 +26,7 @@ module internal Options =
 
     /// ∂u/∂θ over ∂u/∂g under decay that is added to the gradient, which is negated first to maximise.
     let coupled (maximize: bool) (weightDecay: Coefficient) : Coefficient =
-        if maximize then Real.(.*) weightDecay (Real.k -1.0) else weightDecay
+        if maximize then
+            Real.(.*) weightDecay (Real.k -1.0)
+        else
+            weightDecay

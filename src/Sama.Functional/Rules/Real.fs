@@ -24,11 +24,13 @@ type internal IReal<'V when 'V :> IReal<'V>> =
 /// A number of a formula: an option, or what is computed of options. A learned option's derivative is taken with a tensor
 /// in the number's place, 0-D in float64, or one number a coordinate; `Value` is NaN then, unless it is one number.
 and [<Struct; NoComparison; NoEquality>] internal Coefficient =
-    { Value: float
-      /// null for a plain number
-      Tensor: Tensor
-      /// false where a learned option has a part in it: 0 is then a value, and not a thing that is off
-      Fixed: bool }
+    {
+        Value: float
+        /// null for a plain number
+        Tensor: Tensor
+        /// false where a learned option has a part in it: 0 is then a value, and not a thing that is off
+        Fixed: bool
+    }
 
     static member Of(x: float) : Coefficient =
         { Value = x
@@ -126,8 +128,11 @@ and [<Struct; NoComparison; NoEquality>] internal Coefficient =
         static member Divide(x: Coefficient, y) =
             Coefficient.Join(x, y, (fun x y -> x / y), (fun x y -> x / y))
 
-        static member Abs(x: Coefficient) = Coefficient.Map(x, abs, (fun t -> t.abs ()))
-        static member Root(x: Coefficient) = Coefficient.Map(x, sqrt, (fun t -> t.sqrt ()))
+        static member Abs(x: Coefficient) =
+            Coefficient.Map(x, abs, (fun t -> t.abs ()))
+
+        static member Root(x: Coefficient) =
+            Coefficient.Map(x, sqrt, (fun t -> t.sqrt ()))
 
         static member IfPositive(x: Coefficient, a, b) =
             if x.Single "compared" > 0.0 then a else b
@@ -142,8 +147,8 @@ and [<Struct; NoComparison; NoEquality>] internal Coefficient =
 
 /// The numbers of a rule's options by name, at the learned options' values.
 [<Sealed>]
-type internal Given(fixed': (string * float) list, learned: (string * Coefficient) list) =
-    let all = dict [ for name, value in fixed' -> name, Coefficient.Of value ]
+type internal Given(numbers: (string * float) list, learned: (string * Coefficient) list) =
+    let all = dict [ for name, value in numbers -> name, Coefficient.Of value ]
     let own = dict learned
 
     /// The number of an option.

@@ -47,17 +47,9 @@ type internal SgdFormula =
         member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, b: 'V, _: 'V, rest: 'V) : FormulaStep<'V> =
             let g = seen f.Maximize f.Given["WeightDecay"] g theta
 
-            let b =
-                if f.Momentum.IsOff then
-                    g
-                else
-                    weigh b f.Momentum g f.Fresh
+            let b = if f.Momentum.IsOff then g else weigh b f.Momentum g f.Fresh
 
-            let direction =
-                if f.Nesterov then
-                    g .+ b .* c f.Momentum
-                else
-                    b
+            let direction = if f.Nesterov then g .+ b .* c f.Momentum else b
 
             { U = direction .* c f.Rate
               A = b
@@ -67,11 +59,7 @@ type internal SgdFormula =
         member f.Slope<'V when 'V :> IReal<'V>>(_: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V =
             let fresh = if f.Momentum.IsOff then Coefficient.Of 1.0 else f.Fresh
 
-            let factor =
-                if f.Nesterov then
-                    k 1.0 .+ f.Momentum .* fresh
-                else
-                    fresh
+            let factor = if f.Nesterov then k 1.0 .+ f.Momentum .* fresh else fresh
 
             c (
                 if f.Maximize then
@@ -114,7 +102,12 @@ module SgdRule =
                   Learnable.nonNegative "Momentum" o.Momentum
                   Learnable.finite "Dampening" o.Dampening
                   Learnable.nonNegative "WeightDecay" o.WeightDecay ]
-            Vectors = fun given -> if given["Momentum"].IsOff then [] else [ "momentum_buffer", 0.0 ] }
+            Vectors =
+                fun given ->
+                    if given["Momentum"].IsOff then
+                        []
+                    else
+                        [ "momentum_buffer", 0.0 ] }
         |> Elementwise.withDecay o.Maximize false
         |> Elementwise.rule
 

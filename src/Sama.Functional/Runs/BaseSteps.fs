@@ -79,4 +79,5 @@ module internal BaseSteps =
     /// A step taken again on the same batch must have the same gradient.
     let replay (live: LiveStep) (working: int list) : unit =
         for i in working do
-            Checks.replay live.Problem i live.Vectors live.Levels[i].Gradient (live.Fetch i)
+            let run = live.Levels[i]
+            Checks.replay live.Problem i live.Vectors run.Gradient (run.Scratch()) (live.Fetch i)

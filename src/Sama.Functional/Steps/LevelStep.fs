@@ -56,8 +56,7 @@ module internal LevelStep =
 
         let ofOptions (derivative: (Tensor -> Tensor) -> Tensor -> Tensor -> Tensor) (absent: Tensor -> Tensor) x =
             match options with
-            | Some rule ->
-                derivative (fun l -> fst ((rule l).Take step.State step.Gradient step.Theta)) lambda x
+            | Some rule -> derivative (fun l -> fst ((rule l).Take step.State step.Gradient step.Theta)) lambda x
             | None -> absent x
 
         let at product v =

@@ -40,6 +40,47 @@ module internal Trajectory =
         place.Theta.Dispose()
         RuleState.dispose place.State
 
+    /// Through the rule at g: the adjoint of θ at fixed g, those of the state's tensors, w, and that of λ by options.
+    let private throughRule
+        (s: Linearization.Subject)
+        (rule: BoundRule)
+        (place: Place)
+        (gradient: Tensor)
+        (a: Tensor)
+        (b: Tensor list)
+        =
+        Scope.run (fun keep ->
+            let lambda = Autodiff.leaf (Linearization.lambdaOf s)
+
+            let learned =
+                if LearnedOptions.any s.Problem s.Index then
+                    LearnedOptions.inGraph s.Problem s.Index s.Vectors s.Upper (Passes.parted s.Problem s.Upper lambda)
+                else
+                    rule
+
+            let g, theta = Autodiff.leaf gradient, Autodiff.leaf place.Theta
+            let state = RuleState.map Autodiff.leaf place.State
+            let u, next = learned.Take state g theta
+            let ofState = List.zip (RuleState.tensors next) b
+            let tensors = RuleState.tensors state |> Array.ofList
+
+            let pulled =
+                Autodiff.pullAll Autodiff.Kept ((u, -a) :: ofState) (Array.append tensors [| lambda |])
+
+            let ofNext = Autodiff.pullAll Autodiff.Kept ofState [| g; theta |]
+
+            let byGradient =
+                match rule.ByGradient with
+                | Ok jacobian -> jacobian.Pull place.State gradient place.Theta -a
+                | Error _ -> (Autodiff.pullAll Autodiff.Freed [ u, -a ] [| g |])[0]
+
+            let byTheta = rule.ByTheta.Pull place.State gradient place.Theta -a
+
+            keep ((a + byTheta + ofNext[1]).detach ()),
+            [ for t in pulled[.. tensors.Length - 1] -> keep (t.detach ()) ],
+            keep ((byGradient + ofNext[0]).detach ()),
+            keep pulled[tensors.Length])
+
     /// Adjoints of θ and the state's tensors before the step, and of λ.
     let private backward
         passes
@@ -61,38 +102,9 @@ module internal Trajectory =
                     Mode.Again
 
             let value, at = Products.at passes s micros mode null place.Theta
-            let g, theta = Autodiff.leaf value, Autodiff.leaf place.Theta
-            let state = RuleState.map Autodiff.leaf place.State
-            let lambda = Autodiff.leaf (Linearization.lambdaOf s)
-
-            let learned =
-                if LearnedOptions.any s.Problem s.Index then
-                    LearnedOptions.inGraph s.Problem s.Index s.Vectors s.Upper (Passes.parted s.Problem s.Upper lambda)
-                else
-                    rule
-
-            let u, next = learned.Take state g theta
-            let ofState = List.zip (RuleState.tensors next) b
-            let tensors = RuleState.tensors state |> Array.ofList
-
-            let pulled =
-                Autodiff.pullAll Autodiff.Kept ((u, -a) :: ofState) (Array.append tensors [| lambda |])
-
-            let before, ofOptions = pulled[.. tensors.Length - 1], pulled[tensors.Length]
-            let ofNext = Autodiff.pullAll Autodiff.Kept ofState [| g; theta |]
-
-            let byGradient =
-                match rule.ByGradient with
-                | Ok jacobian -> jacobian.Pull place.State value place.Theta -a
-                | Error _ -> (Autodiff.pullAll Autodiff.Freed [ u, -a ] [| g |])[0]
-
-            let w = byGradient + ofNext[0]
-            let byTheta = rule.ByTheta.Pull place.State value place.Theta -a
+            let stay, before, w, ofOptions = throughRule s rule place value a b
             let struct (ofTheta, ofLambda) = at.Vjps w
-
-            keep ((a + byTheta + ofNext[1] + ofTheta).detach ()),
-            [ for t in before -> keep (t.detach ()) ],
-            keep (ofLambda + ofOptions))
+            keep ((stay + ofTheta).detach ()), [ for t in before -> keep t ], keep (ofLambda + ofOptions))
 
     /// (∂θ₀/∂λ)ᵀ a of a window that starts where the levels above say.
     let private throughStart (s: Linearization.Subject) (a: Tensor) : Tensor option =
