@@ -6,24 +6,10 @@ open System
 open TorchSharp
 open Sama
 
-/// Elementwise arithmetic. A formula written in it once serves tensors, which differentiate it, and the blocks of
-/// a kernel; the operations and their order are the same, and so are the bits but for libtorch's square root,
-/// which may be the neighbour of the nearest number.
-type internal IReal<'V when 'V :> IReal<'V>> =
-    static abstract Number: Coefficient -> 'V
-    static abstract Add: 'V * 'V -> 'V
-    static abstract Multiply: 'V * 'V -> 'V
-    static abstract Divide: 'V * 'V -> 'V
-    static abstract Abs: 'V -> 'V
-    static abstract Root: 'V -> 'V
-    static abstract IfPositive: 'V * 'V * 'V -> 'V
-    /// a number with the derivative of another one, which kernels have no use for and do not compute
-    static abstract Through: value: 'V * slope: (unit -> 'V) -> 'V
-    static abstract Weigh: 'V * Coefficient * 'V * Coefficient -> 'V
-
 /// A number of a formula: an option, or what is computed of options. A learned option's derivative is taken with a tensor
 /// in the number's place, 0-D in float64, or one number a coordinate; `Value` is NaN then, unless it is one number.
-and [<Struct; NoComparison; NoEquality>] internal Coefficient =
+[<Struct; NoComparison; NoEquality>]
+type internal Coefficient =
     {
         Value: float
         /// null for a plain number
@@ -144,6 +130,21 @@ and [<Struct; NoComparison; NoEquality>] internal Coefficient =
                 Coefficient.Join(x, by, (fun x y -> x * y), (fun x y -> x * y))
 
             Coefficient.Join(scaled x a, scaled y b, (fun x y -> x + y), (fun x y -> x + y))
+
+/// Elementwise arithmetic. A formula written in it once serves tensors, which differentiate it, and the blocks of
+/// a kernel; the operations and their order are the same, and so are the bits but for libtorch's square root,
+/// which may be the neighbour of the nearest number.
+and internal IReal<'V when 'V :> IReal<'V>> =
+    static abstract Number: Coefficient -> 'V
+    static abstract Add: 'V * 'V -> 'V
+    static abstract Multiply: 'V * 'V -> 'V
+    static abstract Divide: 'V * 'V -> 'V
+    static abstract Abs: 'V -> 'V
+    static abstract Root: 'V -> 'V
+    static abstract IfPositive: 'V * 'V * 'V -> 'V
+    /// a number with the derivative of another one, which kernels have no use for and do not compute
+    static abstract Through: value: 'V * slope: (unit -> 'V) -> 'V
+    static abstract Weigh: 'V * Coefficient * 'V * Coefficient -> 'V
 
 /// The numbers of a rule's options by name, at the learned options' values.
 [<Sealed>]

@@ -46,6 +46,9 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
               | _ -> () ]
 
     let atStep (readings: Readings) (fetched: Dictionary<int, Micro list>) : LiveStep =
+        for i, level in Array.indexed levels do
+            level.Follow(LearnedOptions.rule problem i vectors)
+
         let fetch i =
             match fetched.TryGetValue i with
             | true, micros -> micros
@@ -78,10 +81,6 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
                     Scope.run (fun _ ->
                         use readings = new Readings(problem.ReadTogether)
                         resets <- reset ()
-
-                        for i, level in Array.indexed levels do
-                            level.Follow(LearnedOptions.rule problem i vectors)
-
                         body (atStep readings fetched))
 
                 for struct (_, finish) in resets do

@@ -99,16 +99,70 @@ module internal Differenced =
 
                 Scope.run (fun _ -> Passes.gradient s.Problem None (at s theta) gradients 1.0 value |> ignore)
 
-    /// g at (θ, λ) and products with its derivatives. `known` is g if it is known, else null: a pass finds it. Pairs of passes are
-    /// counted.
-    let linearize
-        (passes: int ref)
-        (s: Linearization.Subject)
-        (micros: Micro list)
-        mode
-        (known: Tensor)
-        (theta: Tensor)
-        : Tensor * ILinearization =
+    /// What products at one θ are formed from.
+    [<NoComparison; NoEquality>]
+    type private Frame =
+        { Subject: Linearization.Subject
+          Micros: Micro list
+          Mode: Mode
+          Theta: Tensor
+          From: Origin
+          Passes: int ref }
+
+    /// The sums by the slots of `gradients`, over ±αw/‖w‖, times ‖w‖/2α.
+    let private difference (f: Frame) (w: Tensor) norm (move: Tensor -> Tensor[]) (gradients: Tensor[]) =
+        let alpha = Perturbation.ofProducts w
+        let scale = Perturbation.scale alpha norm w
+        f.Passes.Value <- f.Passes.Value + 2
+
+        let byFeature =
+            add f.Subject f.From f.Micros [ move scale, 1.0; move -scale, -1.0 ] gradients
+
+        if f.Mode.Stops.IsFollow then
+            through f.Subject f.Mode.Kind f.Micros f.Theta byFeature gradients
+
+        for gradient in gradients do
+            if not (isNull gradient) then
+                gradient.mul_ ((norm / (2.0 * alpha)).to_type gradient.dtype) |> ignore
+
+    /// The difference along w in θ, of the gradients by the wanted levels.
+    let private along (f: Frame) (wanted: int list) (w: Tensor) : Tensor[] =
+        Scope.run (fun keep ->
+            let gradients = none f.Subject
+
+            for i in wanted do
+                gradients[i] <- torch.zeros_like f.Subject.Vectors[i]
+
+            let norm, _ = Perturbation.bounded (Flat.norms w f.From.Gradient)
+
+            let move scale =
+                let moved = torch.empty_like f.Theta
+                Flat.combine moved f.Theta scale w
+                at f.Subject moved
+
+            difference f w norm move gradients
+            gradients |> Array.map (fun g -> if isNull g then null else keep g))
+
+    /// The difference along d in λ, of the gradient by θ.
+    let private alongLambda (f: Frame) (d: Tensor) : Tensor =
+        Scope.tensor (fun () ->
+            let s = f.Subject
+            let gradients = none s
+            gradients[s.Index] <- torch.zeros_like f.Theta
+            let lambda = Linearization.lambdaOf s
+
+            let move (scale: Tensor) =
+                let moved = Passes.parted s.Problem s.Upper (lambda + d * scale)
+
+                (at s f.Theta, List.zip s.Upper (List.ofArray moved))
+                ||> List.fold (fun vectors (j, own) -> Array.updateAt j own vectors)
+
+            difference f d (Flat.norm d) move gradients
+            gradients[s.Index])
+
+    /// g at (θ, λ) and products with its derivatives. `known` is g if it is known, else null: a pass finds it. Pairs of
+    /// passes are counted.
+    let linearize passes (s: Linearization.Subject) micros mode (known: Tensor) theta : Tensor * ILinearization =
         let from =
             if mode.Stops.IsReplay && not (isNull known) then
                 { Gradient = known
@@ -117,68 +171,27 @@ module internal Differenced =
             else
                 origin s micros mode theta
 
-        let followed = mode.Stops.IsFollow
-
-        // the sums by the slots of `gradients`, over ±αw/‖w‖, times ‖w‖/2α.
-        let difference (w: Tensor) norm (move: Tensor -> Tensor[]) (gradients: Tensor[]) =
-            let alpha = Perturbation.ofProducts w
-            let scale = Perturbation.scale alpha norm w
-            passes.Value <- passes.Value + 2
-            let byFeature = add s from micros [ move scale, 1.0; move -scale, -1.0 ] gradients
-
-            if followed then
-                through s mode.Kind micros theta byFeature gradients
-
-            for gradient in gradients do
-                if not (isNull gradient) then
-                    gradient.mul_ ((norm / (2.0 * alpha)).to_type gradient.dtype) |> ignore
-
-        let along (w: Tensor) (wanted: int list) : Tensor[] =
-            Scope.run (fun keep ->
-                let gradients = none s
-
-                for i in wanted do
-                    gradients[i] <- torch.zeros_like s.Vectors[i]
-
-                let norm, _ = Perturbation.bounded (Flat.norms w from.Gradient)
-
-                let move scale =
-                    let moved = torch.empty_like theta
-                    Flat.combine moved theta scale w
-                    at s moved
-
-                difference w norm move gradients
-                gradients |> Array.map (fun g -> if isNull g then null else keep g))
+        let frame =
+            { Subject = s
+              Micros = micros
+              Mode = mode
+              Theta = theta
+              From = from
+              Passes = passes }
 
         let ofLambda (gradients: Tensor[]) =
             Passes.joined [| for j in s.Upper -> gradients[j] |]
 
         from.Gradient,
         { new ILinearization with
-            member _.ThetaVjp w = (along w [ s.Index ])[s.Index]
+            member _.ThetaVjp w = (along frame [ s.Index ] w)[s.Index]
 
             member _.LambdaVjp w =
-                Scope.tensor (fun () -> ofLambda (along w s.Upper))
+                Scope.tensor (fun () -> ofLambda (along frame s.Upper w))
 
             member _.Vjps w =
                 Scope.run (fun keep ->
-                    let all = along w (s.Index :: s.Upper)
+                    let all = along frame (s.Index :: s.Upper) w
                     struct (keep all[s.Index], keep (ofLambda all)))
 
-            member _.LambdaJvp d =
-                Scope.tensor (fun () ->
-                    let gradients = none s
-                    gradients[s.Index] <- torch.zeros_like theta
-                    let lambda = Linearization.lambdaOf s
-
-                    let move (scale: Tensor) =
-                        let vectors = at s theta
-
-                        for j, own in
-                            List.zip s.Upper (List.ofArray (Passes.parted s.Problem s.Upper (lambda + d * scale))) do
-                            vectors[j] <- own
-
-                        vectors
-
-                    difference d (Flat.norm d) move gradients
-                    gradients[s.Index]) }
+            member _.LambdaJvp d = alongLambda frame d }

@@ -4,18 +4,6 @@ open System
 open TorchSharp
 open Sama
 
-/// Where all levels of a problem are: the values before and after their last steps, and these steps.
-[<NoComparison; NoEquality>]
-type internal Point =
-    {
-        Problem: BilevelProblem
-        Before: Tensor[]
-        /// after the step, for a level that took one at this base step
-        After: int -> Tensor
-        /// None for a level that took none: it does not respond
-        Taken: LevelStep option[]
-    }
-
 /// Best responses along the levels. With v = ∂L_j/∂θ of all levels: for i from the lowest to j − 1, the best-response vjp
 /// of vᵢ by every level above i is added to theirs; what has arrived at j is h_j.
 ///
@@ -26,39 +14,6 @@ type internal Point =
 /// methods that form products take a four-point difference of it, at 4 calls a product.
 module internal Responses =
 
-    /// Levels that j's hypergradient goes through on the way to `top`: those above i, up to the tier of `top`.
-    let private upper (problem: BilevelProblem) i top =
-        Structure.above problem i
-        |> List.filter (fun k -> problem.Heights[k] <= problem.Heights[top])
-
-    /// The vectors that level i's loss sees: levels below after their steps, all others before theirs.
-    let seenBy (point: Point) i : Tensor[] =
-        point.Before
-        |> Array.mapi (fun k before ->
-            if point.Problem.Heights[k] < point.Problem.Heights[i] then
-                point.After k
-            else
-                before)
-
-    let private zeros (point: Point) (indices: int list) : Tensor[] =
-        Array.init point.Before.Length (fun k ->
-            if List.contains k indices then
-                torch.zeros_like point.Before[k]
-            else
-                null)
-
-    /// A level's loss, and its partial derivatives by every level for which `gradients` holds a vector, added to it.
-    let partials (point: Point) precision (i: int) mode (micros: Micro list) (gradients: Tensor[]) : Tensor =
-        let share = 1.0 / float micros.Length
-
-        let losses =
-            [ for micro in micros ->
-                  // the graph dies here, before anything else needs memory
-                  Scope.tensor (fun () ->
-                      Passes.gradient point.Problem precision (seenBy point i) gradients share (micro.Loss mode)) ]
-
-        (torch.stack (List.toArray losses)).mean ()
-
     /// The responses of the levels below i, from the lowest up, each to what has arrived at it, added to `gradients` of the
     /// levels up to `top`; partial derivatives become total ones.
     let rec addResponses (point: Point) (i: int) (top: int) (gradients: Tensor[]) : (int * Response) list =
@@ -68,7 +23,7 @@ module internal Responses =
               match point.Taken[k] with
               | Some _ when not (isNull gradients[k]) ->
                   let response = respond point k top gradients[k]
-                  let above = upper problem k top
+                  let above = Points.upper problem k top
 
                   for j, part in Seq.zip above (Passes.parted problem above response.Vector) do
                       if not (isNull gradients[j]) then
@@ -119,14 +74,14 @@ module internal Responses =
                     | None -> own)
 
         if problem.Heights[i] = 0 || problem.Levels[i].Response = MiddleResponse.Held then
-            let gradients = zeros point wanted
-            let vectors = seenBy { point with Before = before } i
+            let gradients = Points.zeros point wanted
+            let vectors = Points.seenBy { point with Before = before } i
             Passes.accumulate problem None micros Mode.Perturbed vectors gradients
             gradients
         else
             let moved = follow point i before
-            let gradients = zeros point (wanted @ Structure.below problem i)
-            partials moved None i Mode.Perturbed micros gradients |> ignore
+            let gradients = Points.zeros point (wanted @ Structure.below problem i)
+            Points.partials moved None i Mode.Perturbed micros gradients |> ignore
             addResponses moved i top gradients |> ignore
             gradients
 
@@ -182,7 +137,7 @@ module internal Responses =
             let linear = at.Linearize(at.ThetaBefore, false)
 
             let all =
-                Passes.joined [| for j in upper problem k top -> d |> List.find (fun (i, _) -> i = j) |> snd |]
+                Passes.joined [| for j in Points.upper problem k top -> d |> List.find (fun (i, _) -> i = j) |> snd |]
 
             let moved = linear.LambdaJvp all
 
@@ -194,7 +149,7 @@ module internal Responses =
     /// First-order gradients of level i at its last step; λ is that of the levels above it, up to the tier of `top`.
     and private firstOrder (point: Point) i top : IBaseGradients =
         let step = point.Taken[i].Value
-        let upper = upper point.Problem i top
+        let upper = Points.upper point.Problem i top
         let lambda = Passes.joined [| for j in upper -> point.Before[j] |]
 
         let ofTheta micros theta =
@@ -250,8 +205,8 @@ module internal Responses =
         let subject: Linearization.Subject =
             { Problem = problem
               Index = i
-              Upper = upper problem i top
-              Vectors = seenBy point i
+              Upper = Points.upper problem i top
+              Vectors = Points.seenBy point i
               Precision = None }
 
         let products =
@@ -290,24 +245,13 @@ module internal Responses =
 
                     struct (Trajectory.vjp passes replayed o last step.Window v, last) }
 
-        let options =
-            if LearnedOptions.any problem i then
-                Some(fun lambda ->
-                    LearnedOptions.inGraph
-                        problem
-                        i
-                        point.Before
-                        subject.Upper
-                        (Passes.parted problem subject.Upper lambda))
-            else
-                None
-
+        let options = Points.options point i subject.Upper
         LevelSolution(LevelStep.jacobians gradients.Lambda options step, gradients, products, trajectory)
 
     /// Products with the derivatives of a middle level's total hypergradient; ∂h/∂θ is the Hessian of the reduced loss,
     /// symmetric where the responses below are exact.
     and private differences (passes: int ref) (point: Point) i top (theta: Tensor) (lambda: Tensor) : ILinearization =
-        let upper = upper point.Problem i top
+        let upper = Points.upper point.Problem i top
         let micros = point.Taken[i].Value.Micros
 
         let own theta =
@@ -325,17 +269,4 @@ module internal Responses =
             let gradients = gradientsAt point i top micros theta [] (i :: upper)
             torch.cat [| gradients[i]; yield! [ for j in upper -> gradients[j] ] |]
 
-        let along x d f =
-            passes.Value <- passes.Value + 4
-            Differences.along x d f
-
-        { new ILinearization with
-            member _.ThetaVjp w = along theta w own
-            member _.LambdaVjp w = along theta w ofLambda
-
-            member _.Vjps w =
-                Scope.run (fun keep ->
-                    let parts = (along theta w both).split ([| theta.numel (); lambda.numel () |])
-                    struct (keep (parts[0].clone ()), keep (parts[1].clone ())))
-
-            member _.LambdaJvp d = along lambda d ownAt }
+        Differences.linearization passes theta lambda own ofLambda both ownAt

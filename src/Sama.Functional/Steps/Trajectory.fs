@@ -122,6 +122,26 @@ module internal Trajectory =
 
             Autodiff.pull Autodiff.Freed (start (Levels(s.Problem.LevelNames, parameters))) a l)
 
+    /// Every skip-th place of the differentiated steps, from `first` on; the others are freed at once.
+    let private keptPlaces s (steps: Micro list[]) first skip (window: OpenWindow) : Place list =
+        let isKept i = i >= first && (i - first) % skip = 0
+
+        let mutable place =
+            { Theta = window.Theta
+              State = window.Rule }
+
+        [ for i in 0 .. steps.Length - 1 do
+              if isKept i then
+                  place
+
+              if i < steps.Length - 1 then
+                  let next = forward s place steps[i]
+
+                  if i > 0 && not (isKept i) then
+                      free place
+
+                  place <- next ]
+
     /// (dθₜ/dλ)ᵀ v through the last `last` of the steps that were taken since the window began.
     let vjp
         (passes: int ref)
@@ -135,32 +155,12 @@ module internal Trajectory =
             let steps = [| for struct (_, micros) in window.Taken -> micros |]
             let first = steps.Length - last
             let skip = if o.Recompute then max 1 (int (sqrt (float last))) else 1
-            let isKept i = i >= first && (i - first) % skip = 0
-
-            // every skip-th place of the differentiated steps; the others are freed at once
-            let kept = ResizeArray()
-
-            let mutable place =
-                { Theta = window.Theta
-                  State = window.Rule }
-
-            for i in 0 .. steps.Length - 1 do
-                if isKept i then
-                    kept.Add place
-
-                if i < steps.Length - 1 then
-                    let next = forward s place steps[i]
-
-                    if i > 0 && not (isKept i) then
-                        free place
-
-                    place <- next
-
+            let kept = keptPlaces s steps first skip window
             let mutable a = v
             let mutable b = RuleState.tensors window.Rule |> List.map torch.zeros_like
             let total = torch.zeros_like (Linearization.lambdaOf s)
 
-            for segment in kept.Count - 1 .. -1 .. 0 do
+            for segment in kept.Length - 1 .. -1 .. 0 do
                 let from = first + segment * skip
                 let until = min (from + skip) steps.Length
 
