@@ -35,6 +35,8 @@ let main args =
               DataTests.tests
               CheckpointTests.tests
               GuardTests.tests
+              TelemetryTests.tests
+              TrainerTests.tests
               NormTests.tests
               DrawTests.tests
               ScheduleTests.tests

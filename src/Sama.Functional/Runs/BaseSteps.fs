@@ -47,7 +47,7 @@ module internal BaseSteps =
         let loss =
             Checks.loss live.Readings live.Number run.Level ((torch.stack (List.toArray losses)).mean ())
 
-        Checks.sound live.Readings live.Number run
+        live.Sound i
 
         (if upper.IsEmpty then
              null

@@ -13,6 +13,8 @@ type internal Point =
         After: int -> Tensor
         /// None for a level that took none: it does not respond
         Taken: LevelStep option[]
+        /// what times and counts what responses ask for; null for nothing
+        Clock: PhaseClock
     }
 
 /// What is seen and differentiated at a point.

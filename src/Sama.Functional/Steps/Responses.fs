@@ -153,12 +153,14 @@ module internal Responses =
         let lambda = Passes.joined [| for j in upper -> point.Before[j] |]
 
         let ofTheta micros theta =
-            Scope.tensor (fun () -> (gradientsAt point i top micros theta [] [ i ])[i])
+            PhaseClock.pass point.Clock (fun () ->
+                Scope.tensor (fun () -> (gradientsAt point i top micros theta [] [ i ])[i]))
 
         let ofLambda micros theta =
-            Scope.tensor (fun () ->
-                let gradients = gradientsAt point i top micros theta [] upper
-                Passes.joined [| for j in upper -> gradients[j] |])
+            PhaseClock.pass point.Clock (fun () ->
+                Scope.tensor (fun () ->
+                    let gradients = gradientsAt point i top micros theta [] upper
+                    Passes.joined [| for j in upper -> gradients[j] |]))
 
         { new IBaseGradients with
             member _.Theta = step.After()
@@ -245,8 +247,18 @@ module internal Responses =
 
                     struct (Trajectory.vjp passes replayed o last step.Window v, last) }
 
-        let options = Points.options point i subject.Upper
-        LevelSolution(LevelStep.jacobians gradients.Lambda options step, gradients, products, trajectory)
+        let rule =
+            LevelStep.jacobians gradients.Lambda (Points.options point i subject.Upper) step
+
+        if isNull point.Clock then
+            LevelSolution(rule, gradients, products, trajectory)
+        else
+            LevelSolution(
+                Watched.rule point.Clock rule,
+                gradients,
+                Watched.products point.Clock passes products,
+                Watched.trajectory point.Clock passes trajectory
+            )
 
     /// Products with the derivatives of a middle level's total hypergradient; ∂h/∂θ is the Hessian of the reduced loss,
     /// symmetric where the responses below are exact.

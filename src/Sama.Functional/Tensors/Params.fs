@@ -27,6 +27,23 @@ type Params internal (layout: Layout, mode: Differentiation, vector: Tensor, vie
     member _.Item
         with get (name: string): Tensor = views[layout.IndexOf name]
 
+    /// Its parameters with their shapes, a line each.
+    override _.ToString() =
+        let shape (slice: Slice) = System.String.Join("x", slice.Shape)
+
+        let where =
+            if vector.IsInvalid then
+                "disposed"
+            else
+                $"{vector.dtype}, {vector.device}"
+
+        System.String.Join(
+            "\n",
+            [ $"{layout.Length:N0} parameters ({where})"
+              for slice in layout.Slices do
+                  $"'{slice.Name}' [{shape slice}]" ]
+        )
+
     member internal _.Mode = mode
     member internal _.Views = views
 
@@ -35,10 +52,15 @@ type Params internal (layout: Layout, mode: Differentiation, vector: Tensor, vie
 
 namespace Sama.Functional
 
+open TorchSharp
 open Sama
 
 /// The three ways in which a pass sees a flat vector.
 module Params =
+
+    /// No parameters: what a level alone in its problem sees above it.
+    let internal none () : Params =
+        Params(Layout [||], Frozen, torch.zeros 0L, [||], [||])
 
     /// Views that need no gradient: a pass over them stores no graph of them.
     let frozen (layout: Layout) (vector: Tensor) : Params =
