@@ -287,11 +287,7 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
             | Some evaluator when run.StepsTaken % evaluator.Options.Every = 0L ->
                 let found = evaluator.Evaluate run
 
-                if
-                    found.Improved
-                    && not (isNull options.Folder)
-                    && (options.Best || evaluator.Keeps)
-                then
+                if found.Improved && not (isNull options.Folder) && (options.Best || evaluator.Keeps) then
                     use state = run.Snapshot()
                     Checkpoints.saveBest options.Folder guarded.AllNotes state |> ignore
                     // and one that knows its score
