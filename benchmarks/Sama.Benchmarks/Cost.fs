@@ -46,19 +46,21 @@ let private algorithms: Algorithm list =
       algorithm "sama" Hypergradient.sama
       algorithm "samaNa" Hypergradient.samaNa
       algorithm "t1t2" Hypergradient.t1t2
-      algorithm
-          "neumann(5)"
-          (Hypergradient.neumannWith
-              { NeumannOptions.Default with
-                  Step = 0.1
-                  MeasureResidual = false })
-      algorithm
-          "conjugateGradient(5)"
-          (Hypergradient.conjugateGradientWith
-              { ConjugateGradientOptions.Default with
-                  Iterations = 5
-                  Tolerance = 0.0 })
-      algorithm "unrolled" Hypergradient.unrolled
+      yield!
+          [ for name, method in
+                [ "neumann(5)",
+                  Hypergradient.neumannWith
+                      { NeumannOptions.Default with
+                          Step = 0.1
+                          MeasureResidual = false }
+                  "conjugateGradient(5)",
+                  Hypergradient.conjugateGradientWith
+                      { ConjugateGradientOptions.Default with
+                          Iterations = 5
+                          Tolerance = 0.0 }
+                  "unrolled", Hypergradient.unrolled ] do
+                algorithm name method
+                algorithm $"{name} by differences" (Hypergradient.withProducts ProductForm.Differences method) ]
       algorithm
           "unrolled(recompute)"
           (Hypergradient.unrolledWith
@@ -87,15 +89,19 @@ let private named (algorithm: string) : Algorithm =
     | Some found -> found
     | None -> invalidArg (nameof algorithm) $"no algorithm is named '{algorithm}'"
 
+/// No second derivatives: attention may be fused.
 let private firstOrder (algorithm: string) =
-    algorithm = "plain" || algorithm.StartsWith "sama"
+    algorithm = "plain"
+    || algorithm.StartsWith "sama"
+    || algorithm.EndsWith "by differences"
 
 let private modelOf (model: string) (algorithm: string) (batch: string) : Model * int64 =
     let sizes = batch.Split 'x' |> Array.map int64
 
     let model =
         match model with
-        | "encoder" -> encoder5M (firstOrder algorithm) sizes[1]
+        | "encoder"
+        | "products" -> encoder5M (firstOrder algorithm) sizes[1]
         | "cnn" -> cnn
         | "mlp" -> mlp "mlp" 1024L 4
         | "growth" -> mlp "growth" sizes[1] 2
@@ -244,11 +250,16 @@ let private measured (device: torch.Device) model batch k algorithms rounds : Ro
 let run (device: torch.Device) (full: bool) (only: string option) (path: string) : int =
     let usual = [ "sama"; "neumann(5)"; "conjugateGradient(5)" ]
 
+    let byDifferences names =
+        names @ [ for name in names -> $"{name} by differences" ]
+
     let cases =
         [ "encoder", "16x64", 1, usual, 9
           "encoder", "16x64", 10, usual, 3
           "encoder", "64x128", 1, usual, 3
           "encoder", "64x128", 10, usual, 1
+          "products", "16x64", 1, byDifferences [ "neumann(5)"; "conjugateGradient(5)" ], 3
+          "products", "16x64", 10, byDifferences [ "unrolled" ], 1
           if full then
               "encoder", "16x64", 1, [ "samaNa"; "t1t2"; "sama(oneSided)"; concatenated; "sama(bfloat16)" ], 7
 

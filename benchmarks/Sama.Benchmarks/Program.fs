@@ -81,6 +81,12 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "epsilon",
       "the error of SAMA's difference in float32 for each α and norm",
       fun o -> Epsilon.run (device o) (o.GetResult Json)
+      "products",
+      "products by differences against exact ones: relative errors by model and type",
+      (fun o -> ProductErrors.run (write o))
+      "rates",
+      "a learned rate against a grid of fixed ones: P2, and MNIST where its files are under --data",
+      (fun o -> LearnedRates.run (o.TryGetResult Data) (write o))
       "language",
       "a step of the BERT under --model beside plain modules, SAMA, adapters: time and memory",
       (fun o -> Language.Bench.run (o.GetResult Model) (o.TryGetResult Only) (write o))

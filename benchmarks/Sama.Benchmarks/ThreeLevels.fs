@@ -22,6 +22,18 @@ let private idx (folder: string) name (header: int) : float32[] =
     stream.CopyTo memory
     Array.map float32 (memory.ToArray()[header..])
 
+/// The first rows of the training files, and those behind them: inputs and labels of both.
+let digits (folder: string) (count: int) (held: int) : (Tensor * Tensor) * (Tensor * Tensor) =
+    let x = idx folder "train-images-idx3-ubyte.gz" 16
+    let y = idx folder "train-labels-idx1-ubyte.gz" 8
+
+    let part from count =
+        torch.tensor(x[from * 784 .. (from + count) * 784 - 1]).view (int64 count, 784L)
+        / 255.0,
+        torch.tensor [| for label in y[from .. from + count - 1] -> int64 label |]
+
+    part 0 count, part count held
+
 type private Rows = { X: Tensor; Y: Tensor; Truth: Tensor }
 
 /// Rows in an order of the seed: training rows with 40 % of the labels drawn anew, then three clean sets.

@@ -1,11 +1,28 @@
 namespace Sama;
 
 /// <summary>Hypergradient methods, by the field's names.</summary>
-/// <remarks>Methods that take second derivatives (all but SAMA's three and F2SA) refuse modules: give
-/// the model as a function of <see cref="Params"/>. Options out of range raise an
-/// <see cref="ArgumentException"/> that names them.</remarks>
+/// <remarks>Neumann, ConjugateGradient, FixedPoint, Nystrom, Unrolled and Truncated form products with second derivatives:
+/// exactly where every level is a function of <see cref="Params"/>, by differences of first-order gradients where one is a
+/// module, or as <c>WithProducts</c> says. Exact and T1T2 form exact ones alone, and refuse modules. Options out of range
+/// raise an <see cref="ArgumentException"/> that names them.</remarks>
 public static class HypergradientMethodExtensions
 {
+    extension(HypergradientMethod method)
+    {
+        /// <summary>The method, its products with second derivatives formed in that way.</summary>
+        /// <param name="form">By a graph of the gradient (models as functions of <see cref="Params"/>, plain attention),
+        /// or by central differences of first-order gradients: any model, in the memory of a plain step. The report names
+        /// the one that was taken.</param>
+        /// <returns>The method.</returns>
+        /// <exception cref="ArgumentException">The method forms no products (SAMA's three, F2SA), or exact ones alone
+        /// (T1T2, whose difference is SAMA, and Exact).</exception>
+        public HypergradientMethod WithProducts(ProductForm form)
+        {
+            ArgumentNullException.ThrowIfNull(method);
+            return F.Hypergradient.withProducts(form, method);
+        }
+    }
+
     extension(HypergradientMethod)
     {
         /// <summary>SAMA (Choe et al., NeurIPS 2023): ∂u/∂θ ≈ I, v adapted by the base rule; a hypergradient for three
@@ -199,7 +216,7 @@ public static class HypergradientMethodExtensions
             ArgumentException.ThrowIfNullOrEmpty(method);
             return new Report(
                 method: method, norm: null, activeNorm: null, epsilon: null, residual: residual, conditionNumber: null,
-                converged: converged, passes: passes, products: products, zeros: 0, capped: 0, note: null);
+                converged: converged, passes: passes, products: products, productForm: null, zeros: 0, capped: 0, note: null);
         }
     }
 }

@@ -353,6 +353,28 @@ public static class UpdateRuleExtensions
 
     extension(UpdateRule rule)
     {
+        /// <summary>The rule, one of its options learned: an upper level's parameters give its value at every step, and the
+        /// derivative ∂u/∂λ joins that level's hypergradient.</summary>
+        /// <param name="option">The option's name: a number of the rule that does not start a state or count steps, such as
+        /// <c>nameof(AdamOptions.LearningRate)</c>; a combinator's is its parameter's (<c>"limit"</c>).</param>
+        /// <param name="value">That level's parameters ↦ one number, one a parameter or one a coordinate (Meta-SGD; the
+        /// latter two of elementwise rules). Stays in range by its own form: an exp, a sigmoid.</param>
+        /// <param name="level">The level's name; null: the one above.</param>
+        /// <returns>The rule. Outside a run it has its fixed number.</returns>
+        /// <exception cref="ArgumentException">The rule has no such option, or learns it already; in chains and groups each
+        /// rule learns its own.</exception>
+        public UpdateRule Learning(string option, Func<Params, Tensor> value, string? level = null)
+        {
+            ArgumentNullException.ThrowIfNull(rule);
+            ArgumentNullException.ThrowIfNull(option);
+            ArgumentNullException.ThrowIfNull(value);
+            return F.UpdateRule.learningFrom(
+                level: level,
+                option: option,
+                value: Interop.Function<Params, Tensor>(p => Interop.Required(value(p), $"the function of option {option}")),
+                rule: rule);
+        }
+
         /// <summary>The rule with its rate multiplied by <c>schedule(t)</c>, t from 0, decoupled decay included.</summary>
         /// <param name="schedule">Such as <see cref="Schedule.Cosine"/>.</param>
         /// <returns>The rule.</returns>

@@ -39,6 +39,9 @@ let private solution q : IBaseSolution =
         member _.AdaptForward w = q.M.mv w
         member _.Decay v = q.E.t().mv v
         member _.DecayForward w = q.E.mv w
+        member _.LearnsOptions = false
+        member _.OptionsVjp _ = torch.zeros_like q.Lambda
+        member _.OptionsJvp _ = torch.zeros_like q.Theta
         member _.Theta = q.Theta - q.M.mv (gradient q q.Theta) - q.E.mv q.Theta
         member _.ThetaBefore = q.Theta
         member _.Lambda = q.Lambda
@@ -56,6 +59,7 @@ let private solution q : IBaseSolution =
             { new ILinearization with
                 member _.ThetaVjp w = q.H.t().mv w
                 member _.LambdaVjp w = -(q.B.t().mv w)
+                member _.Vjps w = struct (q.H.t().mv w, -(q.B.t().mv w))
                 member _.LambdaJvp d = -(q.B.mv d) }
 
         member _.Unrolled(o, v) = struct (unrolled q o.Steps v, o.Steps) }

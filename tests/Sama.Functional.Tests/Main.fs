@@ -27,6 +27,8 @@ let main args =
               DrawnProblemTests.tests
               HandWrittenTests.tests
               MethodInputTests.tests
+              ProductTests.tests
+              LearnedTests.tests
               FixtureTests.tests
               EngineTests.tests
               LevelGraphTests.tests

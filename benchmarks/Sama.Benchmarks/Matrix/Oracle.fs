@@ -107,6 +107,9 @@ let implicitly (p: Point) (h: Mat, c: Mat) : Vec =
     let z = -(own.Solve right)
     z.TransposeThisAndMultiply(Numbers.vector [ for i in rows -> p.V[i] ])
 
+/// The condition number of the base Hessian.
+let condition (p: Point) : float = p.H.ConditionNumber()
+
 /// −Cᵀ p.
 let along (p: Point) (direction: Vec) : Vec =
     -(p.C.TransposeThisAndMultiply direction)
@@ -136,9 +139,15 @@ let nystrom (columns: int list) (rho: float) (p: Point) : Vec =
 
     // the column of a coordinate that stays where it is is 0
     let columns = List.filter stays columns
-    let c = Numbers.rows [ for i in 0 .. n - 1 -> [| for k in columns -> a i k |] ]
-    let w = Numbers.rows [ for i in columns -> [| for k in columns -> a i k |] ]
-    let approximated = c * w.Inverse() * c.Transpose() + rho * Numbers.identity n
+
+    let approximated =
+        if columns.IsEmpty then
+            rho * Numbers.identity n
+        else
+            let c = Numbers.rows [ for i in 0 .. n - 1 -> [| for k in columns -> a i k |] ]
+            let w = Numbers.rows [ for i in columns -> [| for k in columns -> a i k |] ]
+            c * w.Inverse() * c.Transpose() + rho * Numbers.identity n
+
     let v = Numbers.vector [ for i in 0 .. n - 1 -> if stays i then p.V[i] else 0.0 ]
     along p (approximated.Solve v)
 

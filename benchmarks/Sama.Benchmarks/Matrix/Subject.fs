@@ -25,6 +25,8 @@ type Way =
         /// SAMA's difference from one side, or around θₜ: options of its methods alone
         OneSided: bool
         After: bool
+        /// how products are formed: an option of the methods that form them
+        Products: ProductForm
         /// every base step is taken by a run of its own, from the last one's snapshot
         Resumed: bool
     }
@@ -40,6 +42,7 @@ let standard: Way =
       Stop = false
       OneSided = false
       After = false
+      Products = ProductForm.Default
       Resumed = false }
 
 /// Each changes one thing; stop-features and resuming need a window to be seen in.
@@ -75,7 +78,41 @@ let ways: Way list =
           OneSided = true }
       { standard with
           Name = "centred behind the step"
-          After = true } ]
+          After = true }
+      { standard with
+          Name = "module, exact products"
+          Module = true
+          Products = ProductForm.Exact }
+      { standard with
+          Name = "products by differences"
+          Products = ProductForm.Differences }
+      { standard with
+          Name = "products by differences, float32"
+          Type = torch.float32
+          Products = ProductForm.Differences }
+      { standard with
+          Name = "products by differences, bfloat16 passes, K = 3"
+          Type = torch.float32
+          Narrow = true
+          Unroll = 3
+          Products = ProductForm.Differences }
+      { standard with
+          Name = "products by differences, module, two micro-batches, K = 3"
+          Module = true
+          Unroll = 3
+          Accumulate = 2
+          Products = ProductForm.Differences }
+      { standard with
+          Name = "products by differences, stop-feature, two micro-batches, K = 3"
+          Unroll = 3
+          Accumulate = 2
+          Stop = true
+          Products = ProductForm.Differences } ]
+
+/// Products of the way are differences, where a method has the choice.
+let byDifferences (way: Way) : bool =
+    way.Products = ProductForm.Differences
+    || (way.Products = ProductForm.Default && way.Module)
 
 /// Base steps behind which the hypergradient is taken: a multiple of every K.
 let warmUp = 6

@@ -23,7 +23,17 @@ module internal Composition =
             | Error reason -> refuse reason
             | Ok _ -> ()
         | SecondDerivatives when problem.Levels |> Array.exists _.Module.IsSome ->
-            refuse "a module cannot be differentiated twice; give the model as a function of Params"
+            refuse
+                "a module cannot be differentiated twice; give the model as a function of Params, or take a method of first-order passes (sama) or one that forms products by differences (conjugateGradient, neumann)"
+        | Products ProductForm.Exact when problem.Levels |> Array.exists _.Module.IsSome ->
+            refuse
+                "a module cannot be differentiated twice, and exact products were asked for (ProductForm.Exact); give the model as a function of Params, or take ProductForm.Differences"
+        | Products _ when
+            Structure.productForm problem index = Some ProductForm.Differences
+            && (level.Type = torch.float16 || level.Type = torch.bfloat16)
+            ->
+            refuse
+                $"its products are differences of gradients, and level '{level.Name}' has parameters of {level.Type}, in which a perturbed θ ± δw is mostly θ itself; keep them in float32"
         | ElementwiseRule when not level.Rule.Elementwise ->
             refuse $"the rule of level '{level.Name}' couples coordinates"
         | BaseLambdaGradient when options.Precision <> Precision.Own ->
@@ -74,10 +84,26 @@ module internal Composition =
                 | Some _ -> refuse method $"level '{level.Name}' starts anew with every window; {held}"
                 | None -> ()
 
+    let private requireLearned (problem: BilevelProblem) index =
+        let level = problem.Levels[index]
+
+        for learned in level.Rule.Learned do
+            LearnedOptions.source problem index learned |> ignore
+
+        if not level.Rule.Learned.IsEmpty then
+            let method = Structure.methodOf problem index
+
+            if not (List.contains LearnedOptions method.Needs) then
+                refuse
+                    method
+                    $"the rule of level '{level.Name}' is '{level.Update.Name}', and the method does not say that it adds ∂u/∂λ (IRuleJacobians.OptionsVjp, Need.LearnedOptions)"
+
     let requireServed (problem: BilevelProblem) : unit =
         let top = Array.last problem.Heights
 
         for index in 0 .. problem.Levels.Length - 1 do
+            requireLearned problem index
+
             if problem.Heights[index] < top then
                 for need in (Structure.methodOf problem index).Needs do
                     requireNeeds problem index need

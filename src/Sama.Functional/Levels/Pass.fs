@@ -23,6 +23,8 @@ type internal Stops =
     | Replay
     /// a leaf in the feature's place, beside the feature in its graph: the derivative through it is added by hand
     | Follow of ResizeArray<struct (Tensor * Tensor)>
+    /// these leaves in the features' places, in the loss's order
+    | Given of System.Collections.Generic.Queue<Tensor>
 
 module internal Stops =
 
@@ -128,3 +130,4 @@ type Pass internal (draw: Draw, mode: Mode, record: Dictionary<string, Tensor>) 
             let leaf = tensor.detach().requires_grad_(true).DetachFromDisposeScope()
             features.Add(struct (leaf, tensor.alias().DetachFromDisposeScope()))
             leaf.alias ()
+        | Given leaves -> leaves.Dequeue().to_type(tensor.dtype).alias ()

@@ -15,6 +15,24 @@ module internal Structure =
     let methodOf (problem: BilevelProblem) (index: int) : HypergradientMethod =
         problem.Levels[index].Method |> Option.defaultValue problem.Method
 
+    /// How the method that a level responds by forms products with second derivatives; None if it forms none.
+    let productForm (problem: BilevelProblem) (index: int) : ProductForm option =
+        let total =
+            problem.Heights[index] > 0
+            && problem.Levels[index].Response = MiddleResponse.Total
+
+        (methodOf problem index).Needs
+        |> List.tryPick (function
+            // the total derivative of a level between others is a difference whatever was asked for
+            | Products _
+            | SecondDerivatives when total -> Some ProductForm.Differences
+            | Products ProductForm.Default when problem.Levels |> Array.exists _.Module.IsSome ->
+                Some ProductForm.Differences
+            | Products ProductForm.Differences -> Some ProductForm.Differences
+            | Products _
+            | SecondDerivatives -> Some ProductForm.Exact
+            | _ -> None)
+
     /// Positions of the levels above one, from the lowest up.
     let above (problem: BilevelProblem) (index: int) : int list =
         [ for j in 0 .. problem.Levels.Length - 1 do

@@ -39,7 +39,7 @@ module internal ConjugateGradient =
                 else
                     product x + x * o.Damping)
 
-        let p, (solution: Solution), products, residual =
+        let p, q, (solution: Solution), products, residual =
             if at.Elementwise then
                 let stay, decay = Method.diagonals at v
                 let product x = linear.ThetaVjp x * stay + decay * x
@@ -51,7 +51,7 @@ module internal ConjugateGradient =
                         LinearSolve.conjugateGradient
 
                 let solution = solver (damped product) (v * stay) o.Iterations o.Tolerance
-                solution.X, solution, solution.Products + 1, solution.Residual
+                solution.X, null, solution, solution.Products + 1, solution.Residual
             else
                 let forward w =
                     Scope.tensor (fun () -> at.AdaptForward(linear.ThetaVjp w) + at.DecayForward w)
@@ -63,23 +63,25 @@ module internal ConjugateGradient =
 
                 let rest = Method.transposed at linear solution.X - v
                 let residual = Method.relative (Method.size rest) (Method.size v)
-                at.Adapt solution.X, solution, 2 * solution.Products + 3, residual
+                at.Adapt solution.X, solution.X, solution, 2 * solution.Products + 3, residual
 
-        p,
-        { Report.empty "conjugateGradient" with
-            Passes = 1
-            Products = products
-            Residual = Nullable residual
-            Converged = Nullable(residual <= o.Tolerance)
-            Note =
-                (if solution.Broken then
-                     "the base Hessian is singular or not positive definite where the meta gradient is (a coordinate that the base loss does not see?): this is the response of least residual; damping makes the matrix regular"
-                 else
-                     null) }
+        { P = p
+          Q = q
+          Report =
+            { Report.empty "conjugateGradient" with
+                Passes = 1
+                Products = products
+                Residual = Nullable residual
+                Converged = Nullable(residual <= o.Tolerance)
+                Note =
+                    (if solution.Broken then
+                         "the base Hessian is singular or not positive definite where the meta gradient is (a coordinate that the base loss does not see?): this is the response of least residual; damping makes the matrix regular"
+                     else
+                         null) } }
 
     let method (o: ConjugateGradientOptions) : HypergradientMethod =
         Method.atLeast 1 "Iterations" o.Iterations
         Method.nonNegative "Tolerance" o.Tolerance
         Method.nonNegative "Damping" o.Damping
 
-        Method.ofAdjoint "conjugateGradient" [] false (adjoint o)
+        Method.ofAdjoint "conjugateGradient" [ Products ProductForm.Default ] false (adjoint o)

@@ -62,7 +62,7 @@ module internal Exact =
     let private adjoint (at: IBaseSolution) (linear: ILinearization) (v: Tensor) =
         let n = int (v.numel ())
 
-        let p, residual, condition =
+        let p, q, residual, condition =
             if at.Elementwise then
                 let stay, decay = Method.diagonals at v
                 let rows = stay.nonzero().reshape -1L
@@ -70,32 +70,35 @@ module internal Exact =
                 let pick (t: Tensor) = t.index_select (0L, rows)
 
                 if rows.numel () = 0L then
-                    torch.zeros_like v, 0.0, 1.0
+                    torch.zeros_like v, null, 0.0, 1.0
                 else
                     let x, residual, condition =
                         solve (matrix.index_select(0L, rows).index_select (1L, rows)) (pick v)
 
-                    torch.zeros_like(v).index_copy_ (0L, rows, x.to_type v.dtype), residual, condition
+                    torch.zeros_like(v).index_copy_ (0L, rows, x.to_type v.dtype), null, residual, condition
             else
                 let q, residual, condition = solve (dense (Method.transposed at linear) v) v
-                at.Adapt(q.to_type v.dtype), residual, condition
+                let q = q.to_type v.dtype
+                at.Adapt q, q, residual, condition
 
-        p,
-        { Report.empty "exact" with
-            Passes = 1
-            Products = n + 1
-            Residual = Nullable residual
-            ConditionNumber = Nullable condition
-            Converged = Nullable(residual <= 1e-8)
-            Note =
-                // products of the vectors' own type carry its rounding
-                (if condition < 0.2 / torch.finfo(v.dtype).eps then
-                     null
-                 else
-                     "the base Hessian is singular (some direction of θ does not change the base gradient): the response of least norm is given, and is right only if the meta gradient has no part along that direction (see the residual)") }
+        { P = p
+          Q = q
+          Report =
+            { Report.empty "exact" with
+                Passes = 1
+                Products = n + 1
+                Residual = Nullable residual
+                ConditionNumber = Nullable condition
+                Converged = Nullable(residual <= 1e-8)
+                Note =
+                    // products of the vectors' own type carry its rounding
+                    (if condition < 0.2 / torch.finfo(v.dtype).eps then
+                         null
+                     else
+                         "the base Hessian is singular (some direction of θ does not change the base gradient): the response of least norm is given, and is right only if the meta gradient has no part along that direction (see the residual)") } }
 
     let method (o: ExactOptions) : HypergradientMethod =
         if o.MaxSize < 1L then
             invalidArg "MaxSize" $"MaxSize is at least 1, not {o.MaxSize}"
 
-        Method.ofAdjoint "exact" [ AtMost o.MaxSize ] o.FollowStops adjoint
+        Method.ofAdjoint "exact" [ SecondDerivatives; AtMost o.MaxSize ] o.FollowStops adjoint

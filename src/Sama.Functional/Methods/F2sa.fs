@@ -55,7 +55,14 @@ module internal F2sa =
 
             let residual = Method.size rest / target
 
-            { Vector = keep ((at.LambdaGradient theta - at.LambdaGradient centre) * o.Sigma)
+            let vector = (at.LambdaGradient theta - at.LambdaGradient centre) * o.Sigma
+
+            // p = H⁻¹v ≈ σ(c − θ_σ)
+            if at.LearnsOptions then
+                vector.sub_ (at.OptionsVjp(Method.over at ((centre - theta) * o.Sigma)))
+                |> ignore
+
+            { Vector = keep vector
               Move = None
               Report =
                 lazy
@@ -71,6 +78,6 @@ module internal F2sa =
         Method.nonNegative "Tolerance" o.Tolerance
 
         { Name = "f2sa"
-          Needs = [ Adaptation; ElementwiseRule; Differences ]
+          Needs = [ Adaptation; ElementwiseRule; Differences; LearnedOptions ]
           Motion = Unknown "f2sa solves a problem of its own"
           BestResponse = respond o }

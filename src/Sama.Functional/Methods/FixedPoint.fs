@@ -57,16 +57,18 @@ module internal FixedPoint =
             residual <- Method.relative (Method.size rest) norm
             count <- count + 1
 
-        at.Adapt q,
-        { Report.empty "fixedPoint" with
-            Passes = 1
-            Products = count + 2
-            Residual = Nullable residual
-            Converged = Nullable(residual <= o.Tolerance) }
+        { P = at.Adapt q
+          Q = q
+          Report =
+            { Report.empty "fixedPoint" with
+                Passes = 1
+                Products = count + 2
+                Residual = Nullable residual
+                Converged = Nullable(residual <= o.Tolerance) } }
 
     let method (o: FixedPointOptions) : HypergradientMethod =
         Method.atLeast 0 "Iterations" o.Iterations
         Method.positive "Step" o.Step
         Method.nonNegative "Tolerance" o.Tolerance
 
-        Method.ofAdjoint "fixedPoint" [] false (adjoint o)
+        Method.ofAdjoint "fixedPoint" [ Products ProductForm.Default ] false (adjoint o)

@@ -4,8 +4,10 @@ namespace Sama
 type Need =
     /// the base rule's adaptation
     | Adaptation
-    /// models that are functions of Params
+    /// exact products with second derivatives: models that are functions of Params
     | SecondDerivatives
+    /// products with second derivatives, formed in that way
+    | Products of form: ProductForm
     /// a base rule that acts on each coordinate by itself
     | ElementwiseRule
     /// ∂L_base/∂λ from the base pass itself
@@ -16,6 +18,8 @@ type Need =
     | History of steps: int * last: int
     /// so many micro-batches a base step at least
     | MicroBatches of count: int
+    /// options of the base rule may be learned: the method adds their ∂u/∂λ
+    | LearnedOptions
     /// no more base parameters than this
     | AtMost of parameters: int64
 
@@ -30,8 +34,18 @@ type Response =
             Report: Lazy<Report>
         }
 
-/// A solver of the adjoint system: p with (dθ*/dλ)ᵀ v = −(∂g/∂λ)ᵀ p, from the solution and its linearization.
-type internal AdjointSolver = IBaseSolution -> ILinearization -> Tensor -> Tensor * Report
+/// What a solver of the adjoint system (∂u/∂θ)ᵀ q = v found: (dθ*/dλ)ᵀ v = −(∂g/∂λ)ᵀ p − (∂u/∂λ|_g)ᵀ q, p = (∂u/∂g)ᵀ q.
+[<NoComparison; NoEquality>]
+type internal Adjoint =
+    {
+        P: Tensor
+        /// null where an elementwise rule's p was found by itself: q = p/D then
+        Q: Tensor
+        Report: Report
+    }
+
+/// A solver of the adjoint system, from the solution and its linearization.
+type internal AdjointSolver = IBaseSolution -> ILinearization -> Tensor -> Adjoint
 
 /// How a level moves when what it depends on is moved: what a level above needs to know for its own total derivative.
 [<NoComparison; NoEquality>]
@@ -66,20 +80,34 @@ open Sama
 /// What the methods share.
 module internal Method =
 
-    /// The method whose response is −(∂g/∂λ)ᵀ p, at θₜ₋₁.
+    /// p/D where D = ∂u/∂g is not 0, elsewhere 0: such a coordinate leaves the system.
+    let over (at: IRuleJacobians) (p: Tensor) : Tensor =
+        Scope.tensor (fun () ->
+            let d = at.Adapt(torch.ones_like p)
+            let stay = d.ne (Number.scalar 0.0)
+            torch.where (stay, p / torch.where (stay, d, torch.ones_like d), torch.zeros_like p))
+
+    let private inner (at: IRuleJacobians) (adjoint: Adjoint) : Tensor =
+        if isNull adjoint.Q then over at adjoint.P else adjoint.Q
+
+    /// The method whose response is −(∂g/∂λ)ᵀ p − (∂u/∂λ|_g)ᵀ q, at θₜ₋₁.
     let ofAdjoint name needs followStops (solve: AdjointSolver) : HypergradientMethod =
         { Name = name
-          Needs = SecondDerivatives :: Adaptation :: needs
+          Needs = needs @ [ Adaptation; LearnedOptions ]
           Motion = AlongTangent solve
           BestResponse =
             fun at v ->
                 Scope.run (fun keep ->
                     let linear = at.Linearize(at.ThetaBefore, followStops)
-                    let p, report = solve at linear v
+                    let adjoint = solve at linear v
+                    let vector = linear.LambdaVjp(adjoint.P).neg_ ()
 
-                    { Vector = keep (linear.LambdaVjp(p).neg_ ())
+                    if at.LearnsOptions then
+                        vector.sub_ (at.OptionsVjp(inner at adjoint)) |> ignore
+
+                    { Vector = keep vector
                       Move = None
-                      Report = lazy report }) }
+                      Report = lazy adjoint.Report }) }
 
     /// (∂u/∂θ)ᵀ w = Hᵀ (∂u/∂g)ᵀ w + (the rule's decay).
     let transposed (at: IBaseSolution) (linear: ILinearization) (w: Tensor) : Tensor =

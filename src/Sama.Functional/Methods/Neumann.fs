@@ -49,20 +49,24 @@ module internal Neumann =
             else
                 Nullable()
 
-        at.Adapt(q.mul_ (Number.scalar o.Step)),
-        { Report.empty "neumann" with
-            Passes = 1
-            Products = (if o.MeasureResidual then o.Terms else o.Terms - 1) + 1
-            Residual = residual
-            Converged =
-                (if residual.HasValue then
-                     Nullable(residual.Value <= o.Tolerance)
-                 else
-                     Nullable()) }
+        q.mul_ (Number.scalar o.Step) |> ignore
+
+        { P = at.Adapt q
+          Q = q
+          Report =
+            { Report.empty "neumann" with
+                Passes = 1
+                Products = (if o.MeasureResidual then o.Terms else o.Terms - 1) + 1
+                Residual = residual
+                Converged =
+                    (if residual.HasValue then
+                         Nullable(residual.Value <= o.Tolerance)
+                     else
+                         Nullable()) } }
 
     let method (o: NeumannOptions) : HypergradientMethod =
         Method.atLeast 1 "Terms" o.Terms
         Method.positive "Step" o.Step
         Method.nonNegative "Tolerance" o.Tolerance
 
-        Method.ofAdjoint "neumann" [] false (adjoint o)
+        Method.ofAdjoint "neumann" [ Products ProductForm.Default ] false (adjoint o)

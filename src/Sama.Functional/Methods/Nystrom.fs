@@ -84,16 +84,18 @@ module internal Nystrom =
             let off = (linear.ThetaVjp p * stay + decay * p) - v
             Method.relative (Method.size off) (Method.size v)
 
-        p,
-        { Report.empty "nystrom" with
-            Passes = 1
-            Products = int count + 2
-            Residual = Nullable residual
-            Note =
-                (if residual < 1.0 then
-                     null
-                 else
-                     $"the columns do not span what the meta gradient needs: p solves the adjoint system worse than 0 does (residual {residual:G3}); take more columns (Rank) or a larger Rho") }
+        { P = p
+          Q = null
+          Report =
+            { Report.empty "nystrom" with
+                Passes = 1
+                Products = int count + 2
+                Residual = Nullable residual
+                Note =
+                    (if residual < 1.0 then
+                         null
+                     else
+                         $"the columns do not span what the meta gradient needs: p solves the adjoint system worse than 0 does (residual {residual:G3}); take more columns (Rank) or a larger Rho") } }
 
     let method (o: NystromOptions) : HypergradientMethod =
         Method.positive "Rho" o.Rho
@@ -103,4 +105,4 @@ module internal Nystrom =
         elif o.Columns.Length = 0 then
             invalidArg "Columns" "at least one column is needed"
 
-        Method.ofAdjoint "nystrom" [ ElementwiseRule ] false (adjoint o)
+        Method.ofAdjoint "nystrom" [ Products ProductForm.Default; ElementwiseRule ] false (adjoint o)

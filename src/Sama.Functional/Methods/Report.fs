@@ -2,6 +2,15 @@ namespace Sama
 
 open System
 
+/// How products with second derivatives, (∂g/∂θ)ᵀ w and (∂g/∂λ)ᵀ w, are formed.
+type ProductForm =
+    /// by a graph of the gradient where every level is a function of Params, by differences where one is a module
+    | Default = 0
+    /// by a graph of the gradient: models that are functions of Params, of operators with second derivatives
+    | Exact = 1
+    /// by central differences of first-order gradients: any model, in the memory of a plain step
+    | Differences = 2
+
 /// What a best-response vjp did, in plain numbers. Null where it does not apply.
 [<NoComparison>]
 type Report =
@@ -24,6 +33,8 @@ type Report =
         Passes: int
         /// matrix-vector products
         Products: int
+        /// how they were formed: `Exact` or `Differences`; null for a method that forms none
+        ProductForm: Nullable<ProductForm>
         /// coordinates that the difference leaves where they are: the adaptation is 0 (no gradient was ever seen there), or
         /// the meta gradient is
         Zeros: int64
@@ -60,6 +71,8 @@ type Report =
                       "not converged"
               yield! count "passes" (int64 report.Passes)
               yield! count "products" (int64 report.Products)
+              if report.ProductForm = Nullable ProductForm.Differences then
+                  "by differences"
               yield! count "zeros" report.Zeros
               yield! count "capped" report.Capped
               if not (isNull report.Note) then
@@ -100,6 +113,7 @@ module Report =
           Converged = Nullable()
           Passes = 0
           Products = 0
+          ProductForm = Nullable()
           Zeros = 0L
           Capped = 0L
           Note = null }

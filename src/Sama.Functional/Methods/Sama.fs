@@ -42,16 +42,8 @@ open Sama
 
 /// SAMA (Choe et al., Making Scalable Meta Learning Practical, NeurIPS 2023): ∂u/∂θ ≈ I, p = (∂u/∂g)ᵀ v, and
 /// (dθ*/dλ)ᵀ v ≈ −[∂λ L(c + εp, λ) − ∂λ L(c − εp, λ)]/2ε: three first-order backward passes.
-///
-/// ε = α/max(‖p‖_A, ‖p‖_B/50), A the coordinates whose base gradient is not 0 and B the others. Embedding rows that no
-/// batch touched hold more than 99.95 % of ‖p‖² under Adam (‖p‖_B ≈ 45‖p‖_A) and would starve a norm over all; examples
-/// of weight 0 have no gradient though their mixed derivative is none, so B may not be moved without bound.
+/// ε = α/‖p‖ with the norm of `Perturbation`.
 module internal SamaMethod =
-
-    let private reach = 50.0
-
-    let private defaultAlpha (v: Tensor) =
-        if v.dtype = torch.float64 then 1e-5 else 1e-3
 
     let check (o: SamaOptions) =
         if o.Alpha.HasValue then
@@ -71,11 +63,7 @@ module internal SamaMethod =
         if o.Norm = PerturbationNorm.All then
             norms.All, torch.zeros_like norms.All
         else
-            let outside =
-                (norms.All.square () - norms.Active.square ()).clamp_min(Number.scalar 0.0).sqrt ()
-                / reach
-
-            torch.maximum (norms.Active, outside), outside.gt(norms.Active).to_type torch.float64
+            Perturbation.bounded norms
 
     let private report (o: SamaOptions) name (alpha: float) (length: int64) (numbers: float[]) =
         let norm, nonZero = numbers[4], int64 numbers[2]
@@ -93,15 +81,20 @@ module internal SamaMethod =
                 else
                     null }
 
-    /// The difference along p, which loses no bit where ‖p‖ = 0: p is perturbed by αp/max(‖p‖, tiny), the difference
-    /// multiplied by ‖p‖/2α. Nothing waits for the norm before the last pass.
+    /// The difference along p, which loses no bit where ‖p‖ = 0.
     let difference (o: SamaOptions) name (at: IBaseGradients) (p: Tensor) : Response =
         Scope.run (fun keep ->
             let length = p.numel ()
-            let alpha = if o.Alpha.HasValue then o.Alpha.Value else defaultAlpha p
+
+            let alpha =
+                if o.Alpha.HasValue then
+                    o.Alpha.Value
+                else
+                    Perturbation.alpha p
+
             let norms = Flat.norms p at.Gradient
             let norm, capped = normOf o norms
-            let scale = (alpha / norm.clamp_min (Number.scalar (Number.tiny p))).to_type p.dtype
+            let scale = Perturbation.scale alpha norm p
 
             let gradient (theta: Tensor) =
                 if o.MicroBatches = 0 then
@@ -135,9 +128,20 @@ module internal SamaMethod =
 
                 lazy (report o name alpha length (Number.readAll values)) })
 
+    /// A response through g, and −(∂u/∂λ|_g)ᵀ v of learned options beside it; the response may overwrite v.
+    let besideOptions (at: IRuleJacobians) (v: Tensor) (response: unit -> Response) : Response =
+        if at.LearnsOptions then
+            use own = at.OptionsVjp v
+            let through = response ()
+            through.Vector.sub_ own |> ignore
+            through
+        else
+            response ()
+
     /// What the difference asks for.
     let needs (o: SamaOptions) =
         [ Differences
+          LearnedOptions
           if reuses o then
               BaseLambdaGradient
           if o.MicroBatches > 0 then
@@ -151,8 +155,9 @@ module internal SamaMethod =
           Motion = Retaken
           BestResponse =
             fun at v ->
-                at.AdaptInPlace v
-                difference o "sama" at v }
+                besideOptions at v (fun () ->
+                    at.AdaptInPlace v
+                    difference o "sama" at v) }
 
     /// Without adaptation: p = v.
     let samaNa (o: SamaOptions) : HypergradientMethod =
@@ -161,4 +166,4 @@ module internal SamaMethod =
         { Name = "samaNa"
           Needs = needs o
           Motion = Retaken
-          BestResponse = fun at v -> difference o "samaNa" at v }
+          BestResponse = fun at v -> besideOptions at v (fun () -> difference o "samaNa" at v) }

@@ -33,12 +33,13 @@ module internal SamaFisher =
           Motion = Retaken
           BestResponse =
             fun at v ->
-                Scope.tensor (fun () ->
-                    let fisher = at.SquaredGradient()
-                    let mean = fisher.mean ()
-                    // at g = 0 the Fisher matrix says nothing, and the identity stands
-                    let floor =
-                        torch.where (mean.gt (Number.scalar 0.0), mean * o.Damping, torch.ones_like mean)
+                SamaMethod.besideOptions at v (fun () ->
+                    Scope.tensor (fun () ->
+                        let fisher = at.SquaredGradient()
+                        let mean = fisher.mean ()
+                        // at g = 0 the Fisher matrix says nothing, and the identity stands
+                        let floor =
+                            torch.where (mean.gt (Number.scalar 0.0), mean * o.Damping, torch.ones_like mean)
 
-                    v / (fisher + floor))
-                |> SamaMethod.difference o.Difference "samaFisher" at }
+                        v / (fisher + floor))
+                    |> SamaMethod.difference o.Difference "samaFisher" at) }

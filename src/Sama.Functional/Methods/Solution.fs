@@ -43,6 +43,12 @@ type IRuleJacobians =
     abstract Decay: v: Tensor -> Tensor
     /// (∂u/∂θ) w at fixed g.
     abstract DecayForward: w: Tensor -> Tensor
+    /// True if options of the rule are learned: u depends on λ at fixed g then.
+    abstract LearnsOptions: bool
+    /// (∂u/∂λ)ᵀ v at fixed g, by learned options; 0 without any.
+    abstract OptionsVjp: v: Tensor -> Tensor
+    /// (∂u/∂λ) d at fixed g.
+    abstract OptionsJvp: d: Tensor -> Tensor
 
 /// The base problem at its last step and its first-order gradients on that step's batch, with its masks and
 /// stop-features. Vectors are flat, λ that of all upper levels, one behind the other; results are fresh handles unless
@@ -74,17 +80,20 @@ type ILinearization =
     abstract ThetaVjp: w: Tensor -> Tensor
     /// (∂g/∂λ)ᵀ w.
     abstract LambdaVjp: w: Tensor -> Tensor
+    /// Both, at the price of one.
+    abstract Vjps: w: Tensor -> struct (Tensor * Tensor)
     /// (∂g/∂λ) d.
     abstract LambdaJvp: d: Tensor -> Tensor
 
 /// Products with second derivatives.
 type IBaseProducts =
-    /// The linearization at theta; with `followStops` also through stop-features. For functional models.
+    /// The linearization at theta; with `followStops` also through stop-features. In the form
+    /// that the method asked for (`Need.Products`), exactly without it.
     abstract Linearize: theta: Tensor * followStops: bool -> ILinearization
 
 /// The base steps that led to θₜ.
 type ITrajectory =
-    /// (dθₜ/dλ)ᵀ v through the steps that were taken since the window began, for functional models, and how many were
+    /// (dθₜ/dλ)ᵀ v through the steps that were taken since the window began, and how many were
     /// differentiated.
     abstract Unrolled: options: UnrolledOptions * v: Tensor -> struct (Tensor * int)
 

@@ -13,11 +13,13 @@ module internal T1T2 =
             let p = at.Adapt v
             let zeros = p.numel () - p.count_nonzero().item<int64> ()
 
-            p,
-            { Report.empty "t1t2" with
-                Passes = 1
-                Products = 1
-                Zeros = zeros }
+            { P = p
+              Q = v
+              Report =
+                { Report.empty "t1t2" with
+                    Passes = 1
+                    Products = 1
+                    Zeros = zeros } }
 
-        { Method.ofAdjoint "t1t2" [] false solve with
+        { Method.ofAdjoint "t1t2" [ SecondDerivatives ] false solve with
             Motion = Retaken }

@@ -14,7 +14,7 @@ module internal Unrolled =
             invalidArg "Last" $"Last ({o.Last}) is at most Steps ({o.Steps})"
 
         { Name = name
-          Needs = [ SecondDerivatives; History(o.Steps, o.Last) ]
+          Needs = [ Products ProductForm.Default; LearnedOptions; History(o.Steps, o.Last) ]
           Motion = Unknown $"{name} goes through several steps"
           BestResponse =
             fun at v ->

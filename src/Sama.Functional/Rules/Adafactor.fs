@@ -37,6 +37,7 @@ namespace Sama.Functional
 open System
 open TorchSharp
 open Sama
+open Sama.Functional.Real
 
 /// Adafactor (Shazeer and Stern, 2018; torch.optim.Adafactor).
 [<AutoOpen>]
@@ -47,6 +48,9 @@ module AdafactorRule =
     let private rows (slice: Slice) = "row_var/" + slice.Name
     let private columns (slice: Slice) = "col_var/" + slice.Name
     let private whole (slice: Slice) = "variance/" + slice.Name
+
+    let private lesser (a: Coefficient) (b: float) : Coefficient =
+        if a.Value <= b then a else Coefficient.Of b
 
     let private mean (dim: int64) (x: Tensor) = x.mean ([| dim |], keepdim = true)
     let private sum (dim: int64) (x: Tensor) = x.sum (dim, keepdim = true)
@@ -74,19 +78,19 @@ module AdafactorRule =
         }
 
     let private at
-        (o: AdafactorOptions)
-        rate
-        epsilon
+        (given: Given)
+        (rate: float)
+        (epsilon: Coefficient)
         (t: int64)
         (state: RuleState)
         (slice: Slice)
         (g: Tensor)
         (theta: Tensor)
         =
-        let share = float t ** o.Beta2Decay
+        let share = Coefficient.Of(float t).Power given["Beta2Decay"]
 
         let average name (now: Tensor) =
-            (state[name]: Tensor) * (1.0 - share) + now * share
+            (k 1.0 .- share).Times state[name] + share.Times now
 
         let square = g * g
 
@@ -95,30 +99,30 @@ module AdafactorRule =
                 let r, c =
                     average (rows slice) (mean -1L square), average (columns slice) (mean -2L square)
 
-                let level = (mean -2L r).clamp_min (Number.scalar epsilon)
+                let level = epsilon.AtLeast(mean -2L r)
                 [ rows slice, r; columns slice, c ], r * c / level
             else
                 let v = average (whole slice) square
                 [ whole slice, v ], v
 
-        let root = (variance.clamp_min (Number.scalar (epsilon * epsilon))).sqrt ()
+        let root = ((epsilon .* epsilon).AtLeast variance).sqrt ()
         let w = g / root
-        let size = (rms theta).clamp_min (Number.scalar o.Epsilon2)
+        let size = given["Epsilon2"].AtLeast(rms theta)
 
         { Moments = moments
           Variance = variance
           Root = root
           Direction = w
-          Excess = rms w / o.ClippingThreshold
-          Alpha = size * min (rate * o.LearningRate) (float t ** -0.5) }
+          Excess = given["ClippingThreshold"].Under(rms w)
+          Alpha = (lesser (k rate .* given["LearningRate"]) (float t ** -0.5)).Times size }
 
     let private clipped (x: Tensor) (f: Factored) =
         x * (f.Alpha / f.Excess.clamp_min (Number.scalar 1.0)).to_type x.dtype
 
     /// (∂u/∂g)ᵀ v of one parameter; formulas at `adafactorWith`.
     let private turned
-        (epsilon: float)
-        (share: float)
+        (epsilon: Coefficient)
+        (share: Coefficient)
         (state: RuleState)
         (slice: Slice)
         (f: Factored)
@@ -132,7 +136,7 @@ module AdafactorRule =
 
         let along = (dot w v / Number.floor (dot w w)).to_type w.dtype
         let z = clipped (torch.where (f.Excess.gt (Number.scalar 1.0), v - w * along, v)) f
-        let divides = f.Variance.ge (Number.scalar (epsilon * epsilon))
+        let divides = f.Variance.ge (Number.scalar (epsilon .* epsilon).Value)
         let nothing = torch.zeros_like v
 
         let adapted =
@@ -149,12 +153,12 @@ module AdafactorRule =
                 let byLevel = sum -1L (sum -2L p) / (Number.floor m * (n * k))
 
                 let byLevel =
-                    torch.where (m.gt (Number.scalar epsilon), byLevel, torch.zeros_like byLevel)
+                    torch.where (m.gt (Number.scalar epsilon.Value), byLevel, torch.zeros_like byLevel)
 
-                z / f.Root - g * (byRow + byColumn - byLevel) * share
+                z / f.Root - share.Times(g * (byRow + byColumn - byLevel))
             else
                 let before: Tensor = state[whole slice]
-                let kept = before * (1.0 - share) / Number.floor f.Variance / f.Root
+                let kept = (k 1.0 .- share).Times before / Number.floor f.Variance / f.Root
                 torch.where (divides, z * kept, z / f.Root)
 
         torch.where (f.Variance.gt (Number.scalar 0.0), adapted, nothing)
@@ -175,17 +179,17 @@ module AdafactorRule =
 
         RuleState.create 0L (Seq.collect own layout.Slices) []
 
-    let private bind (o: AdafactorOptions) (rate: int64 -> float) (layout: Layout) : BoundRule =
+    let private bind (o: AdafactorOptions) (given: Given) (rate: int64 -> float) (layout: Layout) : BoundRule =
         let sign = if o.Maximize then -1.0 else 1.0
 
         let epsilon (x: Tensor) =
             if o.Epsilon1.HasValue then
-                o.Epsilon1.Value
+                given["Epsilon1"]
             else
-                torch.finfo(x.dtype).eps
+                Coefficient.Of(torch.finfo(x.dtype).eps)
 
         let factored (state: RuleState) (g: Tensor) slice gradient theta =
-            at o (rate state.Count) (epsilon g) (state.Count + 1L) state slice gradient theta
+            at given (rate state.Count) (epsilon g) (state.Count + 1L) state slice gradient theta
 
         let step (state: RuleState) (g: Tensor) (theta: Tensor) =
             let moments = ResizeArray()
@@ -195,16 +199,17 @@ module AdafactorRule =
                 moments.AddRange f.Moments
                 let u = clipped f.Direction f
 
-                if o.WeightDecay = 0.0 then
+                if given["WeightDecay"].IsOff then
                     u
                 else
-                    u + views[1] * (rate state.Count * o.LearningRate * o.WeightDecay)
+                    u
+                    + (k (rate state.Count) .* given["LearningRate"] .* given["WeightDecay"]).Times views[1]
 
             let u = Slices.each layout update [ g; theta ]
             u, RuleState.create (state.Count + 1L) moments []
 
         let adapt (state: RuleState) (g: Tensor) (theta: Tensor) v =
-            let share = float (state.Count + 1L) ** o.Beta2Decay
+            let share = Coefficient.Of(float (state.Count + 1L)).Power given["Beta2Decay"]
 
             let one slice (views: Tensor[]) =
                 let gradient = views[0] * sign
@@ -224,23 +229,25 @@ module AdafactorRule =
     /// State: row_var/NAME, col_var/NAME, variance/NAME. ArgumentException names an option out of range.
     let adafactorWith (o: AdafactorOptions) : UpdateRule =
         Options.requireNonNegative "LearningRate" o.LearningRate
-        Options.requireFinite "Beta2Decay" o.Beta2Decay
+        Options.requireNonPositive "Beta2Decay" o.Beta2Decay
         Options.requireNonNegative "Epsilon2" o.Epsilon2
         Options.requirePositive "ClippingThreshold" o.ClippingThreshold
         Options.requireNonNegative "WeightDecay" o.WeightDecay
 
-        if o.Beta2Decay > 0.0 then
-            invalidArg "Beta2Decay" $"Beta2Decay is at most 0, not {o.Beta2Decay}"
-
         if o.Epsilon1.HasValue then
             Options.requireNonNegative "Epsilon1" o.Epsilon1.Value
 
-        let rec scheduled (rate: int64 -> float) : UpdateRule =
-            { Name = "adafactor"
-              Bind = bind o rate
-              Rescale = Some(fun schedule -> scheduled (fun t -> rate t * schedule t)) }
-
-        scheduled (fun _ -> 1.0)
+        Learnable.rule
+            "adafactor"
+            [ Learnable.nonNegative "LearningRate" o.LearningRate
+              Learnable.nonPositive "Beta2Decay" o.Beta2Decay
+              if o.Epsilon1.HasValue then
+                  Learnable.nonNegative "Epsilon1" o.Epsilon1.Value
+              Learnable.nonNegative "Epsilon2" o.Epsilon2
+              Learnable.positive "ClippingThreshold" o.ClippingThreshold
+              Learnable.nonNegative "WeightDecay" o.WeightDecay ]
+            false
+            (bind o)
 
     /// Adafactor with that rate.
     let adafactor (learningRate: float) : UpdateRule =

@@ -63,70 +63,74 @@ open Sama.Functional.Real
 [<Struct; NoComparison; NoEquality>]
 type internal AdagradFormula =
     { Options: AdagradOptions
-      Rate: float }
+      Given: Given
+      Rate: Coefficient }
 
     interface IFormula with
         member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, b: 'V, _: 'V) : FormulaStep<'V> =
-            let o = f.Options
-            let g = seen o.Maximize o.WeightDecay g theta
+            let o, given = f.Options, f.Given
+            let g = seen o.Maximize given["WeightDecay"] g theta
             let s = s .+ g .* g
 
             let d =
                 if o.EpsilonInsideRoot then
-                    root (s .+ k o.Epsilon)
+                    root (s .+ c given["Epsilon"])
                 else
-                    root s .+ k o.Epsilon
+                    root s .+ c given["Epsilon"]
 
-            { U = g ./ d .* k f.Rate
+            { U = g ./ d .* c f.Rate
               A = s
               B = b
               C = b }
 
         member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, _: 'V, _: 'V) : 'V =
-            let o = f.Options
-            let rate = if o.Maximize then -f.Rate else f.Rate
-            let g = seen o.Maximize o.WeightDecay g theta
+            let o, given = f.Options, f.Given
+            let rate = if o.Maximize then f.Rate .* k -1.0 else f.Rate
+            let g = seen o.Maximize given["WeightDecay"] g theta
             let next = s .+ g .* g
 
             let slope =
                 if o.EpsilonInsideRoot then
-                    let inside = next .+ k o.Epsilon
-                    (s .+ k o.Epsilon) ./ inside ./ root inside
+                    let inside = next .+ c given["Epsilon"]
+                    (s .+ c given["Epsilon"]) ./ inside ./ root inside
                 else
                     let r = root next
-                    let d = r .+ k o.Epsilon
-                    (s .+ r .* k o.Epsilon) ./ (r .* d) ./ d
+                    let d = r .+ c given["Epsilon"]
+                    (s .+ r .* c given["Epsilon"]) ./ (r .* d) ./ d
 
-            ifPositive next (slope .* k rate) (k 0.0)
+            ifPositive next (slope .* c rate) (k 0.0)
 
 /// s ← ρs + (1−ρ)g², d = g√(a + ε)/√(s + ε), a ← ρa + (1−ρ)d², u = rate·d.
 [<Struct; NoComparison; NoEquality>]
 type internal AdadeltaFormula =
     { Options: AdadeltaOptions
-      Rate: float }
+      Given: Given
+      Rate: Coefficient }
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, a: 'V, c: 'V) : FormulaStep<'V> =
-            let o = f.Options
-            let g = seen o.Maximize o.WeightDecay g theta
-            let s = weigh s o.Rho (g .* g) (1.0 - o.Rho)
-            let d = root (a .+ k o.Epsilon) ./ root (s .+ k o.Epsilon) .* g
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, a: 'V, rest: 'V) : FormulaStep<'V> =
+            let o, given = f.Options, f.Given
+            let g = seen o.Maximize given["WeightDecay"] g theta
+            let s = weigh s given["Rho"] (g .* g) (k 1.0 .- given["Rho"])
+            let d = root (a .+ c given["Epsilon"]) ./ root (s .+ c given["Epsilon"]) .* g
 
-            { U = d .* k f.Rate
+            { U = d .* c f.Rate
               A = s
-              B = weigh a o.Rho (d .* d) (1.0 - o.Rho)
-              C = c }
+              B = weigh a given["Rho"] (d .* d) (k 1.0 .- given["Rho"])
+              C = rest }
 
         member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, a: 'V, _: 'V) : 'V =
-            let o = f.Options
-            let rate = if o.Maximize then -f.Rate else f.Rate
-            let g = seen o.Maximize o.WeightDecay g theta
-            let inside = weigh s o.Rho (g .* g) (1.0 - o.Rho) .+ k o.Epsilon
+            let o, given = f.Options, f.Given
+            let rate = if o.Maximize then f.Rate .* k -1.0 else f.Rate
+            let g = seen o.Maximize given["WeightDecay"] g theta
 
-            root (a .+ k o.Epsilon) .* (s .* k o.Rho .+ k o.Epsilon)
+            let inside =
+                weigh s given["Rho"] (g .* g) (k 1.0 .- given["Rho"]) .+ c given["Epsilon"]
+
+            root (a .+ c given["Epsilon"]) .* (s .* c given["Rho"] .+ c given["Epsilon"])
             ./ inside
             ./ root inside
-            .* k rate
+            .* c rate
 
 /// Adagrad (Duchi et al., 2011) and Adadelta (Zeiler, 2012).
 [<AutoOpen>]
@@ -141,14 +145,22 @@ module AdagradRule =
         Options.requireNonNegative "Epsilon" o.Epsilon
         Options.requireNonNegative "WeightDecay" o.WeightDecay
 
-        let at rate (t: int64) _ =
+        let at (given: Given) (rate: float) (t: int64) _ =
             Kernel.ofFormula
                 { AdagradFormula.Options = o
-                  Rate = rate * o.LearningRate / (1.0 + float (t - 1L) * o.LearningRateDecay) }
+                  Given = given
+                  Rate =
+                    k rate .* given["LearningRate"]
+                    ./ (k 1.0 .+ k (float (t - 1L)) .* given["LearningRateDecay"]) }
 
         { Elementwise.stateless "adagrad" at with
-            Vectors = [ "sum", o.InitialAccumulator ] }
-        |> Elementwise.withDecay o.Maximize o.WeightDecay None
+            Options =
+                [ Learnable.nonNegative "LearningRate" o.LearningRate
+                  Learnable.nonNegative "LearningRateDecay" o.LearningRateDecay
+                  Learnable.nonNegative "Epsilon" o.Epsilon
+                  Learnable.nonNegative "WeightDecay" o.WeightDecay ]
+            Vectors = fun _ -> [ "sum", o.InitialAccumulator ] }
+        |> Elementwise.withDecay o.Maximize false
         |> Elementwise.rule
 
     /// Adagrad with that rate.
@@ -165,14 +177,20 @@ module AdagradRule =
         Options.requirePositive "Epsilon" o.Epsilon
         Options.requireNonNegative "WeightDecay" o.WeightDecay
 
-        let at rate _ _ =
+        let at (given: Given) (rate: float) _ _ =
             Kernel.ofFormula
                 { Options = o
-                  Rate = rate * o.LearningRate }
+                  Given = given
+                  Rate = k rate .* given["LearningRate"] }
 
         { Elementwise.stateless "adadelta" at with
-            Vectors = [ "square_avg", 0.0; "acc_delta", 0.0 ] }
-        |> Elementwise.withDecay o.Maximize o.WeightDecay None
+            Options =
+                [ Learnable.nonNegative "LearningRate" o.LearningRate
+                  Learnable.fraction "Rho" o.Rho
+                  Learnable.positive "Epsilon" o.Epsilon
+                  Learnable.nonNegative "WeightDecay" o.WeightDecay ]
+            Vectors = fun _ -> [ "square_avg", 0.0; "acc_delta", 0.0 ] }
+        |> Elementwise.withDecay o.Maximize false
         |> Elementwise.rule
 
     /// Adadelta with that rate.

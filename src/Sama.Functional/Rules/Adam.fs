@@ -47,73 +47,73 @@ open Sama.Functional.Real
 /// they are all there is and rounding would be the result). 0 where s = 0: the limit w/ε would drown every coordinate.
 [<Struct; NoComparison; NoEquality>]
 type internal AdamFormula =
-    { P: float
-      Q: float
-      A: float
-      Beta1: float
-      Beta2: float
-      Epsilon: float
-      Coupled: float
-      Decoupled: float
+    { P: Coefficient
+      Q: Coefficient
+      A: Coefficient
+      Beta1: Coefficient
+      Beta2: Coefficient
+      Epsilon: Coefficient
+      Coupled: Coefficient
+      Decoupled: Coefficient
       Divide: bool
       AmsGrad: bool
       CorrectBeforeMaximum: bool
       Maximize: bool }
 
     member private f.Second<'V when 'V :> IReal<'V>>(g: 'V, s: 'V) : 'V =
-        weigh s f.Beta2 (g .* g) (1.0 - f.Beta2)
+        weigh s f.Beta2 (g .* g) (k 1.0 .- f.Beta2)
 
     /// What joins the maximum, and its factor under the root.
     member private f.Candidate<'V when 'V :> IReal<'V>>(s: 'V) : 'V =
-        if f.CorrectBeforeMaximum then s .* k f.A else s
+        if f.CorrectBeforeMaximum then s .* c f.A else s
 
-    member private f.Outer = if f.CorrectBeforeMaximum then 1.0 else f.A
+    member private f.Outer = if f.CorrectBeforeMaximum then Coefficient.Of 1.0 else f.A
 
     interface IFormula with
         member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, s: 'V, top: 'V) : FormulaStep<'V> =
             let g = seen f.Maximize f.Coupled g theta
-            let m = weigh m f.Beta1 g (1.0 - f.Beta1)
+            let m = weigh m f.Beta1 g (k 1.0 .- f.Beta1)
             let s = f.Second(g, s)
             let now = f.Candidate s
             let top = if f.AmsGrad then larger top now else now
-            let numerator = if f.P = 0.0 then m .* k f.Q else weigh g f.P m f.Q
+            let numerator = if f.P.IsOff then m .* c f.Q else weigh g f.P m f.Q
 
             let u =
                 if f.Divide then
-                    numerator ./ (root (top .* k f.Outer) .+ k f.Epsilon)
+                    numerator ./ (root (top .* c f.Outer) .+ c f.Epsilon)
                 else
                     numerator
 
-            { U = if f.Decoupled = 0.0 then u else u .+ theta .* k f.Decoupled
+            { U = if f.Decoupled.IsOff then u else u .+ theta .* c f.Decoupled
               A = m
               B = s
               C = top }
 
         member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, s: 'V, top: 'V) : 'V =
             let sign = if f.Maximize then -1.0 else 1.0
-            let w = sign * (f.P + f.Q * (1.0 - f.Beta1))
+            let w = k sign .* (f.P .+ f.Q .* (k 1.0 .- f.Beta1))
 
             if not f.Divide then
-                k w
+                c w
             else
                 let g = seen f.Maximize f.Coupled g theta
-                let corrected = weigh s (f.A * f.Beta2) (g .* g) (f.A * (1.0 - f.Beta2))
+                let corrected = weigh s (f.A .* f.Beta2) (g .* g) (f.A .* (k 1.0 .- f.Beta2))
                 let r = root corrected
-                let d = r .+ k f.Epsilon
+                let d = r .+ c f.Epsilon
 
                 let numerator =
                     weigh
-                        (weigh s (w * f.A * f.Beta2) r (w * f.Epsilon))
-                        1.0
+                        (weigh s (w .* f.A .* f.Beta2) r (w .* f.Epsilon))
+                        (Coefficient.Of 1.0)
                         (m .* g)
-                        (-sign * f.A * f.Q * f.Beta1 * (1.0 - f.Beta2))
+                        (k -sign .* f.A .* f.Q .* f.Beta1 .* (k 1.0 .- f.Beta2))
 
                 let slope = ifPositive corrected (numerator ./ (r .* d) ./ d) (k 0.0)
 
                 if f.AmsGrad then
                     let next = f.Second(g, s)
-                    let held = root (top .* k f.Outer) .+ k f.Epsilon
-                    ifPositive (top .- f.Candidate next) (k w ./ held) slope
+                    let held = root (top .* c f.Outer) .+ c f.Epsilon
+                    ifPositive (top .- f.Candidate next) (c w ./ held) slope
                 else
                     slope
 
@@ -123,7 +123,7 @@ type internal AdamFormula =
 module AdamRule =
 
     /// 1 − βᵗ
-    let internal correction (beta: float) (t: int64) = 1.0 - beta ** float t
+    let internal correction (beta: Coefficient) (t: int64) : Coefficient = k 1.0 .- beta.Power(k (float t))
 
     let internal requireMoments rate beta1 beta2 epsilon decay =
         Options.requireNonNegative "LearningRate" rate
@@ -133,6 +133,14 @@ module AdamRule =
         Options.requireNonNegative "WeightDecay" decay
 
     let internal moments = [ "exp_avg", 0.0; "exp_avg_sq", 0.0 ]
+
+    /// The options that Adam's relatives share, as they may be learned.
+    let internal momentOptions rate beta1 beta2 epsilon decay : Learnable list =
+        [ Learnable.nonNegative "LearningRate" rate
+          Learnable.fraction "Beta1" beta1
+          Learnable.fraction "Beta2" beta2
+          Learnable.nonNegative "Epsilon" epsilon
+          Learnable.nonNegative "WeightDecay" decay ]
 
     /// m ← β₁m + (1−β₁)g, s ← β₂s + (1−β₂)g², d = √(s/c₂) + ε, c = 1−βᵗ: u = lr m/(c₁ d).
     /// ∂u/∂g = lr [(1−β₁)(β₂s₋ + ε√(c₂s)) − β₁(1−β₂) m₋ g] / (c₁ d² √(c₂s)), m₋ and s₋ before the step; 0 where s = 0.
@@ -144,30 +152,37 @@ module AdamRule =
         if o.CorrectBeforeMaximum && not o.AmsGrad then
             invalidArg "CorrectBeforeMaximum" "CorrectBeforeMaximum is about AmsGrad's maximum; set AmsGrad too"
 
-        let at rate t _ =
-            let rate = rate * o.LearningRate
+        let at (given: Given) (rate: float) t _ =
+            let rate = k rate .* given["LearningRate"]
+            let off = Coefficient.Of 0.0
 
             Kernel.ofFormula
-                { P = 0.0
-                  Q = rate / correction o.Beta1 t
-                  A = 1.0 / correction o.Beta2 t
-                  Beta1 = o.Beta1
-                  Beta2 = o.Beta2
-                  Epsilon = o.Epsilon
-                  Coupled = if o.DecoupledDecay then 0.0 else o.WeightDecay
-                  Decoupled = if o.DecoupledDecay then rate * o.WeightDecay else 0.0
+                { P = off
+                  Q = rate ./ correction given["Beta1"] t
+                  A = k 1.0 ./ correction given["Beta2"] t
+                  Beta1 = given["Beta1"]
+                  Beta2 = given["Beta2"]
+                  Epsilon = given["Epsilon"]
+                  Coupled = if o.DecoupledDecay then off else given["WeightDecay"]
+                  Decoupled =
+                    if o.DecoupledDecay then
+                        rate .* given["WeightDecay"]
+                    else
+                        off
                   Divide = true
                   AmsGrad = o.AmsGrad
                   CorrectBeforeMaximum = o.CorrectBeforeMaximum
                   Maximize = o.Maximize }
 
         { Elementwise.stateless (if o.DecoupledDecay then "adamW" else "adam") at with
+            Options = momentOptions o.LearningRate o.Beta1 o.Beta2 o.Epsilon o.WeightDecay
             Vectors =
-                if o.AmsGrad then
-                    moments @ [ "max_exp_avg_sq", 0.0 ]
-                else
-                    moments }
-        |> Elementwise.withDecay o.Maximize o.WeightDecay (if o.DecoupledDecay then Some o.LearningRate else None)
+                fun _ ->
+                    if o.AmsGrad then
+                        moments @ [ "max_exp_avg_sq", 0.0 ]
+                    else
+                        moments }
+        |> Elementwise.withDecay o.Maximize o.DecoupledDecay
         |> Elementwise.rule
 
     /// Adam with that rate.

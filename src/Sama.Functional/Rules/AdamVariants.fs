@@ -101,34 +101,37 @@ open Sama.Functional.Real
 /// m ← β₁m + (1−β₁)g, n ← max(β₂n, |g| + ε), u = q m/n.
 [<Struct; NoComparison; NoEquality>]
 type internal AdamaxFormula =
-    { Options: AdamaxOptions
-      Q: float }
+    { Given: Given
+      Maximize: bool
+      Q: Coefficient }
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, n: 'V, c: 'V) : FormulaStep<'V> =
-            let o = f.Options
-            let g = seen o.Maximize o.WeightDecay g theta
-            let m = weigh m o.Beta1 g (1.0 - o.Beta1)
-            let n = larger (magnitude g .+ k o.Epsilon) (n .* k o.Beta2)
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, n: 'V, rest: 'V) : FormulaStep<'V> =
+            let o = f.Given
+            let g = seen f.Maximize o["WeightDecay"] g theta
+            let m = weigh m o["Beta1"] g (k 1.0 .- o["Beta1"])
+            let n = larger (magnitude g .+ c o["Epsilon"]) (n .* c o["Beta2"])
 
-            { U = m ./ n .* k f.Q
+            { U = m ./ n .* c f.Q
               A = m
               B = n
-              C = c }
+              C = rest }
 
         member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, n: 'V, _: 'V) : 'V =
-            let o = f.Options
-            let q = if o.Maximize then -f.Q else f.Q
-            let g = seen o.Maximize o.WeightDecay g theta
-            let now = magnitude g .+ k o.Epsilon
-            let old = n .* k o.Beta2
+            let o = f.Given
+            let q = if f.Maximize then f.Q .* k -1.0 else f.Q
+            let g = seen f.Maximize o["WeightDecay"] g theta
+            let now = magnitude g .+ c o["Epsilon"]
+            let old = n .* c o["Beta2"]
 
             let fresh =
-                (k ((1.0 - o.Beta1) * o.Epsilon) .- m .* sign g .* k o.Beta1) ./ now ./ now
-                .* k q
+                (c ((k 1.0 .- o["Beta1"]) .* o["Epsilon"]) .- m .* sign g .* c o["Beta1"])
+                ./ now
+                ./ now
+                .* c q
             // n is still ε where no gradient was ever seen
-            let seenNow = ifPositive (now .- k o.Epsilon) fresh (k 0.0)
-            ifPositive (now .- old) seenNow (k (q * (1.0 - o.Beta1)) ./ old)
+            let seenNow = ifPositive (now .- c o["Epsilon"]) fresh (k 0.0)
+            ifPositive (now .- old) seenNow (c (q .* (k 1.0 .- o["Beta1"])) ./ old)
 
 /// Relatives of Adam: Adamax (Kingma and Ba, 2015), NAdam (Dozat, 2016), RAdam (Liu et al., 2020).
 [<AutoOpen>]
@@ -140,14 +143,16 @@ module AdamVariants =
     let adamaxWith (o: AdamaxOptions) : UpdateRule =
         requireMoments o.LearningRate o.Beta1 o.Beta2 o.Epsilon o.WeightDecay
 
-        let at rate t _ =
+        let at (given: Given) (rate: float) t _ =
             Kernel.ofFormula
-                { Options = o
-                  Q = rate * o.LearningRate / correction o.Beta1 t }
+                { Given = given
+                  Maximize = o.Maximize
+                  Q = k rate .* given["LearningRate"] ./ correction given["Beta1"] t }
 
         { Elementwise.stateless "adamax" at with
-            Vectors = [ "exp_avg", 0.0; "exp_inf", 0.0 ] }
-        |> Elementwise.withDecay o.Maximize o.WeightDecay None
+            Options = momentOptions o.LearningRate o.Beta1 o.Beta2 o.Epsilon o.WeightDecay
+            Vectors = fun _ -> [ "exp_avg", 0.0; "exp_inf", 0.0 ] }
+        |> Elementwise.withDecay o.Maximize false
         |> Elementwise.rule
 
     /// Adamax with that rate.
@@ -165,30 +170,39 @@ module AdamVariants =
         if not (o.MomentumDecay >= 0.0) then
             invalidArg "MomentumDecay" $"MomentumDecay is at least 0, infinity included, not {o.MomentumDecay}"
 
-        let mu (t: int64) =
-            o.Beta1 * (1.0 - 0.5 * 0.96 ** (float t * o.MomentumDecay))
+        let mu (given: Given) (t: int64) =
+            let decayed = Coefficient.Of(0.96).Power(k (float t) .* given["MomentumDecay"])
+            given["Beta1"] .* (k 1.0 .- k 0.5 .* decayed)
 
-        let at rate t product =
-            let rate, ahead = rate * o.LearningRate, mu (t + 1L)
+        let at (given: Given) (rate: float) t (product: Coefficient) =
+            let rate, ahead = k rate .* given["LearningRate"], mu given (t + 1L)
+            let mu, off = mu given, Coefficient.Of 0.0
 
             Kernel.ofFormula
-                { P = rate * (1.0 - mu t) / (1.0 - product)
-                  Q = rate * ahead / (1.0 - product * ahead)
-                  A = 1.0 / correction o.Beta2 t
-                  Beta1 = o.Beta1
-                  Beta2 = o.Beta2
-                  Epsilon = o.Epsilon
-                  Coupled = if o.DecoupledDecay then 0.0 else o.WeightDecay
-                  Decoupled = if o.DecoupledDecay then rate * o.WeightDecay else 0.0
+                { P = rate .* (k 1.0 .- mu t) ./ (k 1.0 .- product)
+                  Q = rate .* ahead ./ (k 1.0 .- product .* ahead)
+                  A = k 1.0 ./ correction given["Beta2"] t
+                  Beta1 = given["Beta1"]
+                  Beta2 = given["Beta2"]
+                  Epsilon = given["Epsilon"]
+                  Coupled = if o.DecoupledDecay then off else given["WeightDecay"]
+                  Decoupled =
+                    if o.DecoupledDecay then
+                        rate .* given["WeightDecay"]
+                    else
+                        off
                   Divide = true
                   AmsGrad = false
                   CorrectBeforeMaximum = false
                   Maximize = o.Maximize }
 
         { Elementwise.stateless "nadam" at with
-            Vectors = moments
-            Number = Some("mu_product", 1.0, fun t product -> product * mu t) }
-        |> Elementwise.withDecay o.Maximize o.WeightDecay (if o.DecoupledDecay then Some o.LearningRate else None)
+            Options =
+                momentOptions o.LearningRate o.Beta1 o.Beta2 o.Epsilon o.WeightDecay
+                @ [ Learnable.nonNegative "MomentumDecay" o.MomentumDecay ]
+            Vectors = fun _ -> moments
+            Number = Some("mu_product", 1.0, fun given t product -> product .* mu given t) }
+        |> Elementwise.withDecay o.Maximize o.DecoupledDecay
         |> Elementwise.rule
 
     /// NAdam with that rate.
@@ -203,39 +217,49 @@ module AdamVariants =
     let radamWith (o: RAdamOptions) : UpdateRule =
         requireMoments o.LearningRate o.Beta1 o.Beta2 o.Epsilon o.WeightDecay
 
-        let at rate t _ =
-            let rate, c1, c2 = rate * o.LearningRate, correction o.Beta1 t, correction o.Beta2 t
+        let at (given: Given) (rate: float) t _ =
+            let rate, beta2 = k rate .* given["LearningRate"], given["Beta2"]
+            let c1, c2 = correction given["Beta1"] t, correction beta2 t
+            let one, off = Coefficient.Of 1.0, Coefficient.Of 0.0
 
-            let top = 2.0 / (1.0 - o.Beta2) - 1.0
-            let rho = top - 2.0 * float t * o.Beta2 ** float t / c2
+            let top = k 2.0 ./ (k 1.0 .- beta2) .- k 1.0
+            let rho = top .- k (2.0 * float t) .* beta2.Power(k (float t)) ./ c2
 
-            let rectified = rho > 5.0
+            let rectified = rho.Single "Beta2" > 5.0
 
             let r =
                 if rectified then
-                    sqrt ((rho - 4.0) * (rho - 2.0) * top / ((top - 4.0) * (top - 2.0) * rho))
+                    root (
+                        (rho .- k 4.0) .* (rho .- k 2.0) .* top
+                        ./ ((top .- k 4.0) .* (top .- k 2.0) .* rho)
+                    )
                 else
-                    1.0
+                    one
 
             let late = o.EpsilonAfterCorrection || not rectified
 
             Kernel.ofFormula
-                { P = 0.0
-                  Q = rate * r / c1 * (if late then 1.0 else sqrt c2)
-                  A = if late then 1.0 / c2 else 1.0
-                  Beta1 = o.Beta1
-                  Beta2 = o.Beta2
-                  Epsilon = o.Epsilon
-                  Coupled = if o.DecoupledDecay then 0.0 else o.WeightDecay
-                  Decoupled = if o.DecoupledDecay then rate * o.WeightDecay else 0.0
+                { P = off
+                  Q = rate .* r ./ c1 .* (if late then one else root c2)
+                  A = if late then one ./ c2 else one
+                  Beta1 = given["Beta1"]
+                  Beta2 = given["Beta2"]
+                  Epsilon = given["Epsilon"]
+                  Coupled = if o.DecoupledDecay then off else given["WeightDecay"]
+                  Decoupled =
+                    if o.DecoupledDecay then
+                        rate .* given["WeightDecay"]
+                    else
+                        off
                   Divide = rectified
                   AmsGrad = false
                   CorrectBeforeMaximum = false
                   Maximize = o.Maximize }
 
         { Elementwise.stateless "radam" at with
-            Vectors = moments }
-        |> Elementwise.withDecay o.Maximize o.WeightDecay (if o.DecoupledDecay then Some o.LearningRate else None)
+            Options = momentOptions o.LearningRate o.Beta1 o.Beta2 o.Epsilon o.WeightDecay
+            Vectors = fun _ -> moments }
+        |> Elementwise.withDecay o.Maximize o.DecoupledDecay
         |> Elementwise.rule
 
     /// RAdam with that rate.

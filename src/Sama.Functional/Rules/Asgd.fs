@@ -35,14 +35,15 @@ open Sama.Functional.Real
 /// u = η(g + λθ), average ← average + μ(θ − u − average).
 [<Struct; NoComparison; NoEquality>]
 type internal AsgdFormula =
-    { Options: AsgdOptions
-      Eta: float
+    { Given: Given
+      Maximize: bool
+      Eta: Coefficient
       Mu: float }
 
     interface IFormula with
         member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, average: 'V, b: 'V, _: 'V) : FormulaStep<'V> =
-            let g = seen f.Options.Maximize f.Options.WeightDecay g theta
-            let u = weigh g f.Eta theta (f.Eta * f.Options.Lambd)
+            let g = seen f.Maximize f.Given["WeightDecay"] g theta
+            let u = weigh g f.Eta theta (f.Eta .* f.Given["Lambd"])
 
             { U = u
               A = average .+ (theta .- u .- average) .* k f.Mu
@@ -50,7 +51,7 @@ type internal AsgdFormula =
               C = b }
 
         member f.Slope<'V when 'V :> IReal<'V>>(_: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V =
-            k (if f.Options.Maximize then -f.Eta else f.Eta)
+            c (if f.Maximize then f.Eta .* k -1.0 else f.Eta)
 
 /// Averaged SGD (Polyak and Juditsky, 1992; torch.optim.ASGD).
 [<AutoOpen>]
@@ -65,24 +66,32 @@ module AsgdRule =
         Options.requireNonNegative "T0" o.T0
         Options.requireNonNegative "WeightDecay" o.WeightDecay
 
-        let eta rate (t: int64) =
-            let rate = rate * o.LearningRate
-            rate / (1.0 + o.Lambd * rate * float (t - 1L)) ** o.Alpha
+        let eta (given: Given) (rate: float) (t: int64) =
+            let rate = k rate .* given["LearningRate"]
 
-        let at rate (t: int64) _ =
+            rate
+            ./ (k 1.0 .+ given["Lambd"] .* rate .* k (float (t - 1L))).Power given["Alpha"]
+
+        let at (given: Given) rate (t: int64) _ =
             let taken = float (t - 1L)
 
             Kernel.ofFormula
-                { Options = o
-                  Eta = eta rate t
+                { Given = given
+                  Maximize = o.Maximize
+                  Eta = eta given rate t
                   Mu = 1.0 / max 1.0 (taken - o.T0) }
 
         Elementwise.rule
             { Elementwise.stateless "asgd" at with
-                Vectors = [ "ax", 0.0 ]
-                ReadsTheta = true
-                Coupled = Options.coupled o.Maximize o.WeightDecay
-                Decoupled = fun rate t -> eta rate t * o.Lambd }
+                Options =
+                    [ Learnable.nonNegative "LearningRate" o.LearningRate
+                      Learnable.nonNegative "Lambd" o.Lambd
+                      Learnable.finite "Alpha" o.Alpha
+                      Learnable.nonNegative "WeightDecay" o.WeightDecay ]
+                Vectors = fun _ -> [ "ax", 0.0 ]
+                ReadsTheta = fun _ -> true
+                Coupled = fun given -> Options.coupled o.Maximize given["WeightDecay"]
+                Decoupled = fun given rate t -> eta given rate t .* given["Lambd"] }
 
     /// Averaged SGD with that rate.
     let asgd (learningRate: float) : UpdateRule =

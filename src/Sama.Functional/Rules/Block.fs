@@ -182,7 +182,7 @@ type internal Block<'T when 'T: struct>(numbers: Numbers) =
             finite
 
     interface IReal<Block<'T>> with
-        static member Number(x) = Block(Loops.one x)
+        static member Number(c) = Block(Loops.one c.Value)
 
         [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
         static member Add(a: Block<'T>, b: Block<'T>) =
@@ -218,6 +218,8 @@ type internal Block<'T when 'T: struct>(numbers: Numbers) =
 
         [<MethodImpl(MethodImplOptions.AggressiveOptimization)>]
         static member Weigh(x: Block<'T>, a, y: Block<'T>, b) =
+            let a = a.Value
+            let b = b.Value
             let left = Loops.all<'T> a
             let right = Loops.all<'T> b
 

@@ -29,6 +29,16 @@ type internal InPlace =
         AdaptInto: RuleState -> Tensor -> Tensor -> Tensor -> unit
     }
 
+/// An option of a rule that is given by an upper level's parameters.
+[<NoComparison; NoEquality>]
+type internal Learned =
+    {
+        Option: string
+        /// null: of the level above
+        Level: string
+        Value: Params -> Tensor
+    }
+
 /// A rule on a layout: three pure functions of flat vectors, as in Optax. The state is the one before the step, in
 /// every function.
 [<NoComparison; NoEquality>]
@@ -46,6 +56,11 @@ type BoundRule =
             /// which parameters its parts have, as a text; empty if each has all
             Groups: string
             InPlace: InPlace
+            /// the options that are learned, those of its parts in their order; outside a run they have their fixed numbers
+            Learned: Learned list
+            /// the rule at values of these options, one each: 0-D, or one number a coordinate. In a graph of theirs, u and
+            /// the next state are
+            At: Tensor list -> BoundRule
         }
 
     /// The state at θ, before the first step; the caller owns its tensors.
@@ -69,9 +84,13 @@ type BoundRule =
 [<NoComparison; NoEquality>]
 type UpdateRule =
     internal
-        { Name: string
-          Bind: Layout -> BoundRule
-          Rescale: ((int64 -> float) -> UpdateRule) option }
+        {
+            Name: string
+            Bind: Layout -> BoundRule
+            Rescale: ((int64 -> float) -> UpdateRule) option
+            /// the rule with that option learned; ArgumentException if it has no such option
+            Learn: Learned -> UpdateRule
+        }
 
     override rule.ToString() = rule.Name
 
@@ -148,7 +167,34 @@ module internal BoundRule =
           ByTheta = byTheta
           Elementwise = elementwise
           Groups = ""
-          InPlace = byOperators name step byGradient }
+          InPlace = byOperators name step byGradient
+          Learned = []
+          At = fun _ -> invalidOp $"rule '{name}' learns no option" }
+
+    /// The rule at values of its learned options.
+    let at (values: Tensor list) (rule: BoundRule) : BoundRule =
+        if rule.Learned.IsEmpty then rule else rule.At values
+
+    /// The rule with its changes, which are made at all values of learned options.
+    let rec changed (change: BoundRule -> BoundRule) (rule: BoundRule) : BoundRule =
+        { change rule with
+            Learned = rule.Learned
+            At = rule.At >> changed change }
+
+    /// A rule made of rules, at all values of their learned options.
+    let rec composed (make: BoundRule list -> BoundRule) (rules: BoundRule list) : BoundRule =
+        let at (values: Tensor list) =
+            let own, _ =
+                (values, rules)
+                ||> List.mapFold (fun rest rule ->
+                    let own, behind = List.splitAt rule.Learned.Length rest
+                    at own rule, behind)
+
+            composed make own
+
+        { make rules with
+            Learned = rules |> List.collect _.Learned
+            At = at }
 
     /// The Jacobians by g of several rules, or the first reason why there is none.
     let byGradients (rules: BoundRule list) : Result<Jacobian list, string> =

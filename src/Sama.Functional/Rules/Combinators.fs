@@ -9,16 +9,16 @@ open Sama.Functional.Real
 [<Struct; NoComparison; NoEquality>]
 type internal LinearFormula =
     { Factor: float
-      Decay: float }
+      Decay: Coefficient }
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, a: 'V, b: 'V, c: 'V) : FormulaStep<'V> =
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, a: 'V, b: 'V, rest: 'V) : FormulaStep<'V> =
             let u = g .* k f.Factor
 
-            { U = if f.Decay = 0.0 then u else u .+ theta .* k f.Decay
+            { U = if f.Decay.IsOff then u else u .+ theta .* c f.Decay
               A = a
               B = b
-              C = c }
+              C = rest }
 
         member f.Slope<'V when 'V :> IReal<'V>>(_: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V = k f.Factor
 
@@ -26,60 +26,82 @@ type internal LinearFormula =
 [<Struct; NoComparison; NoEquality>]
 type internal ClampFormula =
     { Rate: float
-      Limit: float }
+      Limit: Coefficient }
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, _: 'V, a: 'V, b: 'V, c: 'V) : FormulaStep<'V> =
-            let clipped = ifPositive (magnitude g .- k f.Limit) (sign g .* k f.Limit) g
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, _: 'V, a: 'V, b: 'V, rest: 'V) : FormulaStep<'V> =
+            let clipped = ifPositive (magnitude g .- c f.Limit) (sign g .* c f.Limit) g
 
             { U = clipped .* k f.Rate
               A = a
               B = b
-              C = c }
+              C = rest }
 
         member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V =
-            ifPositive (magnitude g .- k f.Limit) (k 0.0) (k f.Rate)
+            ifPositive (magnitude g .- c f.Limit) (k 0.0) (k f.Rate)
 
 /// Rules that stand before or behind others in a chain, or around them.
 [<AutoOpen>]
 module Combinators =
 
-    let private linear name factor decay =
-        let at rate _ _ =
+    /// u = factor·g + decay·θ, decay a product of options.
+    let private linear name factor (options: Learnable list) =
+        let decay (given: Given) (rate: float) =
+            options
+            |> List.fold
+                (fun product option -> product .* given[option.Name])
+                (Coefficient.Of(if options.IsEmpty then 0.0 else rate))
+
+        let at given (rate: float) _ _ =
             Kernel.ofFormula
                 { Factor = rate * factor
-                  Decay = rate * decay }
+                  Decay = decay given rate }
 
         Elementwise.rule
             { Elementwise.stateless name at with
-                ReadsTheta = decay <> 0.0
-                Decoupled = fun rate _ -> rate * decay }
+                Options = options
+                ReadsTheta = fun given -> not (decay given 1.0).IsOff
+                Decoupled = fun given rate _ -> decay given rate }
 
     /// u = g + wθ before a rule: coupled (L2) decay, which the rule's moments see.
     /// ArgumentException if the decay is negative or not finite.
     let addDecay (weightDecay: float) : UpdateRule =
         Options.requireNonNegative (nameof weightDecay) weightDecay
-        linear "addDecay" 1.0 weightDecay
+        linear "addDecay" 1.0 [ Learnable.nonNegative (nameof weightDecay) weightDecay ]
+
+    let rec private behind rule decay =
+        { UpdateRule.chain [ rule; decay ] with
+            Learn = decay.Learn >> behind rule }
 
     /// u = rule + rate·w·θ: decay beside a rule, in which its moments have no part (AdamW is Adam with it). A schedule
     /// on the result multiplies both. ArgumentException for a negative or not finite number.
     let decoupledDecay (rate: float) (weightDecay: float) (rule: UpdateRule) : UpdateRule =
         Options.requireNonNegative (nameof rate) rate
         Options.requireNonNegative (nameof weightDecay) weightDecay
-        UpdateRule.chain [ rule; linear "decoupledDecay" 1.0 (rate * weightDecay) ]
+
+        linear
+            "decoupledDecay"
+            1.0
+            [ Learnable.nonNegative (nameof rate) rate
+              Learnable.nonNegative (nameof weightDecay) weightDecay ]
+        |> behind rule
 
     /// The rule that climbs: it sees −g.
     let maximise (rule: UpdateRule) : UpdateRule =
-        UpdateRule.chain [ linear "maximise" -1.0 0.0; rule ]
+        UpdateRule.chain [ linear "maximise" -1.0 []; rule ]
 
     /// u = g, each coordinate clipped to [−c, c]; ∂u/∂g is 0 where it is clipped. ArgumentException unless c is positive.
     let clipByValue (limit: float) : UpdateRule =
         Options.requirePositive (nameof limit) limit
 
-        let at rate _ _ =
-            Kernel.ofFormula { Rate = rate; Limit = limit }
+        let at (given: Given) rate _ _ =
+            Kernel.ofFormula
+                { Rate = rate
+                  Limit = given[nameof limit] }
 
-        Elementwise.rule (Elementwise.stateless "clipByValue" at)
+        Elementwise.rule
+            { Elementwise.stateless "clipByValue" at with
+                Options = [ Learnable.positive (nameof limit) limit ] }
 
     /// u = g·min(1, c/(‖g‖ + e)), the norm over all coordinates and in float64. With N = ‖g‖, N + e > c:
     /// (∂u/∂g)ᵀ w = c/(N+e)·[w − g (g·w)/(N(N+e))]. PyTorch's e is 1e-6, Optax has none. ArgumentException unless the
@@ -91,26 +113,42 @@ module Combinators =
         let dot (x: Tensor) (y: Tensor) =
             (x.to_type torch.float64 * y.to_type torch.float64).sum ()
 
-        let measure (g: Tensor) =
+        let measure (given: Given) (g: Tensor) =
             let n = (Number.floor (dot g g)).sqrt ()
-            let factor: Tensor = limit / (n + slack)
-            n, factor
+            let length = given[nameof slack].Plus n
+            n, length, given[nameof limit].Times(torch.ones_like n) / length
 
-        let step state (g: Tensor) _ =
-            let _, factor = measure g
+        let step given state (g: Tensor) _ =
+            let _, _, factor = measure given g
             g * factor.clamp_max(Number.scalar 1.0).to_type g.dtype, RuleState.counted state
 
-        let adapt (_: RuleState) (g: Tensor) (_: Tensor) (w: Tensor) =
-            let n, factor = measure g
+        let adapt given (_: RuleState) (g: Tensor) (_: Tensor) (w: Tensor) =
+            let n, length, factor = measure given g
             // g/n is a unit vector, where g·w alone may leave the range
             let unit = (g.to_type torch.float64 / n).to_type g.dtype
-            let along = dot unit w * n / (n + slack)
+            let along = dot unit w * n / length
             let inside = (w - unit * along.to_type g.dtype) * factor.to_type g.dtype
             torch.where (factor.lt (Number.scalar 1.0), inside, w)
 
-        UpdateRule.create "clipByGlobalNorm" (fun _ -> RuleState.empty) step
-        |> UpdateRule.withAdaptation adapt
-        |> UpdateRule.symmetric
+        let bind given (rate: int64 -> float) (_: Layout) =
+            let _, byTheta = BoundRule.differentiated (step given)
+
+            // its Jacobian is symmetric
+            BoundRule.create
+                "clipByGlobalNorm"
+                (fun _ -> RuleState.empty)
+                (step given)
+                (Ok(BoundRule.diagonal (adapt given)))
+                byTheta
+                false
+            |> UpdateRule.scaledOutput rate
+
+        Learnable.rule
+            "clipByGlobalNorm"
+            [ Learnable.positive (nameof limit) limit
+              Learnable.nonNegative (nameof slack) slack ]
+            false
+            bind
 
     /// `clipByGlobalNormWith 1e-6`, as torch.nn.utils.clip_grad_norm_.
     let clipByGlobalNorm (limit: float) : UpdateRule = clipByGlobalNormWith 1e-6 limit

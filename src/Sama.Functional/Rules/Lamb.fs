@@ -102,8 +102,26 @@ module LambRule =
                     WeightDecay = o.WeightDecay
                     DecoupledDecay = true }
 
-        { UpdateRule.chain [ direction; trustRatio; sgd o.LearningRate ] with
-            Name = "lamb" }
+        let rec lamb (direction: UpdateRule) (rate: UpdateRule) : UpdateRule =
+            let whole = UpdateRule.chain [ direction; trustRatio; rate ]
+
+            let learn (wanted: Learned) =
+                if wanted.Option.ToLowerInvariant() = "learningrate" then
+                    lamb direction (rate.Learn wanted)
+                else
+                    lamb (direction.Learn wanted) rate
+
+            let learns (rule: UpdateRule) = rule.Name.EndsWith "learned)"
+
+            { whole with
+                Name =
+                    if learns direction || learns rate then
+                        $"lamb: {whole.Name}"
+                    else
+                        "lamb"
+                Learn = learn }
+
+        lamb direction (sgd o.LearningRate)
 
     /// LAMB with that rate.
     let lamb (learningRate: float) : UpdateRule =

@@ -45,10 +45,11 @@ open Sama.Functional.Real
 [<Struct; NoComparison; NoEquality>]
 type internal LionFormula =
     { Options: LionOptions
-      Rate: float }
+      Given: Given
+      Rate: Coefficient }
 
     member private f.Argument<'V when 'V :> IReal<'V>>(g: 'V, m: 'V) : 'V =
-        weigh m f.Options.Beta1 g (1.0 - f.Options.Beta1)
+        weigh m f.Given["Beta1"] g (k 1.0 .- f.Given["Beta1"])
 
     interface IFormula with
         member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, m: 'V, b: 'V, _: 'V) : FormulaStep<'V> =
@@ -63,28 +64,28 @@ type internal LionFormula =
                     'V.Through(sign x, fun () -> x ./ root (x .* x .+ k (o.Temperature * o.Temperature)))
                 | _ -> sign x
 
-            let u = direction .* k f.Rate
+            let u = direction .* c f.Rate
 
             { U =
-                if o.WeightDecay = 0.0 then
+                if f.Given["WeightDecay"].IsOff then
                     u
                 else
-                    u .+ theta .* k (f.Rate * o.WeightDecay)
-              A = weigh m o.Beta2 g (1.0 - o.Beta2)
+                    u .+ theta .* c (f.Rate .* f.Given["WeightDecay"])
+              A = weigh m f.Given["Beta2"] g (k 1.0 .- f.Given["Beta2"])
               B = b
               C = b }
 
         member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, _: 'V, m: 'V, _: 'V, _: 'V) : 'V =
             let o = f.Options
-            let through = f.Rate * (1.0 - o.Beta1)
+            let through = f.Rate .* (k 1.0 .- f.Given["Beta1"])
 
             if o.Surrogate = SignSurrogate.Smooth then
                 let x = f.Argument(g, m)
                 let square = o.Temperature * o.Temperature
                 let wide = x .* x .+ k square
-                k (through * square) ./ wide ./ root wide
+                c (through .* k square) ./ wide ./ root wide
             else
-                k through
+                c through
 
 /// Lion (Chen et al., 2023).
 [<AutoOpen>]
@@ -100,16 +101,22 @@ module LionRule =
         Options.requireNonNegative "WeightDecay" o.WeightDecay
         Options.requirePositive "Temperature" o.Temperature
 
-        let at rate _ _ =
+        let at (given: Given) (rate: float) _ _ =
             Kernel.ofFormula
                 { Options = o
-                  Rate = rate * o.LearningRate }
+                  Given = given
+                  Rate = k rate .* given["LearningRate"] }
 
         Elementwise.rule
             { Elementwise.stateless "lion" at with
-                Vectors = [ "exp_avg", 0.0 ]
-                ReadsTheta = o.WeightDecay <> 0.0
-                Decoupled = fun rate _ -> rate * o.LearningRate * o.WeightDecay
+                Options =
+                    [ Learnable.nonNegative "LearningRate" o.LearningRate
+                      Learnable.fraction "Beta1" o.Beta1
+                      Learnable.fraction "Beta2" o.Beta2
+                      Learnable.nonNegative "WeightDecay" o.WeightDecay ]
+                Vectors = fun _ -> [ "exp_avg", 0.0 ]
+                ReadsTheta = fun given -> not given["WeightDecay"].IsOff
+                Decoupled = fun given rate _ -> k rate .* given["LearningRate"] .* given["WeightDecay"]
                 Refused =
                     if o.Surrogate = SignSurrogate.None then
                         Some

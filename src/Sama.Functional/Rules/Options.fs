@@ -12,6 +12,9 @@ module internal Options =
     let requireNonNegative name value =
         require name "a finite number of at least 0" (fun x -> x >= 0.0 && Double.IsFinite x) value
 
+    let requireNonPositive name value =
+        require name "a finite number of at most 0" (fun x -> x <= 0.0 && Double.IsFinite x) value
+
     let requirePositive name value =
         require name "a finite positive number" (fun x -> x > 0.0 && Double.IsFinite x) value
 
@@ -22,5 +25,8 @@ module internal Options =
         require name "in [0, 1)" (fun x -> x >= 0.0 && x < 1.0) value
 
     /// ∂u/∂θ over ∂u/∂g under decay that is added to the gradient, which is negated first to maximise.
-    let coupled (maximize: bool) (weightDecay: float) : float =
-        if maximize then -weightDecay else weightDecay
+    let coupled (maximize: bool) (weightDecay: Coefficient) : Coefficient =
+        if maximize then
+            Real.(.*) weightDecay (Real.k -1.0)
+        else
+            weightDecay

@@ -81,28 +81,30 @@ module Projection =
         let whole = $"{rule.Name} → {name}"
 
         let on (layout: Layout) =
-            let inner = rule.Bind layout
-
             let project z =
                 Slices.each layout (fun _ views -> onto views[0]) [ z ]
 
-            let step state g theta =
-                let u, next = inner.Take state g theta
-                theta - project (theta - u), next
+            let around (inner: BoundRule) =
+                let step state g theta =
+                    let u, next = inner.Take state g theta
+                    theta - project (theta - u), next
 
-            let byGradient, byTheta = jacobians project inner
+                let byGradient, byTheta = jacobians project inner
 
-            let start theta =
-                requireNear whole onto layout theta
-                inner.Start theta
+                let start theta =
+                    requireNear whole onto layout theta
+                    inner.Start theta
 
-            { BoundRule.create whole start step byGradient byTheta (elementwise && inner.Elementwise) with
-                Groups = inner.Groups
-                InPlace = inPlace project inner }
+                { BoundRule.create whole start step byGradient byTheta (elementwise && inner.Elementwise) with
+                    Groups = inner.Groups
+                    InPlace = inPlace project inner }
+
+            BoundRule.changed around (rule.Bind layout)
 
         { Name = whole
           Bind = on
-          Rescale = Some(fun schedule -> projected name elementwise onto (UpdateRule.scheduled schedule rule)) }
+          Rescale = Some(fun schedule -> projected name elementwise onto (UpdateRule.scheduled schedule rule))
+          Learn = rule.Learn >> projected name elementwise onto }
 
     /// u = θ − P(θ − rule's u), P a differentiable function of each parameter in its own shape; the adaptation goes
     /// through P by differentiation. θ − u is P up to one rounding.

@@ -42,15 +42,16 @@ open Sama.Functional.Real
 [<Struct; NoComparison; NoEquality>]
 type internal RmsPropFormula =
     { Options: RmsPropOptions
-      Rate: float }
+      Given: Given
+      Rate: Coefficient }
 
     /// s, mean and q after the step
     member private f.Moments<'V when 'V :> IReal<'V>>(g: 'V, s: 'V, mean: 'V) : FormulaStep<'V> =
-        let o = f.Options
-        let s = weigh s o.Alpha (g .* g) (1.0 - o.Alpha)
+        let o, given = f.Options, f.Given
+        let s = weigh s given["Alpha"] (g .* g) (k 1.0 .- given["Alpha"])
 
         if o.Centered then
-            let mean = weigh mean o.Alpha g (1.0 - o.Alpha)
+            let mean = weigh mean given["Alpha"] g (k 1.0 .- given["Alpha"])
             let q = s .- mean .* mean
 
             { U = q
@@ -62,44 +63,44 @@ type internal RmsPropFormula =
 
     interface IFormula with
         member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, mean: 'V, b: 'V) : FormulaStep<'V> =
-            let o = f.Options
-            let g = seen o.Maximize o.WeightDecay g theta
+            let o, given = f.Options, f.Given
+            let g = seen o.Maximize given["WeightDecay"] g theta
             let next = f.Moments(g, s, mean)
 
             let d =
                 if o.EpsilonInsideRoot then
-                    root (next.C .+ k o.Epsilon)
+                    root (next.C .+ c given["Epsilon"])
                 else
-                    root next.C .+ k o.Epsilon
+                    root next.C .+ c given["Epsilon"]
 
             let b =
-                if o.Momentum = 0.0 then
+                if given["Momentum"].IsOff then
                     g ./ d
                 else
-                    b .* k o.Momentum .+ g ./ d
+                    b .* c given["Momentum"] .+ g ./ d
 
-            { U = b .* k f.Rate
+            { U = b .* c f.Rate
               A = next.A
               B = next.B
               C = b }
 
         member f.Slope<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, s: 'V, mean: 'V, _: 'V) : 'V =
-            let o = f.Options
-            let rate = if o.Maximize then -f.Rate else f.Rate
-            let g = seen o.Maximize o.WeightDecay g theta
+            let o, given = f.Options, f.Given
+            let rate = if o.Maximize then f.Rate .* k -1.0 else f.Rate
+            let g = seen o.Maximize given["WeightDecay"] g theta
             let next = f.Moments(g, s, mean)
             let old = if o.Centered then s .- mean .* next.B else s
 
             let slope =
                 if o.EpsilonInsideRoot then
-                    let inside = next.C .+ k o.Epsilon
-                    (old .* k o.Alpha .+ k o.Epsilon) ./ inside ./ root inside
+                    let inside = next.C .+ c given["Epsilon"]
+                    (old .* c given["Alpha"] .+ c given["Epsilon"]) ./ inside ./ root inside
                 else
                     let r = root next.C
-                    let d = r .+ k o.Epsilon
-                    (old .* k o.Alpha .+ r .* k o.Epsilon) ./ (r .* d) ./ d
+                    let d = r .+ c given["Epsilon"]
+                    (old .* c given["Alpha"] .+ r .* c given["Epsilon"]) ./ (r .* d) ./ d
 
-            ifPositive next.U (slope .* k rate) (k 0.0)
+            ifPositive next.U (slope .* c rate) (k 0.0)
 
 /// RMSprop (Hinton, 2012; torch.optim.RMSprop).
 [<AutoOpen>]
@@ -115,17 +116,25 @@ module RmsPropRule =
         Options.requireNonNegative "Momentum" o.Momentum
         Options.requireNonNegative "WeightDecay" o.WeightDecay
 
-        let at rate _ _ =
+        let at (given: Given) (rate: float) _ _ =
             Kernel.ofFormula
                 { Options = o
-                  Rate = rate * o.LearningRate }
+                  Given = given
+                  Rate = k rate .* given["LearningRate"] }
 
         { Elementwise.stateless "rmsprop" at with
+            Options =
+                [ Learnable.nonNegative "LearningRate" o.LearningRate
+                  Learnable.fraction "Alpha" o.Alpha
+                  Learnable.nonNegative "Epsilon" o.Epsilon
+                  Learnable.nonNegative "Momentum" o.Momentum
+                  Learnable.nonNegative "WeightDecay" o.WeightDecay ]
             Vectors =
-                [ "square_avg", 0.0
-                  (if o.Centered then "grad_avg" else ""), 0.0
-                  (if o.Momentum = 0.0 then "" else "momentum_buffer"), 0.0 ] }
-        |> Elementwise.withDecay o.Maximize o.WeightDecay None
+                fun given ->
+                    [ "square_avg", 0.0
+                      (if o.Centered then "grad_avg" else ""), 0.0
+                      (if given["Momentum"].IsOff then "" else "momentum_buffer"), 0.0 ] }
+        |> Elementwise.withDecay o.Maximize false
         |> Elementwise.rule
 
     /// RMSprop with that rate.

@@ -35,45 +35,37 @@ open Sama.Functional.Real
 /// b ← μb + fresh·g; u = lr·b, Nesterov lr(g + μb).
 [<Struct; NoComparison; NoEquality>]
 type internal SgdFormula =
-    { Options: SgdOptions
-      Rate: float
-      Fresh: float }
+    { Given: Given
+      Maximize: bool
+      Nesterov: bool
+      Rate: Coefficient
+      Fresh: Coefficient }
+
+    member private f.Momentum = f.Given["Momentum"]
 
     interface IFormula with
-        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, b: 'V, _: 'V, c: 'V) : FormulaStep<'V> =
-            let g = seen f.Options.Maximize f.Options.WeightDecay g theta
+        member f.Step<'V when 'V :> IReal<'V>>(g: 'V, theta: 'V, b: 'V, _: 'V, rest: 'V) : FormulaStep<'V> =
+            let g = seen f.Maximize f.Given["WeightDecay"] g theta
 
-            let b =
-                if f.Options.Momentum = 0.0 then
-                    g
-                else
-                    weigh b f.Options.Momentum g f.Fresh
+            let b = if f.Momentum.IsOff then g else weigh b f.Momentum g f.Fresh
 
-            let direction =
-                if f.Options.Nesterov then
-                    g .+ b .* k f.Options.Momentum
-                else
-                    b
+            let direction = if f.Nesterov then g .+ b .* c f.Momentum else b
 
-            { U = direction .* k f.Rate
+            { U = direction .* c f.Rate
               A = b
-              B = c
-              C = c }
+              B = rest
+              C = rest }
 
         member f.Slope<'V when 'V :> IReal<'V>>(_: 'V, _: 'V, _: 'V, _: 'V, _: 'V) : 'V =
-            let fresh = if f.Options.Momentum = 0.0 then 1.0 else f.Fresh
+            let fresh = if f.Momentum.IsOff then Coefficient.Of 1.0 else f.Fresh
 
-            let factor =
-                if f.Options.Nesterov then
-                    1.0 + f.Options.Momentum * fresh
-                else
-                    fresh
+            let factor = if f.Nesterov then k 1.0 .+ f.Momentum .* fresh else fresh
 
-            k (
-                if f.Options.Maximize then
-                    -f.Rate * factor
+            c (
+                if f.Maximize then
+                    f.Rate .* k -1.0 .* factor
                 else
-                    f.Rate * factor
+                    f.Rate .* factor
             )
 
 /// Stochastic gradient descent (torch.optim.SGD).
@@ -92,15 +84,31 @@ module SgdRule =
         if o.Nesterov && (o.Momentum = 0.0 || o.Dampening <> 0.0) then
             invalidArg "Nesterov" "Nesterov needs a momentum and no dampening"
 
-        let at rate t _ =
+        let at (given: Given) (rate: float) t _ =
             Kernel.ofFormula
-                { Options = o
-                  Rate = rate * o.LearningRate
-                  Fresh = if t = 1L then 1.0 else 1.0 - o.Dampening }
+                { Given = given
+                  Maximize = o.Maximize
+                  Nesterov = o.Nesterov
+                  Rate = k rate .* given["LearningRate"]
+                  Fresh =
+                    if t = 1L then
+                        Coefficient.Of 1.0
+                    else
+                        k 1.0 .- given["Dampening"] }
 
         { Elementwise.stateless "sgd" at with
-            Vectors = (if o.Momentum = 0.0 then [] else [ "momentum_buffer", 0.0 ]) }
-        |> Elementwise.withDecay o.Maximize o.WeightDecay None
+            Options =
+                [ Learnable.nonNegative "LearningRate" o.LearningRate
+                  Learnable.nonNegative "Momentum" o.Momentum
+                  Learnable.finite "Dampening" o.Dampening
+                  Learnable.nonNegative "WeightDecay" o.WeightDecay ]
+            Vectors =
+                fun given ->
+                    if given["Momentum"].IsOff then
+                        []
+                    else
+                        [ "momentum_buffer", 0.0 ] }
+        |> Elementwise.withDecay o.Maximize false
         |> Elementwise.rule
 
     /// Plain SGD: u = lr·g.

@@ -12,7 +12,8 @@ module UpdateRule =
     let internal ofBind (name: string) (bind: Layout -> BoundRule) : UpdateRule =
         { Name = name
           Bind = bind
-          Rescale = None }
+          Rescale = None
+          Learn = Learnable.nothing name }
 
     /// The step, whose first calls are watched: what it is given must be as it was. InvalidOperationException naming what
     /// it wrote, which is then put back.
@@ -56,13 +57,13 @@ module UpdateRule =
         ofBind name (fun _ -> BoundRule.create name init (pure' name step) (Ok byGradient) byTheta false)
 
     let private edit (change: BoundRule -> BoundRule) (rule: UpdateRule) =
-        let changed bound =
+        let change bound =
             let bound = change bound
 
             { bound with
                 InPlace = BoundRule.byOperators rule.Name bound.Take bound.ByGradient }
 
-        ofBind rule.Name (rule.Bind >> changed)
+        ofBind rule.Name (rule.Bind >> BoundRule.changed change)
 
     /// The same rule with its adaptation in closed form: `state g θ v ↦ (∂u/∂g)ᵀ v`.
     let withAdaptation adapt rule : UpdateRule =
@@ -99,7 +100,7 @@ module UpdateRule =
     let withoutAdaptation reason rule : UpdateRule =
         edit (fun bound -> { bound with ByGradient = Error reason }) rule
 
-    let private scaledOutput (schedule: int64 -> float) (rule: BoundRule) : BoundRule =
+    let internal scaledOutput (schedule: int64 -> float) (rule: BoundRule) : BoundRule =
         let factor (state: RuleState) = schedule state.Count
 
         let scaled (jacobian: Jacobian) : Jacobian =
@@ -136,7 +137,23 @@ module UpdateRule =
     let scheduled (schedule: int64 -> float) (rule: UpdateRule) : UpdateRule =
         match rule.Rescale with
         | Some rescale -> rescale schedule
-        | None -> ofBind rule.Name (rule.Bind >> scaledOutput schedule)
+        | None -> ofBind rule.Name (rule.Bind >> BoundRule.changed (scaledOutput schedule))
+
+    /// The rule, its option of that name learned: `value` gives it from the parameters of `level`, at every step. It is one
+    /// number, one a parameter or one a coordinate (Meta-SGD); elementwise rules take the latter two. Its derivative
+    /// ∂u/∂λ joins the hypergradient of that level. It stays in range by the function's own form (an exp, a sigmoid);
+    /// outside a run the rule has its fixed number. Options are those of its options record that are numbers, but for what
+    /// starts a state or counts steps; in chains and groups each rule learns its own. ArgumentException for an option that
+    /// the rule does not have or that is learned already.
+    let learningFrom (level: string) (option: string) (value: Params -> Tensor) (rule: UpdateRule) : UpdateRule =
+        rule.Learn
+            { Option = option
+              Level = level
+              Value = value }
+
+    /// `learningFrom` the level above, of which there is one.
+    let learning (option: string) (value: Params -> Tensor) (rule: UpdateRule) : UpdateRule =
+        learningFrom null option value rule
 
     /// u = (rₖ ∘ … ∘ r₁) g; its adaptation is J₁ᵀ … Jₖᵀ, each at its own input. ArgumentException for no rule.
     let rec chain (rules: UpdateRule list) : UpdateRule =
@@ -147,8 +164,9 @@ module UpdateRule =
         let name = rules |> List.map _.Name |> String.concat " → "
 
         { Name = name
-          Bind = fun layout -> Chain.bind name (rules |> List.map (bind layout))
-          Rescale = Some(fun schedule -> chain (first @ List.map (scheduled schedule) last)) }
+          Bind = fun layout -> rules |> List.map (bind layout) |> BoundRule.composed (Chain.bind name)
+          Rescale = Some(fun schedule -> chain (first @ List.map (scheduled schedule) last))
+          Learn = Learnable.nothing name }
 
     /// Each parameter follows the first rule whose predicate its name satisfies. ArgumentException, when a level is
     /// made, for a parameter in no group and for a group without parameters.
@@ -161,9 +179,7 @@ module UpdateRule =
                 | Some i -> i
                 | None -> invalidArg (nameof groups) $"parameter '{name}' is in no group"
 
-            Groups.bind
-                name
-                layout
+            let parts =
                 [ for i, (_, rule) in List.indexed groups ->
                       if layout.Slices |> Seq.forall (fun slice -> owner slice.Name <> i) then
                           invalidArg (nameof groups) $"group {i} ({rule.Name}) has no parameter"
@@ -171,9 +187,13 @@ module UpdateRule =
                       let slices = Slices.named (fun name -> owner name = i) layout
                       slices, bind slices.Layout rule ]
 
+            List.map snd parts
+            |> BoundRule.composed (fun rules -> Groups.bind name layout (List.zip (List.map fst parts) rules))
+
         { Name = name
           Bind = on
-          Rescale = Some(fun schedule -> rescaled schedule groups) }
+          Rescale = Some(fun schedule -> rescaled schedule groups)
+          Learn = Learnable.nothing name }
 
     and private rescaled schedule each =
         groups [ for belongs, rule in each -> belongs, scheduled schedule rule ]

@@ -31,7 +31,7 @@ module internal Checks =
                     if not (Number.isFinite run.Gradient) then
                         notFinite step run.Level "the gradient" run.Gradient
 
-                    let u, _ = run.Level.Rule.Take run.Rule run.Gradient run.Vector
+                    let u, _ = run.Bound.Take run.Rule run.Gradient run.Vector
 
                     if not (Number.isFinite u) then
                         notFinite step run.Level "the update" u
@@ -51,7 +51,7 @@ module internal Checks =
                 if reason.Contains "memory" then
                     "Smaller batches (with Accumulate), or Precision.BFloat16, need less"
                 else
-                    "If an operator has no second derivative (fused attention), use a first-order method (sama) or the plain operator"
+                    "If an operator has no second derivative (fused attention), take products by differences (Hypergradient.withProducts ProductForm.Differences), a first-order method (sama) or the plain operator"
 
             InvalidOperationException($"step {step}: libtorch failed in the derivative of a loss: {reason}. {help}", e)
         | _ -> e
@@ -161,7 +161,9 @@ module internal Checks =
         else
             let steered =
                 below
-                |> List.exists (fun k -> any (Problem.reached problem seen (micros k).Head).[j])
+                |> List.exists (fun k ->
+                    any (Problem.reached problem seen (micros k).Head).[j]
+                    || any (LearnedOptions.reached problem k seen).[j])
 
             if not (any byLoss[j]) && not steered then
                 Unconnected

@@ -258,6 +258,8 @@ module internal Diagnostics =
 
         let seen =
             [ for index in 0 .. problem.Levels.Length - 1 do
+                  LearnedOptions.reached problem index vectors
+
                   for i in 0 .. draws - 1 do
                       let period = problem.Tiers[problem.Heights[index]].Period
                       reachedBy index (state.Step + int64 i * period) ]

@@ -68,11 +68,17 @@ module internal Explanation =
         let name i = problem.Levels[i].Name
 
         let reachedBy i =
-            Problem.reached problem (Responses.seenBy point i) (live.Fetch i).Head
+            Problem.reached problem (Points.seenBy point i) (live.Fetch i).Head
 
         let byOwn = reachedBy top
         let below = Structure.below problem top
-        let byBelow = [ for i in below -> i, reachedBy i ]
+
+        let byOptions i =
+            LearnedOptions.reached problem i point.Before
+
+        let byBelow =
+            [ for i in below -> i, Array.map2 (Array.map2 (||)) (reachedBy i) (byOptions i) ]
+
         let any = Array.exists id
 
         let steered =
@@ -141,7 +147,7 @@ module internal Explanation =
     let private look (step: int64) (live: LiveStep) point top (report: MetaReport) (direct: Tensor) : Explanation =
         let run = live.Levels[top]
         let h, vector = run.Gradient, run.Vector
-        let u, _ = run.Level.Rule.Take run.Rule h vector
+        let u, _ = run.Bound.Take run.Rule h vector
         let reached, moved = count h, count (vector - u - vector)
         let size = Method.size u
 

@@ -25,6 +25,26 @@ module Hypergradient =
                   Move = None
                   Report = lazy report } }
 
+    /// The method, its products with second derivatives formed in that way: neumann, conjugateGradient, fixedPoint, nystrom,
+    /// unrolled and truncated, which are exact for models as functions of Params and go by differences for modules unless they
+    /// are told. ArgumentException for a method that has no choice: it forms no products, or exact ones alone (t1t2, whose
+    /// difference is `sama`, and exact).
+    let withProducts (form: ProductForm) (method: HypergradientMethod) : HypergradientMethod =
+        let choice =
+            function
+            | Products _ -> true
+            | _ -> false
+
+        if not (List.exists choice method.Needs) then
+            invalidArg
+                (nameof method)
+                $"{method.Name} has no choice of how products are formed; neumann, conjugateGradient, fixedPoint, nystrom, unrolled and truncated have"
+
+        { method with
+            Needs =
+                method.Needs
+                |> List.map (fun need -> if choice need then Products form else need) }
+
     /// SAMA: ∂u/∂θ ≈ I, v adapted by the base rule: a hypergradient for three first-order backward passes.
     /// ArgumentException names an option out of range; so do all methods below.
     let samaWith (options: SamaOptions) : HypergradientMethod = SamaMethod.sama options

@@ -11,6 +11,7 @@ open Sama
 type internal LevelRun(level: Level, own: LevelState) =
     let vector = own.Vector
     let mutable rule = own.Rule
+    let mutable bound = level.Rule
     let mutable window = own.Window
     let zeros () = Scope.detach (torch.zeros_like vector)
     let gradient, next, meta = lazy zeros (), lazy zeros (), lazy zeros ()
@@ -20,7 +21,7 @@ type internal LevelRun(level: Level, own: LevelState) =
         lazy Scope.detach (torch.tensor (-1.0, dtype = vector.dtype, device = vector.device))
 
     let preview () =
-        level.Rule.InPlace.Preview rule gradient.Value vector next.Value
+        bound.InPlace.Preview rule gradient.Value vector next.Value
         Flat.combine next.Value vector minus.Value next.Value
         lent <- false
 
@@ -42,6 +43,12 @@ type internal LevelRun(level: Level, own: LevelState) =
     member _.Vector = vector
     member _.Rule = rule
     member _.Window = window
+
+    /// Its rule, at the values of its learned options.
+    member _.Bound = bound
+
+    /// The rule of this step.
+    member _.Follow(rule: BoundRule) : unit = bound <- rule
 
     /// Its parameters, as long as the run lives.
     member _.Parameters: Params =
@@ -78,23 +85,24 @@ type internal LevelRun(level: Level, own: LevelState) =
 
     /// The step that is being taken, `window` with it where the method looks back.
     member run.Step(micros: Micro list, lambdaGradient: Tensor, window: OpenWindow) : LevelStep =
-        { Micros = micros
+        { Rule = bound
+          Micros = micros
           Theta = vector
           State = rule
           Gradient = gradient.Value
           LambdaGradient = lambdaGradient
           After = run.After
           Scratch = run.Scratch
-          AdaptInPlace = fun v -> level.Rule.InPlace.AdaptInto rule gradient.Value vector v
+          AdaptInPlace = fun v -> bound.InPlace.AdaptInto rule gradient.Value vector v
           Window = window }
 
     /// Whether the step is finite, 0-D: u and the rule's next state.
     member _.Sound() : Tensor =
-        level.Rule.InPlace.Sound rule gradient.Value vector
+        bound.InPlace.Sound rule gradient.Value vector
 
     /// The step is written; its gradient vector holds u then.
     member _.Commit() : unit =
-        rule <- level.Rule.InPlace.Advance rule gradient.Value vector gradient.Value
+        rule <- bound.InPlace.Advance rule gradient.Value vector gradient.Value
         vector.sub_ gradient.Value |> ignore
 
     /// Another state of the same level is copied in; its vector stays where it is.

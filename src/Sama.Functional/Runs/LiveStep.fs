@@ -78,6 +78,9 @@ module internal LiveStep =
 
                 micros
 
+        for i, level: LevelRun in Array.indexed levels do
+            level.Follow(LearnedOptions.rule problem i vectors)
+
         { Problem = problem
           Levels = levels
           Vectors = vectors

@@ -55,7 +55,7 @@ module internal MetaSteps =
 
         let value =
             PhaseClock.within live.Clock RunPhase.Meta (fun () ->
-                Responses.partials point (Problem.precision problem) j mode micros gradients)
+                Points.partials point (Problem.precision problem) j mode micros gradients)
 
         let loss = Checks.loss live.Readings live.Number live.Levels[j].Level value
         direct j gradients[j]
@@ -95,14 +95,14 @@ module internal MetaSteps =
         let nothing: Tensor[] = Array.create live.Vectors.Length null
         let point = live.PointOf(Array.create live.Vectors.Length None)
 
-        Responses.partials point (Problem.precision live.Problem) j Mode.Meta (live.Fetch j) nothing
+        Points.partials point (Problem.precision live.Problem) j Mode.Meta (live.Fetch j) nothing
         |> Checks.loss live.Readings live.Number live.Levels[j].Level
 
     /// The passes of levels between others, which are differenced too, must give the same when they are run again.
     let replay (live: LiveStep) (point: Point) (metas: MetaStep list) : unit =
         for meta in metas do
             if live.Problem.Heights[meta.Index] < live.Problem.Tiers.Length - 1 then
-                let seen = Responses.seenBy point meta.Index
+                let seen = Points.seenBy point meta.Index
 
                 Checks.replay
                     live.Problem

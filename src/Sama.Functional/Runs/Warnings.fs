@@ -39,7 +39,7 @@ type internal Warnings(problem: BilevelProblem) =
         if stillFor[j] <> taken[j] || stillFor[j] > patience && stillFor[j] <> unconnected then
             [ $"the hypergradient of level '{name}' is exactly 0" ]
         else
-            let seen = Responses.seenBy point j
+            let seen = Points.seenBy point j
 
             // all of v lies where the adaptation is 0, and no gradient will change that
             let isStuck k =

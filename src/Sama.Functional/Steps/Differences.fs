@@ -22,3 +22,21 @@ module internal Differences =
                     Scope.tensor (fun () -> f (x + d * (times * delta)))
 
                 ((at 1.0 - at -1.0) * 8.0 - (at 2.0 - at -2.0)) / Number.scalar (12.0 * delta))
+
+    /// Products with the derivatives of a gradient that is known by its values: its parts by θ and by λ as functions of θ,
+    /// both of them joined, and that by θ as a function of λ. Calls are counted.
+    let linearization (passes: int ref) (theta: Tensor) (lambda: Tensor) own ofLambda both ownAt : ILinearization =
+        let along x d f =
+            passes.Value <- passes.Value + 4
+            along x d f
+
+        { new ILinearization with
+            member _.ThetaVjp w = along theta w own
+            member _.LambdaVjp w = along theta w ofLambda
+
+            member _.Vjps w =
+                Scope.run (fun keep ->
+                    let parts = (along theta w both).split ([| theta.numel (); lambda.numel () |])
+                    struct (keep (parts[0].clone ()), keep (parts[1].clone ())))
+
+            member _.LambdaJvp d = along lambda d ownAt }

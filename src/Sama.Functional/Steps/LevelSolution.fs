@@ -14,6 +14,9 @@ type internal LevelSolution
         member _.AdaptForward w = rule.AdaptForward w
         member _.Decay v = rule.Decay v
         member _.DecayForward w = rule.DecayForward w
+        member _.LearnsOptions = rule.LearnsOptions
+        member _.OptionsVjp v = rule.OptionsVjp v
+        member _.OptionsJvp d = rule.OptionsJvp d
 
     interface IBaseGradients with
         member _.Theta = gradients.Theta

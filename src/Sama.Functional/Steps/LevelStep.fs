@@ -7,6 +7,8 @@ open Sama
 [<NoComparison; NoEquality>]
 type internal LevelStep =
     {
+        /// the rule at the values of its learned options
+        Rule: BoundRule
         /// the passes of its micro-batches
         Micros: Micro list
         /// θ and the rule's state before it
@@ -28,9 +30,6 @@ type internal LevelStep =
 
 module internal LevelStep =
 
-    let take (rule: BoundRule) (step: LevelStep) : Tensor =
-        fst (rule.Take step.State step.Gradient step.Theta)
-
     /// A step at values of its own, in the caller's scope.
     let at (rule: BoundRule) (theta: Tensor) (state: RuleState) (gradient: Tensor) (micros: Micro list) : LevelStep =
         let after =
@@ -39,7 +38,8 @@ module internal LevelStep =
                  let u, _ = rule.Take state gradient theta
                  theta - u)
 
-        { Micros = micros
+        { Rule = rule
+          Micros = micros
           Theta = theta
           State = state
           Gradient = gradient
@@ -49,8 +49,16 @@ module internal LevelStep =
           AdaptInPlace = fun v -> v.copy_ (rule.Adapt state gradient theta v) |> ignore
           Window = null }
 
-    /// The Jacobians of the rule at the step.
-    let jacobians (rule: BoundRule) (step: LevelStep) : IRuleJacobians =
+    /// The Jacobians of the rule at the step; `options` is the rule as a function of λ, none if it
+    /// learns nothing.
+    let jacobians (lambda: Tensor) (options: (Tensor -> BoundRule) option) (step: LevelStep) : IRuleJacobians =
+        let rule = step.Rule
+
+        let ofOptions (derivative: (Tensor -> Tensor) -> Tensor -> Tensor -> Tensor) (absent: Tensor -> Tensor) x =
+            match options with
+            | Some rule -> derivative (fun l -> fst ((rule l).Take step.State step.Gradient step.Theta)) lambda x
+            | None -> absent x
+
         let at product v =
             Scope.tensor (fun () -> product step.State step.Gradient step.Theta v)
 
@@ -65,4 +73,11 @@ module internal LevelStep =
             member _.AdaptInPlace v = step.AdaptInPlace v
             member _.AdaptForward w = at (byGradient ()).Push w
             member _.Decay v = at rule.ByTheta.Pull v
-            member _.DecayForward w = at rule.ByTheta.Push w }
+            member _.DecayForward w = at rule.ByTheta.Push w
+            member _.LearnsOptions = options.IsSome
+
+            member _.OptionsVjp v =
+                ofOptions Autodiff.vjp (fun _ -> torch.zeros_like lambda) v
+
+            member _.OptionsJvp d =
+                ofOptions Autodiff.jvp (fun _ -> torch.zeros_like step.Theta) d }

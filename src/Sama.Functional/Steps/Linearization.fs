@@ -41,25 +41,25 @@ module internal Linearization =
         |> List.map (fun micro -> (micro.Loss mode parameters).to_type theta.dtype * share)
         |> List.reduce (+)
 
-    let private lambdaOf (s: Subject) =
+    /// λ: the vectors of the upper levels, one behind the other.
+    let lambdaOf (s: Subject) : Tensor =
         Passes.joined [| for j in s.Upper -> s.Vectors[j] |]
 
-    /// (∂g/∂input)ᵀ w, through the stop-features too where they are followed.
-    let private pull mode (g: Tensor) (input: Tensor) (w: Tensor) : Tensor =
-        Scope.tensor (fun () ->
+    /// (∂g/∂input)ᵀ w of every input, through the stop-features too where they are followed.
+    let private pull mode (g: Tensor) (inputs: Tensor[]) (w: Tensor) : Tensor[] =
+        Scope.run (fun keep ->
             match mode.Stops with
             | Follow features when features.Count > 0 ->
                 let leaves, through =
                     List.unzip [ for struct (leaf, feature) in features -> leaf, feature ]
 
                 let pulled =
-                    Autodiff.pullAll Autodiff.Kept [ g, w ] (Array.ofList (input :: leaves))
+                    Autodiff.pullAll Autodiff.Kept [ g, w ] (Array.append inputs (Array.ofList leaves))
 
-                let seeds = List.ofArray pulled[1..]
-
-                pulled[0]
-                + (Autodiff.pullAll Autodiff.Kept (List.zip through seeds) [| input |])[0]
-            | _ -> Autodiff.pull Autodiff.Kept g w input)
+                let seeds = List.ofArray pulled[inputs.Length ..]
+                let behind = Autodiff.pullAll Autodiff.Kept (List.zip through seeds) inputs
+                Array.map2 (fun (a: Tensor) (b: Tensor) -> keep (a + b)) pulled[.. inputs.Length - 1] behind
+            | _ -> Autodiff.pullAll Autodiff.Kept [ g, w ] inputs |> Array.map keep)
 
     /// g at (θ, λ), and products with its derivatives.
     let at (s: Subject) (micros: Micro list) mode (theta: Tensor) : Tensor * ILinearization =
@@ -68,8 +68,12 @@ module internal Linearization =
 
         g.detach (),
         { new ILinearization with
-            member _.ThetaVjp w = pull mode g x w
-            member _.LambdaVjp w = pull mode g l w
+            member _.ThetaVjp w = (pull mode g [| x |] w)[0]
+            member _.LambdaVjp w = (pull mode g [| l |] w)[0]
+
+            member _.Vjps w =
+                let both = pull mode g [| x; l |] w
+                struct (both[0], both[1])
 
             // the derivative of the vjp, which is linear in its seed
             member _.LambdaJvp d =

@@ -26,8 +26,10 @@ module internal Passes =
 
     /// Runs a loss on views of `vectors`, leaves where `gradients` has a vector and frozen where it has null, and adds
     /// `share` times its gradients into them; none where the loss reaches no leaf. With `precision` the passes see
-    /// copies of that type, and gradients come back in the vectors' own. The loss, 0-D, in the caller's scope.
-    let gradient
+    /// copies of that type, and gradients come back in the vectors' own. `others` are leaves
+    /// of the loss's own, whose gradients they keep. The loss, 0-D, in the caller's scope.
+    let gradientBeside
+        (others: Tensor[])
         (problem: BilevelProblem)
         (precision: torch.ScalarType option)
         (vectors: Tensor[])
@@ -40,7 +42,9 @@ module internal Passes =
 
         Problem.bind problem parameters
         let value = loss parameters
-        Autodiff.backward (if share = 1.0 then value else value * share) (Problem.leaves problem parameters)
+        let leaves = Problem.leaves problem parameters
+        let inputs = if isNull leaves then null else Array.append leaves others
+        Autodiff.backward (if share = 1.0 then value else value * share) inputs
 
         for level, own in Array.zip problem.Levels parameters do
             NnModule.checkAliases level.Name level.Tied own
@@ -50,6 +54,10 @@ module internal Passes =
                 gradient.add_ (slot.to_type gradient.dtype) |> ignore
 
         value.detach().reshape [||]
+
+    /// The same without other leaves.
+    let gradient problem precision vectors gradients share loss : Tensor =
+        gradientBeside [||] problem precision vectors gradients share loss
 
     /// Mean over micro-batches of their gradients, added into `gradients`.
     let accumulate problem precision (micros: Micro list) mode vectors gradients : unit =

@@ -1,21 +1,8 @@
 namespace Sama.Functional
 
+open System
 open TorchSharp
 open Sama
-
-/// Where all levels of a problem are: the values before and after their last steps, and these steps.
-[<NoComparison; NoEquality>]
-type internal Point =
-    {
-        Problem: BilevelProblem
-        Before: Tensor[]
-        /// after the step, for a level that took one at this base step
-        After: int -> Tensor
-        /// None for a level that took none: it does not respond
-        Taken: LevelStep option[]
-        /// what times and counts what responses ask for; null for nothing
-        Clock: PhaseClock
-    }
 
 /// Best responses along the levels. With v = ∂L_j/∂θ of all levels: for i from the lowest to j − 1, the best-response vjp
 /// of vᵢ by every level above i is added to theirs; what has arrived at j is h_j.
@@ -27,39 +14,6 @@ type internal Point =
 /// methods that form products take a four-point difference of it, at 4 calls a product.
 module internal Responses =
 
-    /// Levels that j's hypergradient goes through on the way to `top`: those above i, up to the tier of `top`.
-    let private upper (problem: BilevelProblem) i top =
-        Structure.above problem i
-        |> List.filter (fun k -> problem.Heights[k] <= problem.Heights[top])
-
-    /// The vectors that level i's loss sees: levels below after their steps, all others before theirs.
-    let seenBy (point: Point) i : Tensor[] =
-        point.Before
-        |> Array.mapi (fun k before ->
-            if point.Problem.Heights[k] < point.Problem.Heights[i] then
-                point.After k
-            else
-                before)
-
-    let private zeros (point: Point) (indices: int list) : Tensor[] =
-        Array.init point.Before.Length (fun k ->
-            if List.contains k indices then
-                torch.zeros_like point.Before[k]
-            else
-                null)
-
-    /// A level's loss, and its partial derivatives by every level for which `gradients` holds a vector, added to it.
-    let partials (point: Point) precision (i: int) mode (micros: Micro list) (gradients: Tensor[]) : Tensor =
-        let share = 1.0 / float micros.Length
-
-        let losses =
-            [ for micro in micros ->
-                  // the graph dies here, before anything else needs memory
-                  Scope.tensor (fun () ->
-                      Passes.gradient point.Problem precision (seenBy point i) gradients share (micro.Loss mode)) ]
-
-        (torch.stack (List.toArray losses)).mean ()
-
     /// The responses of the levels below i, from the lowest up, each to what has arrived at it, added to `gradients` of the
     /// levels up to `top`; partial derivatives become total ones.
     let rec addResponses (point: Point) (i: int) (top: int) (gradients: Tensor[]) : (int * Response) list =
@@ -69,7 +23,7 @@ module internal Responses =
               match point.Taken[k] with
               | Some _ when not (isNull gradients[k]) ->
                   let response = respond point k top gradients[k]
-                  let above = upper problem k top
+                  let above = Points.upper problem k top
 
                   for j, part in Seq.zip above (Passes.parted problem above response.Vector) do
                       if not (isNull gradients[j]) then
@@ -80,7 +34,22 @@ module internal Responses =
 
     /// The best response of level k to the levels above it, up to `top`; overwrites v.
     and respond (point: Point) (k: int) (top: int) (v: Tensor) : Response =
-        (Structure.methodOf point.Problem k).BestResponse (solution point k top) v
+        let passes = ref 0
+
+        let response =
+            (Structure.methodOf point.Problem k).BestResponse (solution passes point k top) v
+
+        match Structure.productForm point.Problem k with
+        | None -> response
+        | Some form ->
+            { response with
+                Report =
+                    lazy
+                        (let report = response.Report.Value
+
+                         { report with
+                             ProductForm = Nullable form
+                             Passes = report.Passes + passes.Value }) }
 
     /// Gradients of level i's own problem at a vector of its own and, where given, other vectors above it.
     and private gradientsAt
@@ -105,14 +74,14 @@ module internal Responses =
                     | None -> own)
 
         if problem.Heights[i] = 0 || problem.Levels[i].Response = MiddleResponse.Held then
-            let gradients = zeros point wanted
-            let vectors = seenBy { point with Before = before } i
+            let gradients = Points.zeros point wanted
+            let vectors = Points.seenBy { point with Before = before } i
             Passes.accumulate problem None micros Mode.Perturbed vectors gradients
             gradients
         else
             let moved = follow point i before
-            let gradients = zeros point (wanted @ Structure.below problem i)
-            partials moved None i Mode.Perturbed micros gradients |> ignore
+            let gradients = Points.zeros point (wanted @ Structure.below problem i)
+            Points.partials moved None i Mode.Perturbed micros gradients |> ignore
             addResponses moved i top gradients |> ignore
             gradients
 
@@ -139,7 +108,8 @@ module internal Responses =
             let step = point.Taken[k].Value
             let above = [ for j in Structure.above problem k -> j, before[j] ]
             let g = (gradientsAt moved k k step.Micros before[k] above [ k ])[k]
-            let next = LevelStep.at problem.Levels[k].Rule before[k] step.State g step.Micros
+            let rule = LearnedOptions.rule problem k before
+            let next = LevelStep.at rule before[k] step.State g step.Micros
 
             let after =
                 match (Structure.methodOf problem k).Motion with
@@ -151,7 +121,7 @@ module internal Responses =
                 Taken = Array.updateAt k (Some { next with After = fun () -> after }) moved.Taken
                 After = fun j -> if j = k then after else moved.After j })
 
-    /// (dθₖ/dλ) d = −M⁻¹ (∂g/∂λ) d, M the symmetric form of an elementwise rule (`Method.diagonals`), by the solver of the
+    /// (dθₖ/dλ) d = −M⁻¹ [(∂g/∂λ) d + (∂u/∂λ|_g) d/D], M the symmetric form of an elementwise rule (`Method.diagonals`), by the solver of the
     /// adjoint system, which is its own transpose.
     and private tangent (point: Point) k (solve: AdjointSolver) (d: (int * Tensor) list) : Tensor =
         Scope.tensor (fun () ->
@@ -163,19 +133,23 @@ module internal Responses =
                     invalidOp
                         $"level '{problem.Levels[k].Name}' stops features (Pass.Stop), which its θ* follows: its derivative for the levels above is not known to {Structure.methodOf problem k}. Hold the levels between (Level.responding MiddleResponse.Held), or take a method of one step (sama, t1t2)"
 
-            let at = solution point k top
+            let at = solution (ref 0) point k top
             let linear = at.Linearize(at.ThetaBefore, false)
 
             let all =
-                Passes.joined [| for j in upper problem k top -> d |> List.find (fun (i, _) -> i = j) |> snd |]
+                Passes.joined [| for j in Points.upper problem k top -> d |> List.find (fun (i, _) -> i = j) |> snd |]
 
-            let p, _ = solve at linear (linear.LambdaJvp all)
-            p.neg_ ())
+            let moved = linear.LambdaJvp all
+
+            if at.LearnsOptions then
+                moved.add_ (Method.over at (at.OptionsJvp all)) |> ignore
+
+            (solve at linear moved).P.neg_ ())
 
     /// First-order gradients of level i at its last step; λ is that of the levels above it, up to the tier of `top`.
     and private firstOrder (point: Point) i top : IBaseGradients =
         let step = point.Taken[i].Value
-        let upper = upper point.Problem i top
+        let upper = Points.upper point.Problem i top
         let lambda = Passes.joined [| for j in upper -> point.Before[j] |]
 
         let ofTheta micros theta =
@@ -225,7 +199,7 @@ module internal Responses =
                 ofLambda (List.take count step.Micros) theta }
 
     /// A level at its last step, as methods see it.
-    and solution (point: Point) (i: int) (top: int) : IBaseSolution =
+    and solution (passes: int ref) (point: Point) (i: int) (top: int) : IBaseSolution =
         let problem = point.Problem
         let step = point.Taken[i].Value
         let gradients = firstOrder point i top
@@ -233,17 +207,30 @@ module internal Responses =
         let subject: Linearization.Subject =
             { Problem = problem
               Index = i
-              Upper = upper problem i top
-              Vectors = seenBy point i
+              Upper = Points.upper problem i top
+              Vectors = Points.seenBy point i
               Precision = None }
 
         let products =
             { new IBaseProducts with
                 member _.Linearize(theta, followStops) =
+                    let known =
+                        if obj.ReferenceEquals(theta, step.Theta) then
+                            step.Gradient
+                        else
+                            null
+
+                    // methods count the pass of a graph, which differences do without
+                    if
+                        Structure.productForm problem i = Some ProductForm.Differences
+                        && not (isNull known)
+                    then
+                        passes.Value <- passes.Value - 1
+
                     if problem.Heights[i] > 0 && problem.Levels[i].Response = MiddleResponse.Total then
-                        differences point i top theta gradients.Lambda
+                        differences passes point i top theta gradients.Lambda
                     else
-                        snd (Linearization.at subject step.Micros (Mode.Linearized followStops) theta) }
+                        snd (Products.at passes subject step.Micros (Mode.Linearized followStops) known theta) }
 
         let trajectory =
             { new ITrajectory with
@@ -258,9 +245,10 @@ module internal Responses =
                         { subject with
                             Precision = Problem.precision problem }
 
-                    struct (Trajectory.vjp replayed o last step.Window v, last) }
+                    struct (Trajectory.vjp passes replayed o last step.Window v, last) }
 
-        let rule = LevelStep.jacobians problem.Levels[i].Rule step
+        let rule =
+            LevelStep.jacobians gradients.Lambda (Points.options point i subject.Upper) step
 
         if isNull point.Clock then
             LevelSolution(rule, gradients, products, trajectory)
@@ -268,14 +256,14 @@ module internal Responses =
             LevelSolution(
                 Watched.rule point.Clock rule,
                 gradients,
-                Watched.products point.Clock products,
-                Watched.trajectory point.Clock trajectory
+                Watched.products point.Clock passes products,
+                Watched.trajectory point.Clock passes trajectory
             )
 
     /// Products with the derivatives of a middle level's total hypergradient; ∂h/∂θ is the Hessian of the reduced loss,
     /// symmetric where the responses below are exact.
-    and private differences (point: Point) i top (theta: Tensor) (lambda: Tensor) : ILinearization =
-        let upper = upper point.Problem i top
+    and private differences (passes: int ref) (point: Point) i top (theta: Tensor) (lambda: Tensor) : ILinearization =
+        let upper = Points.upper point.Problem i top
         let micros = point.Taken[i].Value.Micros
 
         let own theta =
@@ -289,7 +277,8 @@ module internal Responses =
             let above = List.zip upper (List.ofArray (Passes.parted point.Problem upper lambda))
             (gradientsAt point i top micros theta above [ i ])[i]
 
-        { new ILinearization with
-            member _.ThetaVjp w = Differences.along theta w own
-            member _.LambdaVjp w = Differences.along theta w ofLambda
-            member _.LambdaJvp d = Differences.along lambda d ownAt }
+        let both theta =
+            let gradients = gradientsAt point i top micros theta [] (i :: upper)
+            torch.cat [| gradients[i]; yield! [ for j in upper -> gradients[j] ] |]
+
+        Differences.linearization passes theta lambda own ofLambda both ownAt

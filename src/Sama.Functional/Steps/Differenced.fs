@@ -1,0 +1,197 @@
+namespace Sama.Functional
+
+open System.Collections.Generic
+open TorchSharp
+open Sama
+
+/// Products with the derivatives of a level's gradient g by central differences of first-order gradients:
+/// (∂g/∂θ)ᵀ w ≈ [∂θL(θ + δw, λ) − ∂θL(θ − δw, λ)]/2δ, (∂g/∂λ)ᵀ w likewise with ∂λL: one pair of passes for both, in the
+/// memory of a plain step. δ as SAMA's ε (`Perturbation`).
+module internal Differenced =
+
+    /// What passes at θ itself know: g, and the stop-features of each micro-batch; none where perturbed passes replay those
+    /// of the base pass.
+    [<NoComparison; NoEquality>]
+    type private Origin =
+        { Gradient: Tensor
+          Features: Tensor[] list
+          Replays: bool }
+
+    let private none (s: Linearization.Subject) : Tensor[] = Array.create s.Vectors.Length null
+
+    let private at (s: Linearization.Subject) (theta: Tensor) : Tensor[] = Array.updateAt s.Index theta s.Vectors
+
+    let private follow kind features =
+        { Kind = kind; Stops = Follow features }
+
+    /// g at θ, with the features as they are there.
+    let private origin (s: Linearization.Subject) (micros: Micro list) mode (theta: Tensor) : Origin =
+        let gradients = none s
+        gradients[s.Index] <- torch.zeros_like theta
+
+        let features =
+            [ for micro in micros ->
+                  let met = ResizeArray<struct (Tensor * Tensor)>()
+
+                  let mode = if mode.Stops.IsReplay then mode else follow mode.Kind met
+
+                  Passes.gradient
+                      s.Problem
+                      s.Precision
+                      (at s theta)
+                      gradients
+                      (1.0 / float micros.Length)
+                      (micro.Loss mode)
+                  |> ignore
+
+                  [| for struct (leaf, _) in met -> leaf.detach () |] ]
+
+        { Gradient = gradients[s.Index]
+          Features = features
+          Replays = mode.Stops.IsReplay }
+
+    /// Σ of first-order gradients at (vectors, sign) over the micro-batches, added to `gradients`; and by the features.
+    let private add (s: Linearization.Subject) (from: Origin) micros (moved: (Tensor[] * float) list) gradients =
+        let byFeature =
+            [ for own in from.Features ->
+                  [| for feature in own -> feature.to_type(s.Vectors[s.Index].dtype).clone().requires_grad_ true |] ]
+
+        for micro: Micro, leaves in List.zip micros byFeature do
+            for vectors, sign in moved do
+                let mode =
+                    { Kind = PassKind.Perturbed
+                      Stops = if from.Replays then Stops.Replay else Given(Queue leaves) }
+
+                Scope.run (fun _ ->
+                    Passes.gradientBeside
+                        leaves
+                        s.Problem
+                        None
+                        vectors
+                        gradients
+                        (sign / float micros.Length)
+                        (micro.Loss mode)
+                    |> ignore)
+
+        byFeature
+
+    /// What the features' own derivatives make of the derivatives by them, added to `gradients`.
+    let private through
+        (s: Linearization.Subject)
+        kind
+        (micros: Micro list)
+        theta
+        (byFeature: Tensor[] list)
+        gradients
+        =
+        for micro, leaves in List.zip micros byFeature do
+            let seeds = [| for leaf in leaves -> leaf.grad |]
+
+            if seeds |> Array.exists (isNull >> not) then
+                let value (parameters: Params[]) =
+                    let met = ResizeArray<struct (Tensor * Tensor)>()
+                    micro.Loss (follow kind met) parameters |> ignore
+
+                    [ for struct (_, feature), seed in Seq.zip met seeds do
+                          if not (isNull seed) then
+                              (feature * seed).sum () ]
+                    |> List.reduce (+)
+
+                Scope.run (fun _ -> Passes.gradient s.Problem None (at s theta) gradients 1.0 value |> ignore)
+
+    /// What products at one θ are formed from.
+    [<NoComparison; NoEquality>]
+    type private Frame =
+        { Subject: Linearization.Subject
+          Micros: Micro list
+          Mode: Mode
+          Theta: Tensor
+          From: Origin
+          Passes: int ref }
+
+    /// The sums by the slots of `gradients`, over ±αw/‖w‖, times ‖w‖/2α.
+    let private difference (f: Frame) (w: Tensor) norm (move: Tensor -> Tensor[]) (gradients: Tensor[]) =
+        let alpha = Perturbation.ofProducts w
+        let scale = Perturbation.scale alpha norm w
+        f.Passes.Value <- f.Passes.Value + 2
+
+        let byFeature =
+            add f.Subject f.From f.Micros [ move scale, 1.0; move -scale, -1.0 ] gradients
+
+        if f.Mode.Stops.IsFollow then
+            through f.Subject f.Mode.Kind f.Micros f.Theta byFeature gradients
+
+        for gradient in gradients do
+            if not (isNull gradient) then
+                gradient.mul_ ((norm / (2.0 * alpha)).to_type gradient.dtype) |> ignore
+
+    /// The difference along w in θ, of the gradients by the wanted levels.
+    let private along (f: Frame) (wanted: int list) (w: Tensor) : Tensor[] =
+        Scope.run (fun keep ->
+            let gradients = none f.Subject
+
+            for i in wanted do
+                gradients[i] <- torch.zeros_like f.Subject.Vectors[i]
+
+            let norm, _ = Perturbation.bounded (Flat.norms w f.From.Gradient)
+
+            let move scale =
+                let moved = torch.empty_like f.Theta
+                Flat.combine moved f.Theta scale w
+                at f.Subject moved
+
+            difference f w norm move gradients
+            gradients |> Array.map (fun g -> if isNull g then null else keep g))
+
+    /// The difference along d in λ, of the gradient by θ.
+    let private alongLambda (f: Frame) (d: Tensor) : Tensor =
+        Scope.tensor (fun () ->
+            let s = f.Subject
+            let gradients = none s
+            gradients[s.Index] <- torch.zeros_like f.Theta
+            let lambda = Linearization.lambdaOf s
+
+            let move (scale: Tensor) =
+                let moved = Passes.parted s.Problem s.Upper (lambda + d * scale)
+
+                (at s f.Theta, List.zip s.Upper (List.ofArray moved))
+                ||> List.fold (fun vectors (j, own) -> Array.updateAt j own vectors)
+
+            difference f d (Flat.norm d) move gradients
+            gradients[s.Index])
+
+    /// g at (θ, λ) and products with its derivatives. `known` is g if it is known, else null: a pass finds it. Pairs of
+    /// passes are counted.
+    let linearize passes (s: Linearization.Subject) micros mode (known: Tensor) theta : Tensor * ILinearization =
+        let from =
+            if mode.Stops.IsReplay && not (isNull known) then
+                { Gradient = known
+                  Features = [ for _ in micros -> [||] ]
+                  Replays = true }
+            else
+                origin s micros mode theta
+
+        let frame =
+            { Subject = s
+              Micros = micros
+              Mode = mode
+              Theta = theta
+              From = from
+              Passes = passes }
+
+        let ofLambda (gradients: Tensor[]) =
+            Passes.joined [| for j in s.Upper -> gradients[j] |]
+
+        from.Gradient,
+        { new ILinearization with
+            member _.ThetaVjp w = (along frame [ s.Index ] w)[s.Index]
+
+            member _.LambdaVjp w =
+                Scope.tensor (fun () -> ofLambda (along frame s.Upper w))
+
+            member _.Vjps w =
+                Scope.run (fun keep ->
+                    let all = along frame (s.Index :: s.Upper) w
+                    struct (keep all[s.Index], keep (ofLambda all)))
+
+            member _.LambdaJvp d = alongLambda frame d }
