@@ -66,6 +66,8 @@ type BilevelProblem =
             ReadTogether: bool
             /// meta steps taken, on any run of it: at some of them a step is taken again on the same batch
             Replays: int64 ref
+            /// the ranks that it is on, and how it is reduced
+            Ranks: RankPlan
         }
 
     /// The levels' names, from the lowest up.
@@ -97,5 +99,8 @@ type BilevelProblem =
         String.Join(
             "\n",
             [ yield! problem.Levels |> Seq.mapi level
-              $"method {problem.Method}, K = {o.Unroll}, {o.Accumulate} micro-batches a base step, precision {o.Precision}, not finite: {o.NonFinite}" ]
+              $"method {problem.Method}, K = {o.Unroll}, {o.Accumulate} micro-batches a base step, precision {o.Precision}, not finite: {o.NonFinite}"
+              if problem.Ranks.Communicator.Size > 1 then
+                  let { Communicator = ranks; Options = reduced } = problem.Ranks
+                  $"on {ranks.Size} ranks: meta gradients {reduced.Response}, buffers {reduced.Buffers}, buckets of {reduced.BucketBytes} bytes" ]
         )

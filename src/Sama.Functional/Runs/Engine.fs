@@ -12,7 +12,9 @@ open Sama
 ///
 /// A base step evaluates everything first and writes last: a step that fails has changed nothing, buffers included.
 [<Sealed>]
-type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) =
+type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
+    let initial = RankStart.common problem given
+
     let levels =
         Array.map2 (fun level own -> LevelRun(level, own)) problem.Levels (Array.ofSeq initial.Levels)
 
@@ -61,6 +63,12 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
           Readings = readings
           Fetch = fetch }
 
+    let gather =
+        if Across.alone problem then
+            None
+        else
+            Some(Across.gather problem)
+
     let skips (e: exn) =
         e :? NonFiniteException && problem.Options.NonFinite = NonFinitePolicy.Skip
 
@@ -68,6 +76,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
     /// window that started stays started where its first step is left out.
     let transaction (body: LiveStep -> 'result) : 'result =
         let fetched = Dictionary<int, Micro list>()
+        Across.at problem step
         claim ()
         let saved = Buffers.copy (buffers ())
         let mutable resets = []
@@ -76,7 +85,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
             try
                 let result =
                     Scope.run (fun _ ->
-                        use readings = new Readings(problem.ReadTogether)
+                        use readings = new Readings(problem.ReadTogether, gather)
                         resets <- reset ()
                         body (atStep readings fetched))
 
@@ -85,11 +94,12 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
                 result
             with e ->
+                let shown = Across.settled problem (Checks.explained step e)
+
                 for struct (undo, finish) in resets do
-                    (if skips e then finish else undo) ()
+                    (if skips shown then finish else undo) ()
 
                 Buffers.load saved (buffers ())
-                let shown = Checks.explained step e
 
                 if obj.ReferenceEquals(shown, e) then
                     reraise ()
@@ -106,7 +116,20 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
             rebind ()
             Scope.sweep step (vectors[0].numel ())
 
+    /// The last point at which a rank can still fail without a trace; now and then, that all ranks are where they should be.
+    let settle (live: LiveStep) =
+        if not (Across.alone problem) then
+            Across.buffers problem (buffers ())
+
+            if live.Number &&& (live.Number - 1L) = 0L then
+                let place = Checksum.ofTensors live.Vectors
+                Across.agree problem $"the parameters before step {live.Number}, of checksum {place}"
+            else
+                Across.agree problem "the end of a step"
+
     let commit (live: LiveStep) (working: int list) (metas: MetaStep list) =
+        settle live
+
         for meta in List.rev metas do
             levels[meta.Index].Commit()
 
@@ -177,7 +200,10 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
     /// One base step, and those of the levels above that are due. If it throws, the run is as before it.
     member _.Step() : StepReport =
-        Problem.requireUnchanged problem
+        try
+            Problem.requireUnchanged problem
+        with e ->
+            raise (Across.settled problem e)
 
         let report =
             try
@@ -236,7 +262,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
             let keep j (part: Tensor) =
                 if j = top then
-                    direct.Value <- part.clone ()
+                    direct.Value <- Across.meanOf problem "the direct gradient" (part.clone ())
 
             let metas, reports = metaSteps live lowest taken (fun _ -> true) keep
             let report = reports[metas |> List.findIndex (fun meta -> meta.Index = top)]

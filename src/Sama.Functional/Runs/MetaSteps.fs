@@ -57,6 +57,7 @@ module internal MetaSteps =
         let loss = Checks.loss live.Readings live.Number live.Levels[j].Level value
         direct j gradients[j]
         let responses = Responses.addResponses point j j gradients
+        Across.mean problem $"the hypergradient of level '{problem.Levels[j].Name}'" gradients[j]
         requireFinite live j gradients
         Checks.sound live.Readings live.Number live.Levels[j]
 

@@ -64,6 +64,7 @@ module internal Responses =
         [ for k in Structure.below problem i do
               match point.Taken[k] with
               | Some _ when not (isNull gradients[k]) ->
+                  Across.meta problem k gradients[k]
                   let response = respond point k top gradients[k]
                   let above = upper problem k top
 
@@ -90,6 +91,13 @@ module internal Responses =
         =
         let problem = point.Problem
 
+        // by the levels above they stay this rank's, until h is reduced
+        let reduced (gradients: Tensor[]) =
+            if List.contains i wanted then
+                Across.mean problem $"the gradient of level '{problem.Levels[i].Name}'" gradients[i]
+
+            gradients
+
         let before =
             point.Before
             |> Array.mapi (fun k own ->
@@ -104,13 +112,13 @@ module internal Responses =
             let gradients = zeros point wanted
             let vectors = seenBy { point with Before = before } i
             Passes.accumulate problem None micros Mode.Perturbed vectors gradients
-            gradients
+            reduced gradients
         else
             let moved = follow point i before
             let gradients = zeros point (wanted @ Structure.below problem i)
             partials moved None i Mode.Perturbed micros gradients |> ignore
             addResponses moved i top gradients |> ignore
-            gradients
+            reduced gradients
 
     /// The levels below i where they are when i and those above it are at `before`.
     and private follow (point: Point) i (before: Tensor[]) : Point =
@@ -237,7 +245,9 @@ module internal Responses =
                     if problem.Heights[i] > 0 && problem.Levels[i].Response = MiddleResponse.Total then
                         differences point i top theta gradients.Lambda
                     else
-                        snd (Linearization.at subject step.Micros (Mode.Linearized followStops) theta) }
+                        Linearization.at subject step.Micros (Mode.Linearized followStops) theta
+                        |> snd
+                        |> Across.linearization problem }
 
         let trajectory =
             { new ITrajectory with

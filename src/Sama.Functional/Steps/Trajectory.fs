@@ -24,6 +24,7 @@ module internal Trajectory =
             let x = Autodiff.leaf place.Theta
             let loss = Linearization.loss s micros Mode.Again x (lambdaOf s)
             let g = Autodiff.pull Autodiff.Freed loss (torch.ones_like loss) x
+            Across.mean s.Problem "the gradient of a step taken again" g
             let u, next = (ruleOf s).Take place.State g place.Theta
 
             { Theta = keep ((place.Theta - u).detach ())
@@ -46,6 +47,10 @@ module internal Trajectory =
                     Mode.Again
 
             let value, at = Linearization.at s micros mode place.Theta
+            let at = Across.linearization s.Problem at
+            // its graph keeps the rank's own
+            let value = if Across.alone s.Problem then value else value.clone ()
+            Across.mean s.Problem "the gradient of a step taken again" value
             let g, theta = Autodiff.leaf value, Autodiff.leaf place.Theta
             let state = RuleState.map Autodiff.leaf place.State
             let u, next = rule.Take state g theta

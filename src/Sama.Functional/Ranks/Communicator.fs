@@ -1,0 +1,266 @@
+namespace Sama
+
+open System
+open System.Threading.Tasks
+open TorchSharp
+open Sama.Functional
+
+/// This process among the ranks, each of which runs the same program. What it offers is done by all ranks together, in the
+/// same order on each: a rank that is about to do something else, that fails, or that does not come within the timeout ends
+/// it on all. The bits of a sum do not depend on the MPI at hand nor on what arrives first. For one thread at a time.
+[<Sealed; AllowNullLiteral>]
+type Communicator internal (thread: RankThread option) =
+    let struct (rank, size, library) =
+        match thread with
+        | Some thread -> thread.Started
+        | None -> struct (0, 1, "none")
+
+    let mutable left = false
+    let mutable place = "before its first step"
+    let none: Task<Verdict> = Task.FromResult(Unchecked.defaultof<Verdict>)
+
+    let ballot what : Ballot =
+        { What = what
+          Failure = null
+          IsFinite = true
+          Values = [||] }
+
+    let post (what: string) (full: Ballot -> Ballot) (act: Link -> unit) : Task<Verdict> =
+        match thread with
+        | None -> none
+        | Some thread ->
+            let what = $"{place}: {what}"
+            thread.Post((fun () -> full (ballot what)), act)
+
+    let require (tensor: Tensor) (first: int64) (count: int64) =
+        ArgumentNullException.ThrowIfNull(tensor, nameof tensor)
+
+        if tensor.IsInvalid then
+            invalidArg (nameof tensor) "the tensor is disposed"
+
+        if not (torch.is_floating_point tensor && tensor.is_contiguous ()) then
+            invalidArg (nameof tensor) $"a contiguous floating-point tensor is needed, not one of {tensor.dtype}"
+
+        if first < 0L || count < 0L || first + count > tensor.numel () then
+            invalidArg (nameof first) $"elements {first} to {first + count} are asked for, the tensor has {tensor.numel ()}"
+
+    /// Elements that the ring adds where they are; others are copied.
+    let inPlace (tensor: Tensor) =
+        Number.onHost tensor
+        && (tensor.dtype = torch.float32 || tensor.dtype = torch.float64)
+
+    let reduce (what: string) (tensor: Tensor) (first: int64) (count: int64) (scale: float) : Task<Verdict> =
+        require tensor first count
+
+        if thread.IsNone || count = 0L then
+            none
+        else
+            // a handle of its own: the caller's may be disposed before
+            let own = Scope.detach (tensor.detach ())
+            let bytes = int own.ElementSize
+
+            let range data length first : Range =
+                { Data = data
+                  Bytes = bytes
+                  Length = length
+                  First = first
+                  Count = count }
+
+            let part () =
+                own.reshape(-1L).narrow (0L, first, count)
+
+            let isFinite () =
+                if inPlace own then
+                    RankKernels.isFinite bytes (Number.address own + nativeint (first * int64 bytes)) count
+                else
+                    Scope.run (fun _ -> Number.isFinite (part ()))
+
+            let act (link: Link) =
+                if inPlace own then
+                    link.Ring.Sum(range (Number.address own) (own.numel ()) first, scale)
+                else
+                    Scope.run (fun _ ->
+                        let wide = if bytes = 8 then torch.float64 else torch.float32
+                        let copy = part().to_type(wide).cpu().contiguous ()
+
+                        let range =
+                            { range (Number.address copy) count 0L with
+                                Bytes = int copy.ElementSize }
+
+                        link.Ring.Sum(range, scale)
+                        GC.KeepAlive copy
+                        part().copy_ copy |> ignore)
+
+            let task =
+                post
+                    $"{what} of elements {first} to {first + count} of {own.numel ()}, {own.dtype}"
+                    (fun ballot -> { ballot with IsFinite = isFinite () })
+                    act
+
+            task.ContinueWith((fun (_: Task<Verdict>) -> own.Dispose()), TaskContinuationOptions.ExecuteSynchronously)
+            |> ignore
+
+            task
+
+    /// One process, which is all there is.
+    static member val Single = new Communicator(None)
+
+    /// This process's number, from 0.
+    member _.Rank: int = rank
+
+    /// How many there are.
+    member _.Size: int = size
+
+    /// What MPI calls itself; "none" on one process.
+    member _.Library: string = library
+
+    /// Where the program is, for messages.
+    member internal _.Place
+        with get () = place
+        and set (value: string) =
+            place <- value
+            thread |> Option.iter (fun thread -> thread.Place <- value)
+
+    /// The first rank whose numbers were not finite, or −1, since that was last asked.
+    member val internal Culprit = -1 with get, set
+
+    /// How long this rank has waited for others.
+    member val internal Waited = TimeSpan.Zero with get, set
+
+    member internal _.Reduce(what, tensor, first, count, scale) = reduce what tensor first count scale
+
+    /// The sum over the ranks of so many elements from `first` on, in their place; the tensor (contiguous, floating-point) is
+    /// not to be touched before the task ends. ArgumentException for another tensor or range; the task's RankFailureException where
+    /// a rank fails.
+    member _.Sum(tensor: Tensor, first: int64, count: int64) : Task = reduce "sum" tensor first count 1.0
+
+    /// The sum over the ranks of a whole tensor, in its place.
+    member ranks.Sum(tensor: Tensor) : Task =
+        ArgumentNullException.ThrowIfNull(tensor, nameof tensor)
+        ranks.Sum(tensor, 0L, tensor.numel ())
+
+    /// The mean over the ranks of a whole tensor, in its place.
+    member _.Mean(tensor: Tensor) : Task =
+        ArgumentNullException.ThrowIfNull(tensor, nameof tensor)
+        reduce "mean" tensor 0L (tensor.numel ()) (1.0 / float size)
+
+    /// The tensor of rank `root` (contiguous, of any type, the same shape everywhere) on every rank, in its place.
+    member _.Broadcast(tensor: Tensor, root: int) : Task =
+        ArgumentNullException.ThrowIfNull(tensor, nameof tensor)
+
+        if root < 0 || root >= size then
+            invalidArg (nameof root) $"there are {size} ranks, {root} is none of them"
+
+        if not (tensor.is_contiguous ()) then
+            invalidArg (nameof tensor) "a contiguous tensor is needed"
+
+        if thread.IsNone || tensor.numel () = 0L then
+            Task.CompletedTask
+        else
+            let own = Scope.detach (tensor.detach ())
+            let bytes = own.numel () * own.ElementSize
+
+            let act (link: Link) =
+                if Number.onHost own then
+                    link.Ring.Broadcast(Number.address own, bytes, root)
+                else
+                    Scope.run (fun _ ->
+                        let copy = own.cpu ()
+                        link.Ring.Broadcast(Number.address copy, bytes, root)
+                        own.copy_ copy |> ignore)
+
+            let shape = String.Join("x", own.shape)
+            let task = post $"broadcast of [{shape}], {own.dtype}, from rank {root}" id act
+
+            task.ContinueWith((fun (_: Task<Verdict>) -> own.Dispose()), TaskContinuationOptions.ExecuteSynchronously)
+            |> ignore
+
+            task
+
+    /// The numbers of every rank, by rank: as many on each.
+    member ranks.Gather(values: float[]) : float[][] =
+        ArgumentNullException.ThrowIfNull(values, nameof values)
+        fst (ranks.GatherChecked values)
+
+    /// And the first rank that has one that is not finite, or −1.
+    member internal _.GatherChecked(values: float[]) : float[][] * int =
+        if thread.IsNone then
+            [| values |], (if Array.forall Double.IsFinite values then -1 else 0)
+        else
+            let parts =
+                [ for part in Array.chunkBySize 32 values ->
+                      (post
+                          $"{values.Length} numbers of each"
+                          (fun ballot ->
+                              { ballot with
+                                  Values = part
+                                  IsFinite = Array.forall Double.IsFinite part })
+                          ignore)
+                          .GetAwaiter()
+                          .GetResult() ]
+
+            [| for r in 0 .. size - 1 -> Array.concat [ for part in parts -> part.Values[r] ] |],
+            parts
+            |> List.tryPick (fun part -> if part.NotFinite >= 0 then Some part.NotFinite else None)
+            |> Option.defaultValue -1
+
+    /// True on every rank if it is true on one.
+    member ranks.Any(flag: bool) : bool =
+        if size = 1 then
+            flag
+        else
+            ranks.Gather [| (if flag then 1.0 else 0.0) |]
+            |> Array.exists (fun values -> values[0] > 0.0)
+
+    /// Every rank has come here, with the same text; RankFailureException with the first line that differs.
+    member internal _.Agree(text: string) : unit =
+        (post text id ignore).GetAwaiter().GetResult() |> ignore
+
+    /// Every rank has come here.
+    member ranks.Barrier() : unit = ranks.Agree "a barrier"
+
+    /// This rank cannot go on: what every rank raises for it, this one included. Where another failed before, that.
+    member internal _.Fail(reason: string) : RankFailureException =
+        match thread with
+        | None -> RankFailureException(0, reason, null)
+        | Some thread ->
+            let common =
+                try
+                    (thread.Post((fun () -> { ballot "" with Failure = reason }), ignore)).GetAwaiter().GetResult()
+                    |> ignore
+
+                    RankFailureException(rank, reason, null)
+                with :? RankFailureException as common ->
+                    common
+
+            thread.Restart()
+            common
+
+    /// Ends the processes of all ranks at once, with a message that has this rank and its step.
+    member _.Abort(reason: string) : unit =
+        match thread with
+        | Some thread when not left -> thread.Abort($"rank {rank}, {place}: {reason}; every rank is ended", 1)
+        | _ ->
+            Console.Error.WriteLine $"Sama: {reason}"
+            exit 1
+
+    member internal _.Left = left
+
+    /// The ranks part: waits until all have come here. MPI does not start again in these processes.
+    member _.Dispose() : unit =
+        if not left then
+            match thread with
+            | None -> ()
+            | Some thread ->
+                left <- true
+
+                try
+                    (thread.Post((fun () -> ballot "the end of the program, or of its ranks"), ignore)).GetAwaiter().GetResult()
+                    |> ignore
+                with :? RankFailureException as e ->
+                    Console.Error.WriteLine $"Sama: rank {rank}, {place}: left the others: {e.Message}"
+
+                thread.Stop()
+
+    interface IDisposable with
+        member ranks.Dispose() = ranks.Dispose()

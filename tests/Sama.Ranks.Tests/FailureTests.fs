@@ -1,0 +1,2 @@
+module Sama.Ranks.Tests.FailureTests
+let private none = ()

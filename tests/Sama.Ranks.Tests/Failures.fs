@@ -1,0 +1,2 @@
+module Sama.Ranks.Tests.Failures
+let private none = ()

@@ -1,0 +1,2 @@
+module Sama.Ranks.Tests.LaunchTests
+let private none = ()

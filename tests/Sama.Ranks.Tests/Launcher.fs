@@ -1,0 +1,2 @@
+module Sama.Ranks.Tests.Launcher
+let private none = ()

@@ -1,0 +1,2 @@
+module Sama.Ranks.Tests.RankTests
+let private none = ()
