@@ -88,11 +88,11 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     {
         ArgumentOutOfRangeException.ThrowIfNegative(steps);
         BilevelStep? last = null;
-        var i = 0;
-        for (; i < steps && last is not { Stop: true } && !cancellationToken.IsCancellationRequested; i++)
+        var cancelled = false;
+        for (var i = 0; i < steps && last is not { Stop: true } && !(cancelled = Cancelled(cancellationToken)); i++)
             last = Step();
         End();
-        if (last is not { Stop: true } && i < steps) cancellationToken.ThrowIfCancellationRequested();
+        if (cancelled) throw Stopped(cancellationToken);
         return last;
     }
 
@@ -169,9 +169,8 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
 
     private async IAsyncEnumerable<BilevelStep> Steps(int steps, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        var stopped = false;
-        var i = 0;
-        for (; i < steps && !stopped && !cancellationToken.IsCancellationRequested; i++)
+        var (stopped, cancelled) = (false, false);
+        for (var i = 0; i < steps && !stopped && !(cancelled = Cancelled(cancellationToken)); i++)
         {
             var step = await Task.Run(Step, CancellationToken.None).ConfigureAwait(false);
             yield return step;
@@ -179,8 +178,14 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         }
 
         End();
-        if (!stopped && i < steps) cancellationToken.ThrowIfCancellationRequested();
+        if (cancelled) throw Stopped(cancellationToken);
     }
+
+    /// <summary>Whether a rank was asked to stop: all stop then.</summary>
+    private bool Cancelled(CancellationToken token) => Problem.Communicator.Any(token.IsCancellationRequested);
+
+    private static OperationCanceledException Stopped(CancellationToken token) =>
+        token.IsCancellationRequested ? new(token) : new("another rank was asked to stop");
 
     private T Exclusively<T>(Func<T> action)
     {
@@ -249,6 +254,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
             lock (sync) stepper = null;
         }
 
+        score = Problem.Communicator.Mean(score);
         var improved = watch.Improves(score, step.Step);
         if (improved && watch.Keeps) watch.Keep(guarded.Run.Snapshot());
         if (improved) WriteBest(watch);
@@ -284,7 +290,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     {
         if (options.Checkpoint is not { Best: true } checkpoint) return;
         using (var state = guarded.Run.Snapshot())
-            F.Checkpoints.saveBest(checkpoint.Folder, watch.Notes, state);
+            if (Problem.Communicator.Rank == 0) F.Checkpoints.saveBest(checkpoint.Folder, watch.Notes, state);
         // and one that knows its score
         guarded.Checkpoint();
     }

@@ -89,19 +89,123 @@ let agreement (ranks: Communicator) =
 
     say "local.norm" ratio
 
-/// A run: θ and λ after so many steps, on every rank.
-let trajectory (ranks: Communicator) (steps: int) (bucketBytes: int64) =
-    let problem =
-        deep 24L 6 f64
-        |> Problem.onRanksWith
-            { ReductionOptions.Default with
-                BucketBytes = bucketBytes }
-            ranks
+/// Runs of so many steps, whole and in buckets of every size, and one of them again: θ and λ of every rank.
+let trajectories (ranks: Communicator) (steps: int) =
+    let run name (bucketBytes: int64) =
+        let problem =
+            deep 24L 6 f64
+            |> Problem.onRanksWith
+                { ReductionOptions.Default with
+                    BucketBytes = bucketBytes }
+                ranks
 
-    use run = new BilevelRun(problem, int64 ranks.Rank + 7L)
+        // the seed is rank 0's
+        use run = new BilevelRun(problem, int64 ranks.Rank + 7L)
 
-    for _ in 1..steps do
-        run.Step() |> ignore
+        for _ in 1..steps do
+            run.Step() |> ignore
 
-    use state = run.Snapshot()
-    say $"rank{ranks.Rank}" (Checksum.ofTensors [ state.Theta; state.Lambda ])
+        use state = run.Snapshot()
+        say $"{name}.rank{ranks.Rank}" (Checksum.ofTensors [ state.Theta; state.Lambda ])
+
+    for name, bytes in [ "whole", 0L; "each", 1L; "some", 10_000L; "again", 10_000L ] do
+        run name bytes
+
+/// Sums of vectors of every kind, against whole numbers; of every range, against the whole.
+let sums (ranks: Communicator) =
+    let wait (task: Threading.Tasks.Task) = task.GetAwaiter().GetResult()
+    let total = float (ranks.Size * (ranks.Size + 1) / 2)
+
+    for length in [ 1L; 2L; 3L; 7L; 1000L; 262_144L; 262_145L; 2_500_003L ] do
+        for dtype in [ torch.float32; torch.float64; torch.bfloat16 ] do
+            use x = torch.full ([| length |], scalar (float ranks.Rank + 1.0), dtype = dtype)
+            wait (ranks.Sum x)
+            let off = (x.to_type torch.float64 - total).abs().max().item<float> ()
+
+            if off <> 0.0 then
+                say $"wrong.{dtype}.{length}" off
+
+    let length = 700_001L
+    let own = normal (100L + int64 ranks.Rank) [| length |]
+    use whole = own.clone ()
+    wait (ranks.Sum whole)
+
+    for cuts in [ [ 0L; length ]; [ 0L; 5L; 300_000L; length ]; [ 0L; 131_072L; 131_073L; 699_999L; length ] ] do
+        use parts = own.clone ()
+
+        let tasks =
+            [ for first, last in List.pairwise cuts -> ranks.Sum(parts, first, last - first) ]
+
+        tasks |> List.iter wait
+
+        if not (parts.Equals whole) then
+            say "wrong.cut" (string cuts)
+
+    use text = torch.arange 3_000_000L
+    let mine = if ranks.Rank = ranks.Size - 1 then text.clone () else torch.zeros_like text
+    wait (ranks.Broadcast(mine, ranks.Size - 1))
+
+    if not (mine.Equals text) then
+        say "wrong.broadcast" ranks.Rank
+
+    let gathered = ranks.Gather [| for i in 1..40 -> float (100 * ranks.Rank + i) |]
+
+    if gathered <> [| for r in 0 .. ranks.Size - 1 -> [| for i in 1..40 -> float (100 * r + i) |] |] then
+        say "wrong.gather" ranks.Rank
+
+    if ranks.Any false || not (ranks.Any(ranks.Rank = 1)) then
+        say "wrong.any" ranks.Rank
+
+    if ranks.Mean(float ranks.Rank) <> float (ranks.Size - 1) / 2.0 then
+        say "wrong.mean" ranks.Rank
+
+    ranks.Barrier()
+    say "whole" (Checksum.ofTensors [ whole ])
+
+/// A checkpoint of five steps, and five steps more from it, in a folder of another number of ranks perhaps.
+let resumed (ranks: Communicator) (folder: string) (steps: int64) =
+    let problem = deep 24L 3 f64 |> Problem.onRanks ranks
+
+    let options =
+        { GuardOptions.Default with
+            Folder = folder }
+
+    use found = Resume.latest folder problem
+
+    use run =
+        if isNull found then
+            GuardedRun.FromSeed(problem, 3L, options)
+        else
+            new GuardedRun(problem, found.State, options)
+
+    say $"from.rank{ranks.Rank}" run.Run.StepsTaken
+    use started = run.Run.Snapshot()
+    say $"start.rank{ranks.Rank}" (Checksum.ofTensors [ started.Theta; started.Lambda ])
+    run.RunTo(steps, Threading.CancellationToken.None)
+    use state = run.Run.Snapshot()
+    say $"end.rank{ranks.Rank}" (Checksum.ofTensors [ state.Theta; state.Lambda; yield! state.Levels[0].Rule.All ])
+
+/// Buffers of modules behind some steps, under both ways.
+let buffers (ranks: Communicator) =
+    for way in [ RankBuffers.First; RankBuffers.Mean ] do
+        let net, problem = normalised ()
+
+        let problem =
+            problem
+            |> Problem.onRanksWith
+                { ReductionOptions.Default with
+                    Buffers = way }
+                ranks
+
+        use run = new BilevelRun(problem, 1L)
+
+        for _ in 1..5 do
+            run.Step() |> ignore
+
+        use state = run.Snapshot()
+
+        let all =
+            Checksum.ofTensors [ state.Theta; state.Lambda; yield! state.Buffers.Values ]
+
+        say $"{way}.rank{ranks.Rank}" all
+        net.Dispose()

@@ -6,7 +6,7 @@ open Sama
 open Sama.Functional
 
 let f64 = torch.float64
-let private scalar = Number.scalar
+let scalar = Number.scalar
 
 let normal (seed: int64) (shape: int64[]) : Tensor =
     use g = new torch.Generator(uint64 seed)
@@ -98,7 +98,9 @@ let threeLevels (kind: Rows) (response: MiddleResponse) (method: HypergradientMe
         method
         [ Level.general "net" (layers 10L) (sgd 0.05) (rows kind 4L) (fun _ levels at ->
               (losses x y levels["net"] at).mean ()
-              + (levels["penalties"].["log"].exp () * levels["net"].Vector.square ()).sum ())
+              + ((levels["penalties"].["log"] + levels["prior"].["rho"].sum () * 0.1).exp ()
+                 * levels["net"].Vector.square ())
+                  .sum ())
           Level.general
               "penalties"
               [ "log", torch.full ([| 49L |], scalar -0.5, dtype = f64) ]
@@ -116,9 +118,17 @@ let threeLevels (kind: Rows) (response: MiddleResponse) (method: HypergradientMe
               (rows kind 3L)
               (fun _ levels at -> (losses topX topY levels["net"] at).mean ()) ]
 
-/// A chain of equal layers, for reductions that go on beside the backward pass.
-let deep (width: int64) (depth: int) (dtype: torch.ScalarType) =
-    let make seed (shape: int64[]) = (normal seed shape).to_type dtype
+/// A chain of equal layers, for reductions that go on beside the backward pass; `touch` sees each pass, its level and its
+/// loss, `look` each draw of the net's rows.
+let watched
+    (options: BilevelOptions)
+    (width: int64)
+    (depth: int)
+    (dtype: torch.ScalarType)
+    (look: Draw -> unit)
+    (touch: Pass -> string -> Params -> Tensor -> Tensor)
+    =
+    let make seed (shape: int64[]) : Tensor = (normal seed shape).to_type dtype
 
     let layer i = $"W{i}"
     let x, y = make 1L [| 64L; width |], make 2L [| 64L; width |]
@@ -132,13 +142,53 @@ let deep (width: int64) (depth: int) (dtype: torch.ScalarType) =
         (h - y.index_select (0L, at)).square().mean [| 1L |]
 
     Problem.create
-        BilevelOptions.Default
+        options
         Hypergradient.sama
         [ Level.create
               "net"
-              [ for i in 0 .. depth - 1 -> layer i, (make (10L + int64 i) [| width; width |]: Tensor) / Number.scalar (sqrt (float width)) ]
+              [ for i in 0 .. depth - 1 ->
+                    layer i, make (10L + int64 i) [| width; width |] / scalar (sqrt (float width)) ]
               (adam 1e-3)
+              (fun draw ->
+                  look draw
+                  rows Own 8L draw)
+              (fun pass theta lambda at ->
+                  (torch.sigmoid lambda["w"] * forward theta at).mean ()
+                  |> touch pass "net" theta)
+          Level.create
+              "weights"
+              [ "w", torch.zeros (1L, dtype = dtype) ]
+              (adam 1e-2)
               (rows Own 8L)
-              (fun _ theta lambda at -> (torch.sigmoid lambda["w"] * forward theta at).mean ())
-          Level.create "weights" [ "w", torch.zeros (1L, dtype = dtype) ] (adam 1e-2) (rows Own 8L) (fun _ theta _ at ->
-              (forward theta at).mean ()) ]
+              (fun pass theta _ at -> (forward theta at).mean () |> touch pass "weights" theta) ]
+
+let deep width depth dtype =
+    watched BilevelOptions.Default width depth dtype ignore (fun _ _ _ loss -> loss)
+
+/// A module with batch norm, whose running statistics each rank's rows move.
+let normalised () =
+    torch.manual_seed 4L |> ignore
+
+    let net =
+        torch.nn.Sequential(
+            torch.nn.Linear(5L, 6L) :> torch.nn.Module<Tensor, Tensor>,
+            torch.nn.BatchNorm1d 6L,
+            torch.nn.Linear(6L, 1L)
+        )
+
+    let x, y =
+        (normal 1L [| 40L; 5L |]).to_type torch.float32, (normal 2L [| 40L |]).to_type torch.float32
+
+    let losses (at: Tensor) =
+        (net.call(x.index_select (0L, at)).squeeze 1L - y.index_select (0L, at)).square ()
+
+    let problem =
+        Problem.create
+            BilevelOptions.Default
+            Hypergradient.sama
+            [ Level.ofModuleGeneral "net" net (adam 1e-2) (rows Own 8L) (fun _ levels at ->
+                  (torch.sigmoid levels["weights"].["w"] * losses at).mean ())
+              Level.general "weights" [ "w", torch.zeros 1L ] (adam 1e-2) (rows Own 8L) (fun _ _ at ->
+                  (losses at).mean ()) ]
+
+    net, problem

@@ -73,6 +73,9 @@ type BilevelProblem =
     /// The levels' names, from the lowest up.
     member problem.LevelNames = problem.Levels |> Array.map _.Name
 
+    /// The ranks that it is on; alone, this process.
+    member problem.Communicator: Communicator = problem.Ranks.Communicator
+
     /// Its levels with their sizes and rules, the method and the options, a line each.
     override problem.ToString() =
         let level i (level: Level) =

@@ -144,6 +144,13 @@ type Communicator internal (thread: RankThread option) =
         ArgumentNullException.ThrowIfNull(tensor, nameof tensor)
         reduce "mean" tensor 0L (tensor.numel ()) (1.0 / float size)
 
+    /// The mean over the ranks of a number.
+    member ranks.Mean(value: float) : float =
+        if size = 1 then
+            value
+        else
+            ranks.Gather [| value |] |> Array.averageBy Array.head
+
     /// The tensor of rank `root` (contiguous, of any type, the same shape everywhere) on every rank, in its place.
     member _.Broadcast(tensor: Tensor, root: int) : Task =
         ArgumentNullException.ThrowIfNull(tensor, nameof tensor)

@@ -73,8 +73,9 @@ type BilevelRun private (problem: BilevelProblem, engine: Engine) =
         engine.Load state
 
     /// What `body` gives between two steps, such as a score: it runs without gradients, its tensors are freed, and modules'
-    /// buffers are put back, so that it changes nothing of the run.
-    member _.Between(body: Func<'result>) : 'result = (live ()).Between body.Invoke
+    /// buffers are put back, so that it changes nothing of the run. On ranks, which all call it, what fails on one fails on all.
+    member _.Between(body: Func<'result>) : 'result =
+        Across.guarded problem "what is done between two steps" (fun () -> (live ()).Between body.Invoke)
 
     interface IDisposable with
         /// Frees the run's vectors; modules keep theirs.

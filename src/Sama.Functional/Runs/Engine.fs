@@ -293,11 +293,21 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
     member _.Load(state: RunState) : unit =
         claim ()
 
+        let copied =
+            if Across.alone problem then
+                None
+            else
+                Some(RankStart.common problem (RunState.copy state))
+
+        let state = defaultArg copied state
+
+
         for level, own in Seq.zip levels state.Levels do
             level.Load own
 
         Buffers.load [ for b in state.Buffers -> b.Key, b.Value ] (buffers ())
         step <- state.Step
+        copied |> Option.iter RunState.dispose
         seed <- state.Seed
         warnings.Forget()
         rebind ()

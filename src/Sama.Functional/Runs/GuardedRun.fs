@@ -60,6 +60,7 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
             refuse (nameof options) "Rollbacks go to the last checkpoint: a Folder is needed"
 
     let run = new BilevelRun(problem, initial)
+    let ranks = problem.Communicator
     let mutable skipped = 0
     let mutable rollbacks = 0
     let mutable saved = -1L
@@ -98,7 +99,9 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
 
         if not (isNull options.Folder) then
             try
-                e.Data["Sama.Checkpoint"] <- save ()
+                // of several ranks, the others may be gone: rank 0 asks none of them
+                if ranks.Rank = 0 then
+                    e.Data["Sama.Checkpoint"] <- save ()
             with other ->
                 e.Data["Sama.CheckpointFailure"] <- other.Message
 
@@ -122,21 +125,31 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
     /// The step of the checkpoint that was written last since the run started or went back; -1 for none.
     member _.LastSaved = saved
 
-    /// Writes the state of the run as it is; its path, or null without a folder. Errors as Checkpoints.save.
+    member private guarded.Write() : string =
+        use state = run.Snapshot()
+
+        let notes =
+            if isNull guarded.Notes then
+                null
+            else
+                guarded.Notes.Invoke()
+
+        Checkpoints.save options.Keep options.Folder notes state
+
+    /// Writes the state of the run as it is; its path, or null without a folder. Of several ranks, which all call it, rank 0
+    /// writes; the others go on once it is written. Errors as Checkpoints.save.
     member guarded.Checkpoint() : string =
         if isNull options.Folder then
             null
         else
-            use state = run.Snapshot()
+            let path =
+                Across.guarded problem "a checkpoint" (fun () ->
+                    if ranks.Rank = 0 then
+                        guarded.Write()
+                    else
+                        Checkpoints.pathOf options.Folder run.StepsTaken)
 
-            let notes =
-                if isNull guarded.Notes then
-                    null
-                else
-                    guarded.Notes.Invoke()
-
-            let path = Checkpoints.save options.Keep options.Folder notes state
-            saved <- state.Step
+            saved <- run.StepsTaken
             path
 
     /// One step, and the checkpoint that is due behind it. If the step throws, the state is the one before it and, with a
@@ -163,10 +176,10 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
                 match back e.Message with
                 | Some report -> report
                 | None ->
-                    saveAfter guarded.Checkpoint e
+                    saveAfter guarded.Write e
                     reraise ()
             | e ->
-                saveAfter guarded.Checkpoint e
+                saveAfter guarded.Write e
                 reraise ()
 
         skipped <- if isNull report.Skipped then 0 else skipped + 1
@@ -180,7 +193,7 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
                         $"{skipped} steps in a row were left out, more than {options.SkipAtMost}; the last one: {report.Skipped}"
                     )
 
-                saveAfter guarded.Checkpoint e
+                saveAfter guarded.Write e
                 raise e
         else
             if
@@ -193,16 +206,23 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
             report
 
     /// Steps until so many base steps have been taken since the run's start (a resumed run takes the rest), and the
-    /// checkpoint of the last one. When the token is cancelled: the checkpoint, then OperationCanceledException.
+    /// checkpoint of the last one. When the token is cancelled, on any rank: the checkpoint, then OperationCanceledException.
     member guarded.RunTo(steps: int64, token: CancellationToken) : unit =
-        while run.StepsTaken < steps && not token.IsCancellationRequested do
+        let mutable isCancelled = false
+
+        let goesOn () =
+            isCancelled <- ranks.Any token.IsCancellationRequested
+            not isCancelled
+
+        while run.StepsTaken < steps && goesOn () do
             guarded.Step() |> ignore
 
         if saved <> run.StepsTaken then
             guarded.Checkpoint() |> ignore
 
-        if run.StepsTaken < steps then
+        if isCancelled then
             token.ThrowIfCancellationRequested()
+            raise (OperationCanceledException "another rank was asked to stop")
 
     interface IDisposable with
         /// Frees the run's vectors; modules keep theirs.
