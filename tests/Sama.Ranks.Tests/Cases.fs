@@ -16,13 +16,13 @@ let private accumulate k =
     { BilevelOptions.Default with
         Accumulate = k }
 
-/// The hypergradient of ranks beside that of one rank on the rows of all: behind five windows, which both take.
+/// The hypergradient of ranks beside that of one rank on the rows of all: behind two windows, which both take.
 let private compared (ranks: Communicator) name (make: Rows -> BilevelProblem) (plan: ReductionOptions) =
     let problem = make Own |> Problem.onRanksWith plan ranks
     let joined = make (OfAll ranks.Size)
     let mutable shared, alone = Bilevel.start 3L problem, Bilevel.start 3L joined
 
-    for _ in 1..5 do
+    for _ in 1..2 do
         shared <- fst (Bilevel.step problem shared)
         alone <- fst (Bilevel.step joined alone)
 
@@ -184,6 +184,35 @@ let resumed (ranks: Communicator) (folder: string) (steps: int64) =
     run.RunTo(steps, Threading.CancellationToken.None)
     use state = run.Run.Snapshot()
     say $"end.rank{ranks.Rank}" (Checksum.ofTensors [ state.Theta; state.Lambda; yield! state.Levels[0].Rule.All ])
+
+/// Many steps in buckets: tensors and memory behind a fifth of them, and behind all.
+let steady (ranks: Communicator) (steps: int) =
+    let problem =
+        deep 8L 4 f64
+        |> Problem.onRanksWith
+            { ReductionOptions.Default with
+                BucketBytes = 1L }
+            ranks
+
+    use run = new BilevelRun(problem, 1L)
+
+    let measure name =
+        for _ in 1..3 do
+            GC.Collect()
+            GC.WaitForPendingFinalizers()
+
+        let memory = IO.File.ReadLines "/proc/self/status" |> Seq.find _.StartsWith("VmRSS")
+        say $"{name}.tensors.rank{ranks.Rank}" Tensor.TotalCount
+        say $"{name}.memory.rank{ranks.Rank}" (memory.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1])
+        say $"{name}.managed.rank{ranks.Rank}" (GC.GetTotalMemory true)
+
+    for i in 1..steps do
+        run.Step() |> ignore
+
+        if i = steps / 5 || i = steps / 2 then
+            measure (string i)
+
+    measure "last"
 
 /// Buffers of modules behind some steps, under both ways.
 let buffers (ranks: Communicator) =

@@ -24,6 +24,7 @@ let private case (args: string list) =
     | [ "agreement" ] -> Cases.agreement ranks
     | [ "trajectories"; steps ] -> Cases.trajectories ranks (int steps)
     | [ "sums" ] -> Cases.sums ranks
+    | [ "steady"; steps ] -> Cases.steady ranks (int steps)
     | [ "buffers" ] -> Cases.buffers ranks
     | [ "resumed"; folder; steps ] -> Cases.resumed ranks folder (int64 steps)
     | [ "survived" ] -> Failures.survived ranks

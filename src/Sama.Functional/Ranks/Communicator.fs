@@ -32,6 +32,29 @@ type Communicator internal (thread: RankThread option) =
             let what = $"{place}: {what}"
             thread.Post((fun () -> full (ballot what)), act)
 
+    /// For callers outside the engine: what failed is over once they are told.
+    let restarting (body: unit -> 'result) : 'result =
+        try
+            body ()
+        with :? RankFailureException ->
+            thread |> Option.iter _.Restart()
+            reraise ()
+
+    let observed (task: Task) : Task =
+        if task.IsCompletedSuccessfully then
+            task
+        else
+            task
+                .ContinueWith(
+                    (fun (ended: Task) ->
+                        if ended.IsFaulted then
+                            thread |> Option.iter _.Restart()
+
+                        ended),
+                    TaskScheduler.Default
+                )
+                .Unwrap()
+
     let require (tensor: Tensor) (first: int64) (count: int64) =
         ArgumentNullException.ThrowIfNull(tensor, nameof tensor)
 
@@ -132,7 +155,8 @@ type Communicator internal (thread: RankThread option) =
     /// The sum over the ranks of so many elements from `first` on, in their place; the tensor (contiguous, floating-point) is
     /// not to be touched before the task ends. ArgumentException for another tensor or range; the task's RankFailureException where
     /// a rank fails.
-    member _.Sum(tensor: Tensor, first: int64, count: int64) : Task = reduce "sum" tensor first count 1.0
+    member _.Sum(tensor: Tensor, first: int64, count: int64) : Task =
+        observed (reduce "sum" tensor first count 1.0)
 
     /// The sum over the ranks of a whole tensor, in its place.
     member ranks.Sum(tensor: Tensor) : Task =
@@ -142,7 +166,7 @@ type Communicator internal (thread: RankThread option) =
     /// The mean over the ranks of a whole tensor, in its place.
     member _.Mean(tensor: Tensor) : Task =
         ArgumentNullException.ThrowIfNull(tensor, nameof tensor)
-        reduce "mean" tensor 0L (tensor.numel ()) (1.0 / float size)
+        observed (reduce "mean" tensor 0L (tensor.numel ()) (1.0 / float size))
 
     /// The mean over the ranks of a number.
     member ranks.Mean(value: float) : float =
@@ -182,12 +206,12 @@ type Communicator internal (thread: RankThread option) =
             task.ContinueWith((fun (_: Task<Verdict>) -> own.Dispose()), TaskContinuationOptions.ExecuteSynchronously)
             |> ignore
 
-            task
+            observed task
 
     /// The numbers of every rank, by rank: as many on each.
     member ranks.Gather(values: float[]) : float[][] =
         ArgumentNullException.ThrowIfNull(values, nameof values)
-        fst (ranks.GatherChecked values)
+        restarting (fun () -> fst (ranks.GatherChecked values))
 
     /// And the first rank that has one that is not finite, or −1.
     member internal _.GatherChecked(values: float[]) : float[][] * int =
@@ -224,7 +248,8 @@ type Communicator internal (thread: RankThread option) =
         (post text id ignore).GetAwaiter().GetResult() |> ignore
 
     /// Every rank has come here.
-    member ranks.Barrier() : unit = ranks.Agree "a barrier"
+    member ranks.Barrier() : unit =
+        restarting (fun () -> ranks.Agree "a barrier")
 
     /// This rank cannot go on: what every rank raises for it, this one included. Where another failed before, that.
     member internal _.Fail(reason: string) : RankFailureException =
@@ -252,6 +277,20 @@ type Communicator internal (thread: RankThread option) =
             exit 1
 
     member internal _.Left = left
+
+    /// Told to end from outside: says where it was, which is all that is known of a rank that was killed.
+    member internal _.SayWhere(why: string) : unit =
+        match thread with
+        | Some thread when not left ->
+            let doing =
+                if isNull thread.Doing then
+                    "about its own work"
+                else
+                    $"in: {thread.Doing}"
+
+            Console.Error.WriteLine $"Sama: rank {rank}, {place}: {why} ({doing})"
+            Console.Error.Flush()
+        | _ -> ()
 
     /// The ranks part: waits until all have come here. MPI does not start again in these processes.
     member _.Dispose() : unit =

@@ -48,6 +48,8 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
         say reason
         let last = Thread((fun () -> Thread.Sleep 3000; Signals.endNow ()), IsBackground = true)
         last.Start()
+        // what was said passes through the launcher
+        Thread.Sleep 200
         Mpi.abort code
         Thread.Sleep 4000
 
@@ -190,6 +192,9 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
     member _.Place
         with get () = place
         and set (value: string) = place <- value
+
+    /// What this rank is doing and whom it waits for; null if it is about its own work.
+    member _.Doing: string = if since = 0L then null else $"{doing}, waiting for {missing ()}"
 
     /// Done in its turn.
     member _.Post(ballot: unit -> Ballot, act: Link -> unit) : Task<Verdict> =

@@ -23,6 +23,7 @@ type RankOptions =
 namespace Sama.Functional
 
 open System
+open System.Runtime.InteropServices
 open Sama
 
 /// The start of ranks: processes that one launcher started (mpirun, srun), each of which runs the same program.
@@ -50,6 +51,9 @@ module Ranks =
             else
                 ranks.Abort $"the program ended with code {Environment.ExitCode}"
 
+    // kept, or it would be collected
+    let mutable private told: PosixSignalRegistration = null
+
     let private connect (options: RankOptions) kind launched : Communicator =
         let thread =
             RankThread(kind, options.Timeout, Launch.requireSize kind launched)
@@ -57,6 +61,8 @@ module Ranks =
         let ranks = new Communicator(Some thread)
         AppDomain.CurrentDomain.UnhandledException.Add(fun e -> unhandled ranks e.ExceptionObject)
         AppDomain.CurrentDomain.ProcessExit.Add(fun _ -> ended ranks)
+        // launchers end the others by it where one is killed; what it does stays as it was
+        told <- PosixSignalRegistration.Create(PosixSignal.SIGTERM, (fun _ -> ranks.SayWhere "told to end by SIGTERM"))
         ranks
 
     /// The communicator of this process among those that its launcher started; a second call gives the same one. A process

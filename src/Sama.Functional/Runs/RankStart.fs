@@ -38,12 +38,12 @@ module internal RankStart =
             "\n",
             [ version
               $"libtorch {NativeSearch.built}, TorchSharp {NativeSearch.binding}"
-              yield! (string problem).Split '\n'
-              for level, own in Seq.zip problem.Levels state.Levels do
+              for level in problem.Levels do
                   for slice in level.Layout.Slices do
                       let shape = String.Join("x", slice.Shape)
                       $"level '{level.Name}', parameter '{slice.Name}' [{shape}]"
-
+              yield! (string problem).Split '\n'
+              for level, own in Seq.zip problem.Levels state.Levels do
                   for line in RuleState.signature "" own.Rule do
                       $"level '{level.Name}', state of its rule {Level.rule level}: {line}"
 
