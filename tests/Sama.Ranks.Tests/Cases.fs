@@ -107,6 +107,7 @@ let trajectories (ranks: Communicator) (steps: int) =
 
         use state = run.Snapshot()
         say $"{name}.rank{ranks.Rank}" (Checksum.ofTensors [ state.Theta; state.Lambda ])
+        say $"{name}.early" ranks.Early
 
     for name, bytes in [ "whole", 0L; "each", 1L; "some", 10_000L; "again", 10_000L ] do
         run name bytes
@@ -186,12 +187,12 @@ let resumed (ranks: Communicator) (folder: string) (steps: int64) =
     say $"end.rank{ranks.Rank}" (Checksum.ofTensors [ state.Theta; state.Lambda; yield! state.Levels[0].Rule.All ])
 
 /// Many steps in buckets: tensors and memory behind a fifth of them, and behind all.
-let steady (ranks: Communicator) (steps: int) =
+let steady (ranks: Communicator) (steps: int) (bucketBytes: int64) =
     let problem =
         deep 8L 4 f64
         |> Problem.onRanksWith
             { ReductionOptions.Default with
-                BucketBytes = 1L }
+                BucketBytes = max 0L bucketBytes }
             ranks
 
     use run = new BilevelRun(problem, 1L)
@@ -206,8 +207,14 @@ let steady (ranks: Communicator) (steps: int) =
         say $"{name}.memory.rank{ranks.Rank}" (memory.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1])
         say $"{name}.managed.rank{ranks.Rank}" (GC.GetTotalMemory true)
 
+    use small = torch.ones 100L
+
     for i in 1..steps do
-        run.Step() |> ignore
+        if bucketBytes < 0L then
+            for _ in 1..9 do
+                (ranks.Mean small).Wait()
+        else
+            run.Step() |> ignore
 
         if i = steps / 5 || i = steps / 2 then
             measure (string i)

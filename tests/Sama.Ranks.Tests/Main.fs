@@ -24,7 +24,7 @@ let private case (args: string list) =
     | [ "agreement" ] -> Cases.agreement ranks
     | [ "trajectories"; steps ] -> Cases.trajectories ranks (int steps)
     | [ "sums" ] -> Cases.sums ranks
-    | [ "steady"; steps ] -> Cases.steady ranks (int steps)
+    | [ "steady"; steps; bytes ] -> Cases.steady ranks (int steps) (int64 bytes)
     | [ "buffers" ] -> Cases.buffers ranks
     | [ "resumed"; folder; steps ] -> Cases.resumed ranks folder (int64 steps)
     | [ "survived" ] -> Failures.survived ranks

@@ -89,6 +89,7 @@ module internal Across =
     /// Waits for a gradient.
     let finish (problem: BilevelProblem) (buckets: Buckets) : unit =
         if not (isNull buckets) then
+            (ranks problem).Early <- (ranks problem).Early + buckets.Early
             waited (ranks problem) buckets.Finish
 
     /// Numbers of every rank, by rank.

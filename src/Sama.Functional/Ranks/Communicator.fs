@@ -150,6 +150,9 @@ type Communicator internal (thread: RankThread option) =
     /// How long this rank has waited for others.
     member val internal Waited = TimeSpan.Zero with get, set
 
+    /// Buckets that were on their way before their backward pass ended.
+    member val internal Early = 0 with get, set
+
     member internal _.Reduce(what, tensor, first, count, scale) = reduce what tensor first count scale
 
     /// The sum over the ranks of so many elements from `first` on, in their place; the tensor (contiguous, floating-point) is

@@ -265,6 +265,7 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
                     direct.Value <- Across.meanOf problem "the direct gradient" (part.clone ())
 
             let metas, reports = metaSteps live lowest taken (fun _ -> true) keep
+            Across.agree problem "the end of a hypergradient"
             let report = reports[metas |> List.findIndex (fun meta -> meta.Index = top)]
             Scope.detach (levels[top].Gradient.clone ()), Scope.detach direct.Value, report.Response)
 
@@ -274,6 +275,7 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
             Problem.keepingBuffers problem (fun () ->
                 let loss = MetaSteps.loss live (vectors.Length - 1)
                 live.Readings.Close()
+                Across.agree problem "the end of a loss"
                 loss.Value))
 
     /// A copy of the state, owned by the caller.
@@ -300,7 +302,6 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
                 Some(RankStart.common problem (RunState.copy state))
 
         let state = defaultArg copied state
-
 
         for level, own in Seq.zip levels state.Levels do
             level.Load own
