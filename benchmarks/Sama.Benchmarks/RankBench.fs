@@ -9,16 +9,18 @@ open Sama
 open Sama.Functional
 
 type Row =
-    { Ranks: int
-      Subject: string
-      SamplesPerSecond: float
-      /// to one rank of one thread, the median of rounds
-      Ratio: float
-      /// of the ranks' time, waiting for each other
-      Waited: float
-      /// 1 − waited/alone, of what a step reduces
-      Hidden: float
-      Rounds: int }
+    {
+        Ranks: int
+        Subject: string
+        SamplesPerSecond: float
+        /// to one rank of one thread, the median of rounds
+        Ratio: float
+        /// of the ranks' time, waiting for each other
+        Waited: float
+        /// 1 − waited/alone, of what a step reduces
+        Hidden: float
+        Rounds: int
+    }
 
 let private median (values: float list) =
     let sorted = List.sort values
@@ -92,8 +94,20 @@ let private throughput (ranks: Communicator) name (rows: int64) k isPlain (round
           Rounds = rounds }
 
     [ row "one rank, one thread" 1 1.0 [ for _, one, _ in found -> one ] [ 1.0 ] 0.0
-      row $"{ranks.Size} ranks, one thread each" ranks.Size size [ for all, _, _ in found -> all ] [ for all, one, _ in found -> size * one / all ] (waited / spent)
-      row $"one process, {ranks.Size} threads" 1 size [ for _, _, threads in found -> threads ] [ for _, one, threads in found -> size * one / threads ] 0.0 ]
+      row
+          $"{ranks.Size} ranks, one thread each"
+          ranks.Size
+          size
+          [ for all, _, _ in found -> all ]
+          [ for all, one, _ in found -> size * one / all ]
+          (waited / spent)
+      row
+          $"one process, {ranks.Size} threads"
+          1
+          size
+          [ for _, _, threads in found -> threads ]
+          [ for _, one, threads in found -> size * one / threads ]
+          0.0 ]
 
 /// A chain of equal layers, plain training: what a rank waits for the gradient, against the reduction alone.
 let private hidden (ranks: Communicator) (width: int64) (layers: int) (rows: int64) (rounds: int) : Row =
@@ -143,7 +157,9 @@ let private hidden (ranks: Communicator) (width: int64) (layers: int) (rows: int
 
 let private print (row: Row) =
     let known (x: float) (text: string) = if Double.IsNaN x then "" else text
-    let ratio, hidden = known row.Ratio $"x {row.Ratio:F2}", known row.Hidden $"hidden {row.Hidden:P0}"
+
+    let ratio, hidden =
+        known row.Ratio $"x {row.Ratio:F2}", known row.Hidden $"hidden {row.Hidden:P0}"
 
     printfn
         $"{row.Subject, -60} {row.SamplesPerSecond, 8:F1} samples/s  {ratio}  waited {row.Waited:P0} of its time  {hidden}"
@@ -167,7 +183,10 @@ let private launch () : int =
 
     let info = ProcessStartInfo("mpirun", arguments)
 
-    for name in [ "OMPI_ALLOW_RUN_AS_ROOT"; "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"; "OMPI_MCA_mpi_yield_when_idle" ] do
+    for name in
+        [ "OMPI_ALLOW_RUN_AS_ROOT"
+          "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"
+          "OMPI_MCA_mpi_yield_when_idle" ] do
         info.Environment[name] <- "1"
 
     info.Environment["OMP_NUM_THREADS"] <- "1"

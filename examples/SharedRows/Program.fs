@@ -9,10 +9,21 @@ open Sama.Functional
 /// Two Gaussian classes, a quarter of the labels wrong; the same on every rank.
 let private sample (seed: int64) (count: int64) (isWrong: bool) =
     use generator = new torch.Generator(uint64 seed)
-    let truth = torch.randint (2L, [| count |], dtype = torch.int64, generator = generator)
-    let x = torch.randn ([| count; 8L |], generator = generator) + truth.unsqueeze(1L) * 0.8
+
+    let truth =
+        torch.randint (2L, [| count |], dtype = torch.int64, generator = generator)
+
+    let x =
+        torch.randn ([| count; 8L |], generator = generator)
+        + truth.unsqueeze (1L) * 0.8
+
     let flipped = torch.rand(count, generator = generator).lt (Scalar.op_Implicit 0.5)
-    x, (if isWrong then truth.where (flipped.logical_not (), torch.zeros_like truth) else truth)
+
+    x,
+    (if isWrong then
+         truth.where (flipped.logical_not (), torch.zeros_like truth)
+     else
+         truth)
 
 let private losses (theta: Params) (x: Tensor, y: Tensor) : Tensor =
     let hidden = torch.tanh (torch.nn.functional.linear (x, theta["W1"], theta["b1"]))
@@ -26,7 +37,9 @@ let private weights (lambda: Params) (losses: Tensor) (labels: Tensor) : Tensor 
 let main _ =
     Native.initialize ()
     use ranks = Ranks.start RankOptions.Default
-    let noisy, clean, test = sample 1L 4000L true, sample 2L 200L false, sample 3L 2000L false
+
+    let noisy, clean, test =
+        sample 1L 4000L true, sample 2L 200L false, sample 3L 2000L false
 
     // 64 rows of a base batch and 32 of a meta batch, whatever the number of ranks
     let shared rows size =
@@ -67,7 +80,10 @@ let main _ =
 
     if ranks.Rank = 0 then
         let x, y = test
-        let hidden = torch.tanh (torch.nn.functional.linear (x, run.Theta["W1"], run.Theta["b1"]))
+
+        let hidden =
+            torch.tanh (torch.nn.functional.linear (x, run.Theta["W1"], run.Theta["b1"]))
+
         let found = torch.nn.functional.linear(hidden, run.Theta["W2"]).argmax 1L
         let right = found.eq(y).to_type(torch.float32).mean().item<float32> ()
         printfn $"accuracy on clean rows: {right:F3}, on {ranks.Size} ranks ({ranks.Library})"

@@ -89,7 +89,7 @@ public static class BilevelProblemExtensions
         /// <param name="response">Whether the meta gradient is reduced before the response to it is found.</param>
         /// <param name="buffers">What becomes of modules' buffers.</param>
         /// <param name="bucketBytes">Bytes of the base gradient that are reduced together while the backward pass goes on, for
-        /// functional models; 0: all behind it. Default null: 4 MB.</param>
+        /// functional models; 0: all behind it.</param>
         /// <returns>The problem; it owns nothing.</returns>
         /// <exception cref="ArgumentException">A method that cannot be reduced in that way, with the reason; a negative
         /// <paramref name="bucketBytes"/>.</exception>
@@ -97,13 +97,10 @@ public static class BilevelProblemExtensions
             Communicator ranks,
             ResponseReduction response = ResponseReduction.Joined,
             RankBuffers buffers = RankBuffers.First,
-            long? bucketBytes = null)
+            long bucketBytes = 4 << 20)
         {
             ArgumentNullException.ThrowIfNull(ranks);
-            var options = new ReductionOptions(
-                response: response,
-                buffers: buffers,
-                bucketBytes: bucketBytes ?? ReductionOptions.Default.BucketBytes);
+            var options = new ReductionOptions(response: response, buffers: buffers, bucketBytes: bucketBytes);
             return F.Problem.onRanksWith(options, ranks, NotNull(problem));
         }
 

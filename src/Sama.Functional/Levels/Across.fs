@@ -57,9 +57,13 @@ module internal Across =
             local
         else
             { new ILinearization with
-                member _.ThetaVjp w = meanOf problem "a product" (local.ThetaVjp w)
+                member _.ThetaVjp w =
+                    meanOf problem "a product" (local.ThetaVjp w)
+
                 member _.LambdaVjp w = local.LambdaVjp w
-                member _.LambdaJvp d = meanOf problem "a product" (local.LambdaJvp d) }
+
+                member _.LambdaJvp d =
+                    meanOf problem "a product" (local.LambdaJvp d) }
 
     /// The gradient of a level's loss, reduced while it comes about where its parameters tell when they are done; null on one
     /// process.
@@ -92,17 +96,21 @@ module internal Across =
             (ranks problem).Early <- (ranks problem).Early + buckets.Early
             waited (ranks problem) buckets.Finish
 
-    /// Numbers of every rank, by rank.
-    let gather (problem: BilevelProblem) (values: float[]) : float[][] =
-        let communicator = ranks problem
-        let mutable all = [| values |]
+    /// Numbers of every rank, by rank; none on one process.
+    let gather (problem: BilevelProblem) : (float[] -> float[][]) option =
+        if alone problem then
+            None
+        else
+            Some(fun values ->
+                let communicator = ranks problem
+                let mutable all = [| values |]
 
-        waited communicator (fun () ->
-            let found, notFinite = communicator.GatherChecked values
-            all <- found
-            notFinite)
+                waited communicator (fun () ->
+                    let found, notFinite = communicator.GatherChecked values
+                    all <- found
+                    notFinite)
 
-        all
+                all)
 
     /// Every rank is here, with the same text.
     let agree (problem: BilevelProblem) (text: string) : unit =
@@ -138,6 +146,17 @@ module internal Across =
                 together averaged (ranks problem).Mean
                 together first (fun x -> (ranks problem).Broadcast(x, 0)))
 
+    /// The end of a step, where a rank can still fail without a trace: buffers become the same; now and then, that all ranks
+    /// are where they should be.
+    let settle (problem: BilevelProblem) (step: int64) (vectors: Tensor[]) (live: (string * Tensor) list) : unit =
+        if not (alone problem) then
+            buffers problem live
+
+            if step &&& (step - 1L) = 0L then
+                agree problem $"the parameters before step {step}, of checksum {Checksum.ofTensors vectors}"
+            else
+                agree problem "the end of a step"
+
     let private mark = "\031"
 
     let private what (e: NonFiniteException) =
@@ -171,6 +190,13 @@ module internal Across =
                 let inner = if common.Rank = communicator.Rank then e else null
                 RankFailureException(common.Rank, text, inner)
             | _ -> RankFailureException(common.Rank, $"{communicator.Place}: {common.Message}", null)
+
+    /// What goes well on every rank or on none: no rank is asked where it does.
+    let alike (problem: BilevelProblem) (body: unit -> unit) : unit =
+        try
+            body ()
+        with e ->
+            raise (settled problem e)
 
     /// What one rank does alone, or each by itself, without a step: where it fails on one, it fails on all.
     let guarded (problem: BilevelProblem) (what: string) (body: unit -> 'result) : 'result =

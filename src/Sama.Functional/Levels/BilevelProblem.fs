@@ -104,6 +104,9 @@ type BilevelProblem =
             [ yield! problem.Levels |> Seq.mapi level
               $"method {problem.Method}, K = {o.Unroll}, {o.Accumulate} micro-batches a base step, precision {o.Precision}, not finite: {o.NonFinite}"
               if problem.Ranks.Communicator.Size > 1 then
-                  let { Communicator = ranks; Options = reduced } = problem.Ranks
+                  let { Communicator = ranks
+                        Options = reduced } =
+                      problem.Ranks
+
                   $"on {ranks.Size} ranks: meta gradients {reduced.Response}, buffers {reduced.Buffers}, buckets of {reduced.BucketBytes} bytes" ]
         )

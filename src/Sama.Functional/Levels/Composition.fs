@@ -79,7 +79,10 @@ module internal Composition =
         let method = Structure.methodOf problem index
 
         if problem.Ranks.Options.Response = ResponseReduction.Local then
-            if problem.Tiers.Length > 2 && problem.Levels |> Array.exists (fun l -> l.Response = MiddleResponse.Total) then
+            if
+                problem.Tiers.Length > 2
+                && problem.Levels |> Array.exists (fun l -> l.Response = MiddleResponse.Total)
+            then
                 refuse
                     method
                     "a rank that answers to its own meta gradient (ResponseReduction.Local) moves levels between others to points of its own; hold them (Level.responding MiddleResponse.Held), or take ResponseReduction.Joined"
@@ -97,7 +100,8 @@ module internal Composition =
                 | _ -> ()
 
             match method.Motion with
-            | Unknown reason -> refuse method $"{reason}, for which all ranks need one meta gradient (ResponseReduction.Joined)"
+            | Unknown reason ->
+                refuse method $"{reason}, for which all ranks need one meta gradient (ResponseReduction.Joined)"
             | _ -> ()
 
     let requireServed (problem: BilevelProblem) : unit =

@@ -28,6 +28,9 @@ module Problem =
     /// all ranks together. Every rank makes the same problem; runs of it start from rank 0's state. ArgumentException for a
     /// method that cannot be reduced in that way, and buckets of a negative size.
     let onRanksWith (options: ReductionOptions) (ranks: Communicator) (problem: BilevelProblem) : BilevelProblem =
+        if isNull ranks then
+            nullArg (nameof ranks)
+
         if options.BucketBytes < 0L then
             invalidArg (nameof options) $"BucketBytes ({options.BucketBytes}) is negative"
 

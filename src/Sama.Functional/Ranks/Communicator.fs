@@ -55,75 +55,13 @@ type Communicator internal (thread: RankThread option) =
                 )
                 .Unwrap()
 
-    let require (tensor: Tensor) (first: int64) (count: int64) =
-        ArgumentNullException.ThrowIfNull(tensor, nameof tensor)
-
-        if tensor.IsInvalid then
-            invalidArg (nameof tensor) "the tensor is disposed"
-
-        if not (torch.is_floating_point tensor && tensor.is_contiguous ()) then
-            invalidArg (nameof tensor) $"a contiguous floating-point tensor is needed, not one of {tensor.dtype}"
-
-        if first < 0L || count < 0L || first + count > tensor.numel () then
-            invalidArg (nameof first) $"elements {first} to {first + count} are asked for, the tensor has {tensor.numel ()}"
-
-    /// Elements that the ring adds where they are; others are copied.
-    let inPlace (tensor: Tensor) =
-        Number.onHost tensor
-        && (tensor.dtype = torch.float32 || tensor.dtype = torch.float64)
-
     let reduce (what: string) (tensor: Tensor) (first: int64) (count: int64) (scale: float) : Task<Verdict> =
-        require tensor first count
+        RankTensors.require tensor first count
 
         if thread.IsNone || count = 0L then
             none
         else
-            // a handle of its own: the caller's may be disposed before
-            let own = Scope.detach (tensor.detach ())
-            let bytes = int own.ElementSize
-
-            let range data length first : Range =
-                { Data = data
-                  Bytes = bytes
-                  Length = length
-                  First = first
-                  Count = count }
-
-            let part () =
-                own.reshape(-1L).narrow (0L, first, count)
-
-            let isFinite () =
-                if inPlace own then
-                    RankKernels.isFinite bytes (Number.address own + nativeint (first * int64 bytes)) count
-                else
-                    Scope.run (fun _ -> Number.isFinite (part ()))
-
-            let act (link: Link) =
-                if inPlace own then
-                    link.Ring.Sum(range (Number.address own) (own.numel ()) first, scale)
-                else
-                    Scope.run (fun _ ->
-                        let wide = if bytes = 8 then torch.float64 else torch.float32
-                        let copy = part().to_type(wide).cpu().contiguous ()
-
-                        let range =
-                            { range (Number.address copy) count 0L with
-                                Bytes = int copy.ElementSize }
-
-                        link.Ring.Sum(range, scale)
-                        GC.KeepAlive copy
-                        part().copy_ copy |> ignore)
-
-            let task =
-                post
-                    $"{what} of elements {first} to {first + count} of {own.numel ()}, {own.dtype}"
-                    (fun ballot -> { ballot with IsFinite = isFinite () })
-                    act
-
-            task.ContinueWith((fun (_: Task<Verdict>) -> own.Dispose()), TaskContinuationOptions.ExecuteSynchronously)
-            |> ignore
-
-            task
+            RankTensors.reduce post what tensor first count scale
 
     /// One process, which is all there is.
     static member val Single = new Communicator(None)
@@ -191,25 +129,7 @@ type Communicator internal (thread: RankThread option) =
         if thread.IsNone || tensor.numel () = 0L then
             Task.CompletedTask
         else
-            let own = Scope.detach (tensor.detach ())
-            let bytes = own.numel () * own.ElementSize
-
-            let act (link: Link) =
-                if Number.onHost own then
-                    link.Ring.Broadcast(Number.address own, bytes, root)
-                else
-                    Scope.run (fun _ ->
-                        let copy = own.cpu ()
-                        link.Ring.Broadcast(Number.address copy, bytes, root)
-                        own.copy_ copy |> ignore)
-
-            let shape = String.Join("x", own.shape)
-            let task = post $"broadcast of [{shape}], {own.dtype}, from rank {root}" id act
-
-            task.ContinueWith((fun (_: Task<Verdict>) -> own.Dispose()), TaskContinuationOptions.ExecuteSynchronously)
-            |> ignore
-
-            observed task
+            observed (RankTensors.broadcast post tensor root)
 
     /// The numbers of every rank, by rank: as many on each.
     member ranks.Gather(values: float[]) : float[][] =
@@ -304,7 +224,9 @@ type Communicator internal (thread: RankThread option) =
                 left <- true
 
                 try
-                    (thread.Post((fun () -> ballot "the end of the program, or of its ranks"), ignore)).GetAwaiter().GetResult()
+                    (thread.Post((fun () -> ballot "the end of the program, or of its ranks"), ignore))
+                        .GetAwaiter()
+                        .GetResult()
                     |> ignore
                 with :? RankFailureException as e ->
                     Console.Error.WriteLine $"Sama: rank {rank}, {place}: left the others: {e.Message}"

@@ -77,7 +77,11 @@ module internal Launch =
             invalidOp
                 $"{size.Value} ranks are asked for, but no launcher started this process: start it by 'mpirun -n {size.Value} COMMAND', or by srun (--mpi=pmix)"
         | None -> None
-        | Some launched when size.HasValue && size.Value <> launched.Size && not (size.Value = 1 && launched.Kind.IsNone) ->
+        | Some launched when
+            size.HasValue
+            && size.Value <> launched.Size
+            && not (size.Value = 1 && launched.Kind.IsNone)
+            ->
             invalidOp
                 $"{size.Value} ranks are asked for, but {launched.By} started {launched.Size} ({launched.Variable})"
         | Some launched when launched.Size = 1 || size = Nullable 1 -> None

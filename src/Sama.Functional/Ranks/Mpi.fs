@@ -24,10 +24,26 @@ module internal Mpi =
     extern int private MPI_Comm_set_errhandler(nativeint communicator, nativeint handler)
 
     [<DllImport(library)>]
-    extern int private MPI_Isend(nativeint data, int count, nativeint kind, int peer, int tag, nativeint communicator, nativeint request)
+    extern int private MPI_Isend(
+        nativeint data,
+        int count,
+        nativeint kind,
+        int peer,
+        int tag,
+        nativeint communicator,
+        nativeint request
+    )
 
     [<DllImport(library)>]
-    extern int private MPI_Irecv(nativeint data, int count, nativeint kind, int peer, int tag, nativeint communicator, nativeint request)
+    extern int private MPI_Irecv(
+        nativeint data,
+        int count,
+        nativeint kind,
+        int peer,
+        int tag,
+        nativeint communicator,
+        nativeint request
+    )
 
     [<DllImport(library)>]
     extern int private MPI_Test(nativeint request, nativeint flag, nativeint status)
@@ -149,8 +165,11 @@ module internal Mpi =
         number (fun place -> MPI_Init_thread(0n, 0n, 1, place)) |> ignore
         check (MPI_Comm_set_errhandler(world, errorsReturn))
 
-    let rank () : int = number (fun place -> MPI_Comm_rank(world, place))
-    let size () : int = number (fun place -> MPI_Comm_size(world, place))
+    let rank () : int =
+        number (fun place -> MPI_Comm_rank(world, place))
+
+    let size () : int =
+        number (fun place -> MPI_Comm_size(world, place))
 
     /// The library's own name of itself, one line.
     let version () : string =

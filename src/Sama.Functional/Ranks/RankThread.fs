@@ -46,7 +46,15 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
     // MPI_Abort need not return, and may not be enough
     let endProcess (reason: string) (code: int) =
         say reason
-        let last = Thread((fun () -> Thread.Sleep 3000; Signals.endNow ()), IsBackground = true)
+
+        let last =
+            Thread(
+                (fun () ->
+                    Thread.Sleep 3000
+                    Signals.endNow ()),
+                IsBackground = true
+            )
+
         last.Start()
         // what was said passes through the launcher
         Thread.Sleep 200
@@ -54,7 +62,8 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
         Thread.Sleep 4000
 
     let overdue () =
-        since > 0L && Stopwatch.GetElapsedTime since > timeout + TimeSpan.FromSeconds(if rank = 0 then 0.0 else 2.0)
+        since > 0L
+        && Stopwatch.GetElapsedTime since > timeout + TimeSpan.FromSeconds(if rank = 0 then 0.0 else 2.0)
 
     let late () =
         $"rank {rank}, {place}: {missing ()} within {timeout.TotalSeconds:G4} s (in: {doing}); every rank is ended"
@@ -122,7 +131,10 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
             if queue.Count = 0 && not stopped && aborting.IsNone then
                 Monitor.Wait(queue, 2) |> ignore
 
-            if queue.Count > 0 then ValueSome(queue.Dequeue()) else ValueNone)
+            if queue.Count > 0 then
+                ValueSome(queue.Dequeue())
+            else
+                ValueNone)
 
     let serve (link: Link) =
         use idle = new RankMemory(8)
@@ -160,7 +172,12 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
             use star = new Star(wire)
             use ring = new Ring(wire)
             started.SetResult(struct (rank, size, Mpi.version ()))
-            serve { Wire = wire; Star = star; Ring = ring }
+
+            serve
+                { Wire = wire
+                  Star = star
+                  Ring = ring }
+
             since <- Stopwatch.GetTimestamp()
             doing <- "the end of MPI"
             Mpi.finish ()
@@ -175,7 +192,10 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
     let watch =
         new Timer(
             (fun _ ->
-                if since > 0L && Stopwatch.GetElapsedTime since > timeout + TimeSpan.FromSeconds 4.0 then
+                if
+                    since > 0L
+                    && Stopwatch.GetElapsedTime since > timeout + TimeSpan.FromSeconds 4.0
+                then
                     say (late ())
                     Signals.endNow ()),
             null,
@@ -194,7 +214,11 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
         and set (value: string) = place <- value
 
     /// What this rank is doing and whom it waits for; null if it is about its own work.
-    member _.Doing: string = if since = 0L then null else $"{doing}, waiting for {missing ()}"
+    member _.Doing: string =
+        if since = 0L then
+            null
+        else
+            $"{doing}, waiting for {missing ()}"
 
     /// Done in its turn.
     member _.Post(ballot: unit -> Ballot, act: Link -> unit) : Task<Verdict> =

@@ -55,8 +55,7 @@ module Ranks =
     let mutable private told: PosixSignalRegistration = null
 
     let private connect (options: RankOptions) kind launched : Communicator =
-        let thread =
-            RankThread(kind, options.Timeout, Launch.requireSize kind launched)
+        let thread = RankThread(kind, options.Timeout, Launch.requireSize kind launched)
 
         let ranks = new Communicator(Some thread)
         AppDomain.CurrentDomain.UnhandledException.Add(fun e -> unhandled ranks e.ExceptionObject)
@@ -77,7 +76,7 @@ module Ranks =
             invalidArg (nameof options) $"Size ({options.Size}) is at least 1"
 
         lock guard (fun () ->
-            if isNull current then
+            if isNull current || current.Size = 1 then
                 current <-
                     match Launch.plan Environment.GetEnvironmentVariable options.Size options.Library with
                     | Some(kind, launched) -> connect options kind launched

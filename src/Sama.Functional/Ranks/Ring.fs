@@ -69,7 +69,9 @@ type internal Ring(wire: Wire) =
             around (rank + 1 - (block.Step - (size - 1)))
 
     let received (block: RingBlock) = around (sent block - 1)
-    let place (range: Range) (element: int64) = range.Data + nativeint (element * int64 range.Bytes)
+
+    let place (range: Range) (element: int64) =
+        range.Data + nativeint (element * int64 range.Bytes)
 
     let launch (range: Range) (slot: int) =
         let block = blocks[slot]
@@ -78,7 +80,12 @@ type internal Ring(wire: Wire) =
         block.WasReceived <- false
 
         if incoming > 0 then
-            let target = if isReducing block then block.Incoming else place range from
+            let target =
+                if isReducing block then
+                    block.Incoming
+                else
+                    place range from
+
             block.Receive.Receive(target, incoming * range.Bytes, left, tag + slot)
 
         if outgoing > 0 then
@@ -151,7 +158,10 @@ type internal Ring(wire: Wire) =
     /// The bytes of one rank on all: each passes them on to its right.
     member _.Broadcast(data: nativeint, bytes: int64, root: int) : unit =
         let parts = (bytes + int64 blockBytes - 1L) / int64 blockBytes
-        let part i = int (min (int64 blockBytes) (bytes - i * int64 blockBytes))
+
+        let part i =
+            int (min (int64 blockBytes) (bytes - i * int64 blockBytes))
+
         let message = blocks[0]
 
         for i in 0L .. parts - 1L do

@@ -49,7 +49,9 @@ type internal Star(wire: Wire) =
     let verdictBytes = (3 + size * slots) * 8
     let verdict = new RankMemory(verdictBytes)
     let messages = [| for _ in 1..size -> new Message() |]
-    let word (at: nativeint) (i: int) = Marshal.ReadInt64(at + nativeint (i * 8))
+
+    let word (at: nativeint) (i: int) =
+        Marshal.ReadInt64(at + nativeint (i * 8))
 
     let put (at: nativeint) (i: int) (value: int64) =
         Marshal.WriteInt64(at + nativeint (i * 8), value)
@@ -80,11 +82,15 @@ type internal Star(wire: Wire) =
         put at 0 (if isNull ballot.Failure then 0L else 1L)
         put at 1 (hash ballot.What)
         put at 2 (if ballot.IsFinite then 1L else 0L)
-        ballot.Values |> Array.iteri (fun i x -> put at (3 + i) (BitConverter.DoubleToInt64Bits x))
+
+        ballot.Values
+        |> Array.iteri (fun i x -> put at (3 + i) (BitConverter.DoubleToInt64Bits x))
 
     /// Rank 0's own ballot lies in front of the others'.
     let count (values: int) =
-        let at r = incoming.Address + nativeint (r * ballotBytes)
+        let at r =
+            incoming.Address + nativeint (r * ballotBytes)
+
         let all = [ 0 .. size - 1 ]
 
         let first condition =
@@ -116,7 +122,11 @@ type internal Star(wire: Wire) =
         write own.Address ballot
         messages[0].Receive(verdict.Address, verdictBytes, 0, down)
         messages[1].Send(own.Address, ballotBytes, 0, up)
-        wire.Await((fun () -> struct (messages[0].Done && messages[1].Done, false)), fun () -> "rank 0, which gave no answer")
+
+        wire.Await(
+            (fun () -> struct (messages[0].Done && messages[1].Done, false)),
+            fun () -> "rank 0, which gave no answer"
+        )
 
     /// A text of one rank, on all.
     let tell (from: int) (own: string) : string =
@@ -126,7 +136,10 @@ type internal Star(wire: Wire) =
 
         let exchange (at: nativeint) (count: int) =
             if rank = from then
-                let others = [ for r in 0 .. size - 1 do if r <> from then r ]
+                let others =
+                    [ for r in 0 .. size - 1 do
+                          if r <> from then
+                              r ]
 
                 for r in others do
                     messages[r].Send(at, count, r, text)

@@ -98,3 +98,17 @@ module internal BaseSteps =
                     null
 
             Checks.replay live.Problem i live.Vectors gradient (live.Fetch i)
+
+    /// Lowest levels that start every window anew do, where the levels above say; how to undo it, and to be done with it.
+    let reset
+        (problem: BilevelProblem)
+        (levels: LevelRun[])
+        (step: int64)
+        : struct ((unit -> unit) * (unit -> unit)) list =
+        [ for i in Structure.lowest problem do
+              match levels[i].Level.Reset with
+              | Some start when Structure.startsWindow problem i step ->
+                  use _ = torch.no_grad ()
+                  let seen = Levels(problem.LevelNames, [| for level in levels -> level.Parameters |])
+                  levels[i].Reset(start seen)
+              | _ -> () ]

@@ -37,16 +37,6 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
         Buffers.load [ for b in initial.Buffers -> b.Key, b.Value ] (buffers ())
         rebind ()
 
-    /// Lowest levels that start every window anew do, where the levels above say; how to undo it, and to be done with it.
-    let reset () =
-        [ for i in lowest do
-              match levels[i].Level.Reset with
-              | Some start when Structure.startsWindow problem i step ->
-                  use _ = torch.no_grad ()
-                  let seen = Levels(problem.LevelNames, [| for level in levels -> level.Parameters |])
-                  levels[i].Reset(start seen)
-              | _ -> () ]
-
     let atStep (readings: Readings) (fetched: Dictionary<int, Micro list>) : LiveStep =
         let fetch i =
             match fetched.TryGetValue i with
@@ -62,12 +52,6 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
           Number = step
           Readings = readings
           Fetch = fetch }
-
-    let gather =
-        if Across.alone problem then
-            None
-        else
-            Some(Across.gather problem)
 
     let skips (e: exn) =
         e :? NonFiniteException && problem.Options.NonFinite = NonFinitePolicy.Skip
@@ -85,8 +69,8 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
             try
                 let result =
                     Scope.run (fun _ ->
-                        use readings = new Readings(problem.ReadTogether, gather)
-                        resets <- reset ()
+                        use readings = new Readings(problem.ReadTogether, Across.gather problem)
+                        resets <- BaseSteps.reset problem levels step
                         body (atStep readings fetched))
 
                 for struct (_, finish) in resets do
@@ -116,19 +100,8 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
             rebind ()
             Scope.sweep step (vectors[0].numel ())
 
-    /// The last point at which a rank can still fail without a trace; now and then, that all ranks are where they should be.
-    let settle (live: LiveStep) =
-        if not (Across.alone problem) then
-            Across.buffers problem (buffers ())
-
-            if live.Number &&& (live.Number - 1L) = 0L then
-                let place = Checksum.ofTensors live.Vectors
-                Across.agree problem $"the parameters before step {live.Number}, of checksum {place}"
-            else
-                Across.agree problem "the end of a step"
-
     let commit (live: LiveStep) (working: int list) (metas: MetaStep list) =
-        settle live
+        Across.settle problem live.Number vectors (buffers ())
 
         for meta in List.rev metas do
             levels[meta.Index].Commit()
@@ -200,10 +173,7 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
 
     /// One base step, and those of the levels above that are due. If it throws, the run is as before it.
     member _.Step() : StepReport =
-        try
-            Problem.requireUnchanged problem
-        with e ->
-            raise (Across.settled problem e)
+        Across.alike problem (fun () -> Problem.requireUnchanged problem)
 
         let report =
             try
@@ -265,7 +235,7 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
                     direct.Value <- Across.meanOf problem "the direct gradient" (part.clone ())
 
             let metas, reports = metaSteps live lowest taken (fun _ -> true) keep
-            Across.agree problem "the end of a hypergradient"
+            Across.settle problem step vectors []
             let report = reports[metas |> List.findIndex (fun meta -> meta.Index = top)]
             Scope.detach (levels[top].Gradient.clone ()), Scope.detach direct.Value, report.Response)
 
@@ -275,7 +245,7 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
             Problem.keepingBuffers problem (fun () ->
                 let loss = MetaSteps.loss live (vectors.Length - 1)
                 live.Readings.Close()
-                Across.agree problem "the end of a loss"
+                Across.settle problem step vectors []
                 loss.Value))
 
     /// A copy of the state, owned by the caller.
@@ -294,21 +264,14 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
     /// The run goes on from another state of its problem, which is copied; its vectors stay where they are.
     member _.Load(state: RunState) : unit =
         claim ()
-
-        let copied =
-            if Across.alone problem then
-                None
-            else
-                Some(RankStart.common problem (RunState.copy state))
-
-        let state = defaultArg copied state
+        use common = RankStart.ofCopy problem state
+        let state = common.State
 
         for level, own in Seq.zip levels state.Levels do
             level.Load own
 
         Buffers.load [ for b in state.Buffers -> b.Key, b.Value ] (buffers ())
         step <- state.Step
-        copied |> Option.iter RunState.dispose
         seed <- state.Seed
         warnings.Forget()
         rebind ()

@@ -17,7 +17,9 @@ module internal RankStart =
     let private firstUpdate (level: Level) : string =
         Scope.run (fun _ ->
             use _ = torch.no_grad ()
-            let vector = torch.linspace (-1.0, 1.0, level.Layout.Length, dtype = level.Type, device = level.Device)
+
+            let vector =
+                torch.linspace (-1.0, 1.0, level.Layout.Length, dtype = level.Type, device = level.Device)
 
             try
                 let u, _ = level.Rule.Take (level.Rule.Start vector) (vector * 0.5 + 0.25) vector
@@ -54,7 +56,9 @@ module internal RankStart =
         )
 
     let rec private counts (rule: RuleState) : int64 list =
-        rule.Count :: [ for part in rule.Parts do yield! counts part ]
+        rule.Count
+        :: [ for part in rule.Parts do
+                 yield! counts part ]
 
     let rec private counted (next: Queue<int64>) (rule: RuleState) : RuleState =
         let count = next.Dequeue()
@@ -110,6 +114,16 @@ module internal RankStart =
                            { level with
                                Rule = counted numbers level.Rule } |] })
 
+    /// A state, and whether it is a copy that is to be freed.
+    [<Sealed>]
+    type Borrowed(state: RunState, isCopy: bool) =
+        member _.State = state
+
+        interface IDisposable with
+            member _.Dispose() =
+                if isCopy then
+                    RunState.dispose state
+
     /// The state that all ranks start from, rank 0's, in this rank's own tensors. RankFailureException where ranks have
     /// different problems, with the first line that differs.
     let common (problem: BilevelProblem) (own: RunState) : RunState =
@@ -122,3 +136,10 @@ module internal RankStart =
                 shared problem own
             with e ->
                 raise (Across.settled problem e)
+
+    /// The same, of a state that is not this run's: a copy on ranks.
+    let ofCopy (problem: BilevelProblem) (state: RunState) : Borrowed =
+        if Across.alone problem then
+            new Borrowed(state, false)
+        else
+            new Borrowed(common problem (RunState.copy state), true)

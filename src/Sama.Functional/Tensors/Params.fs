@@ -11,14 +11,7 @@ type internal Differentiation =
 [<Sealed; AllowNullLiteral>]
 type Params
     internal
-    (
-        layout: Layout,
-        mode: Differentiation,
-        vector: Tensor,
-        views: Tensor[],
-        gradients: Tensor[],
-        seen: int -> Tensor
-    ) =
+    (layout: Layout, mode: Differentiation, vector: Tensor, views: Tensor[], gradients: Tensor[], seen: int -> Tensor) =
     let whole =
         lazy
             (match mode with

@@ -64,7 +64,9 @@ type internal Readings(together: bool, gather: (float[] -> float[][]) option) =
         if shared.Count > 0 then
             let waiting = shared.ToArray()
             shared.Clear()
-            let byRank = gather.Value (Number.readAll [ for struct (value, _) in waiting -> value ])
+
+            let byRank =
+                gather.Value(Number.readAll [ for struct (value, _) in waiting -> value ])
 
             for struct (value, _) in waiting do
                 value.Dispose()
