@@ -37,7 +37,7 @@ module internal RankTensors =
         Number.onHost tensor
         && (tensor.dtype = torch.float32 || tensor.dtype = torch.float64)
 
-    let private range (tensor: Tensor) (first: int64) (count: int64) : Range =
+    let private range (tensor: Tensor) (first: int64) (count: int64) : RankRange =
         { Data = Number.address tensor
           Bytes = int tensor.ElementSize
           Length = tensor.numel ()

@@ -4,7 +4,7 @@ open System
 
 /// A vector of which a range is summed: elements of 4 or 8 bytes.
 [<Struct; NoComparison; NoEquality>]
-type internal Range =
+type internal RankRange =
     {
         /// where the vector begins
         Data: nativeint
@@ -54,7 +54,7 @@ type internal Ring(wire: Wire) =
     let around (i: int) = ((i % size) + size) % size
 
     /// Segment i of a block, as far as it lies in the range: first element and how many.
-    let segment (range: Range) (block: RingBlock) (i: int) : struct (int64 * int) =
+    let segment (range: RankRange) (block: RingBlock) (i: int) : struct (int64 * int) =
         let from = block.Start + block.Length * int64 i / int64 size
         let until = block.Start + block.Length * int64 (i + 1) / int64 size
         let from, until = max from range.First, min until (range.First + range.Count)
@@ -70,10 +70,10 @@ type internal Ring(wire: Wire) =
 
     let received (block: RingBlock) = around (sent block - 1)
 
-    let place (range: Range) (element: int64) =
+    let place (range: RankRange) (element: int64) =
         range.Data + nativeint (element * int64 range.Bytes)
 
-    let launch (range: Range) (slot: int) =
+    let launch (range: RankRange) (slot: int) =
         let block = blocks[slot]
         let struct (to', outgoing) = segment range block (sent block)
         let struct (from, incoming) = segment range block (received block)
@@ -92,7 +92,7 @@ type internal Ring(wire: Wire) =
             block.Send.Send(place range to', outgoing * range.Bytes, right, tag + slot)
 
     /// What has arrived is added; the sum is scaled where it is complete.
-    let accept (range: Range) (scale: float) (block: RingBlock) =
+    let accept (range: RankRange) (scale: float) (block: RingBlock) =
         block.WasReceived <- true
 
         if isReducing block then
@@ -101,7 +101,7 @@ type internal Ring(wire: Wire) =
             RankKernels.add range.Bytes scale (place range from) block.Incoming count
 
     /// True if the block went on.
-    let advance (range: Range) scale slot : bool =
+    let advance (range: RankRange) scale slot : bool =
         let block = blocks[slot]
         let mutable moved = false
 
@@ -121,7 +121,7 @@ type internal Ring(wire: Wire) =
         moved
 
     /// range ← scale · Σ over ranks. Every rank calls it with the same range.
-    member _.Sum(range: Range, scale: float) : unit =
+    member _.Sum(range: RankRange, scale: float) : unit =
         let elements = int64 (blockBytes / range.Bytes)
         let last = (range.First + range.Count - 1L) / elements
         let mutable next = range.First / elements
