@@ -33,7 +33,7 @@ let private survived mpi =
     says ended "skipped" [ "|||step 3, level 'net'"; "on rank 1"; "||" ]
     all ended "skipState" |> ignore
     says ended "layout" [ "rank 1 and rank 0"; "[9x9]"; "[8x8]" ] |> ignore
-    says ended "options" [ "K = 2"; "K = 1" ]
+    says ended "options" [ "a step every 2 base steps" ]
     says ended "rate" [ "level 'net', its rule adam" ]
     says ended "version" [ "Sama 0.0.9"; "build" ]
     says ended "drift" [ "step 8"; "checksum" ]

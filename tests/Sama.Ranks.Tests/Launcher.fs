@@ -72,7 +72,7 @@ let private run (file: string) (arguments: string list) (variables: (string * st
     started.BeginOutputReadLine()
     started.BeginErrorReadLine()
 
-    if not (started.WaitForExit 120_000) then
+    if not (started.WaitForExit 600_000) then
         started.Kill true
         let text = lock lines (fun () -> String.Join("\n", lines))
         failtest $"it hangs:\n{text}"
