@@ -25,6 +25,7 @@ let main args =
               ReferenceTests.tests
               SuiteTests.tests
               DrawnProblemTests.tests
+              HandWrittenTests.tests
               MethodInputTests.tests
               FixtureTests.tests
               EngineTests.tests

@@ -27,8 +27,8 @@ open Sama
 /// Conjugate gradients (Pedregosa, Hyperparameter Optimization with Approximate Gradient, ICML 2016). For an elementwise
 /// rule on its symmetric form (H + E/D + ρ) p = v (`Method.diagonals`); for others on the normal equations J Jᵀ q = J v,
 /// J = ∂u/∂θ, where ρ is added to J Jᵀ. By MINRES where E/D has negative entries, and from the start again where the
-/// matrix turns out singular or indefinite: then p has the least residual, and the report says so. The residual is that of
-/// the adjoint system itself.
+/// matrix turns out singular; from a direction of negative curvature on, by the iterate of least residual. The report says
+/// so. The residual is that of the adjoint system itself.
 module internal ConjugateGradient =
 
     let private adjoint (o: ConjugateGradientOptions) (at: IBaseSolution) (linear: ILinearization) (v: Tensor) =
@@ -73,7 +73,7 @@ module internal ConjugateGradient =
             Converged = Nullable(residual <= o.Tolerance)
             Note =
                 (if solution.Broken then
-                     "the base Hessian is singular or not positive definite where the meta gradient is (a coordinate that the base loss does not see?): MINRES gave the response of least residual; damping makes the matrix regular"
+                     "the base Hessian is singular or not positive definite where the meta gradient is (a coordinate that the base loss does not see?): this is the response of least residual; damping makes the matrix regular"
                  else
                      null) }
 

@@ -24,15 +24,34 @@ module internal LinearSolve =
 
     let private unit (x: Tensor) = torch.finfo(x.dtype).eps
 
-    /// Conjugate gradients from 0 (Hestenes and Stiefel, 1952); stops at the residual, after `iterations`, or where A
-    /// turns out singular on the Krylov space: pᵀAp is rounding or negative, or A r is rounding beside ‖A‖‖r‖. A step
-    /// would then divide by that rounding. The residual is the recursion's own.
-    let private descend (a: Tensor -> Tensor) (b: Tensor) (iterations: int) (tolerance: float) : Solution =
+    /// The iterate of least residual along the way: s ← s + ω(x − s), t ← t + ω(r − t) with the ω that makes the residual
+    /// t least (Zhou and Walker, Residual Smoothing Techniques for Iterative Methods, SIAM J. Sci. Comput. 1994).
+    let private smooth (s: Tensor) (t: Tensor) (x: Tensor) (r: Tensor) : unit =
+        Scope.run (fun _ ->
+            let move = r - t
+            let size = dot move move
+
+            if size > 0.0 then
+                let omega = -(dot t move) / size
+                t.add_ (move, Number.scalar omega) |> ignore
+                s.mul_(Number.scalar (1.0 - omega)).add_ (x, Number.scalar omega) |> ignore)
+
+    /// Conjugate gradients from 0 (Hestenes and Stiefel, 1952), and whether they have to be given up; they stop at the
+    /// residual, or after `iterations`. From the first direction of negative curvature on, x is the smoothed iterate. Given
+    /// up where A turns out singular on the Krylov space: pᵀAp is rounding (or, of an indefinite A, near it), or A r is
+    /// rounding beside ‖A‖‖r‖. A step would then divide by that rounding. The residual is the recursion's own.
+    let private descend
+        (a: Tensor -> Tensor)
+        (b: Tensor)
+        (iterations: int)
+        (tolerance: float)
+        : struct (Solution * bool) =
         Scope.run (fun keep ->
             let norm = Method.size b
             let x, r, p = torch.zeros_like b, b.clone (), b.clone ()
             // A p of the iteration before, for A r = A p − β A p₋
             let before = torch.zeros_like b
+            let mutable smoothed, left = null, null
             let mutable beta = 0.0
             let mutable largest = 0.0
             let mutable squared = dot b b
@@ -40,7 +59,7 @@ module internal LinearSolve =
             let mutable broken = false
 
             while not broken && products < iterations && sqrt squared > tolerance * norm do
-                Scope.run (fun _ ->
+                Scope.run (fun lift ->
                     let ap = a p
                     let curvature = dot p ap
                     let pp, size = dot p p, Method.size ap
@@ -50,7 +69,12 @@ module internal LinearSolve =
                     // b beyond the range of A stays in r: what A makes of r is rounding then
                     let outside = ofResidual <= sqrt (unit b) * largest * sqrt squared
 
-                    broken <- outside || not (curvature > 64.0 * unit b * sqrt pp * size)
+                    if curvature < 0.0 && isNull smoothed then
+                        smoothed <- lift (x.clone ())
+                        left <- lift (r.clone ())
+
+                    let least = if isNull smoothed then 64.0 * unit b else sqrt (unit b)
+                    broken <- outside || not (abs curvature > least * sqrt pp * size)
 
                     if not broken then
                         let step = squared / curvature
@@ -60,12 +84,19 @@ module internal LinearSolve =
                         beta <- next / squared
                         before.copy_ ap |> ignore
                         p.mul_(Number.scalar beta).add_ r |> ignore
-                        squared <- next)
+                        squared <- next
 
-            { X = keep x
-              Products = products
-              Residual = Method.relative (sqrt squared) norm
-              Broken = broken })
+                        if not (isNull smoothed) then
+                            smooth smoothed left x r)
+
+            let indefinite = not (isNull smoothed)
+            let residual = if indefinite then Method.size left else sqrt squared
+
+            struct ({ X = keep (if indefinite then smoothed else x)
+                      Products = products
+                      Residual = Method.relative residual norm
+                      Broken = indefinite },
+                    broken))
 
     /// MINRES from 0 (Paige and Saunders, 1975): A may be indefinite or singular, x then has the least residual. It stops
     /// at the residual, after `iterations`, or where the Krylov space is exhausted.
@@ -129,13 +160,11 @@ module internal LinearSolve =
               Residual = Method.relative residual norm
               Broken = false })
 
-    /// Conjugate gradients where they can, MINRES from the start where A turns out singular or indefinite.
+    /// Conjugate gradients where they can, MINRES from the start where A turns out singular.
     let conjugateGradient a b iterations tolerance : Solution =
-        let first = descend a b iterations tolerance
-
-        if not first.Broken then
-            first
-        else
+        match descend a b iterations tolerance with
+        | struct (first, false) -> first
+        | struct (first, true) ->
             first.X.Dispose()
             let second = minres a b iterations tolerance
 

@@ -90,14 +90,11 @@ module internal BaseSteps =
     /// A step taken again on the same batch must have the same gradient.
     let replay (live: LiveStep) (working: int list) : unit =
         for i in working do
-            // the gradient of a step on ranks is not this rank's
-            let gradient =
-                if Across.alone live.Problem then
-                    live.Levels[i].Gradient
-                else
-                    null
+            let run = live.Levels[i]
 
-            Checks.replay live.Problem i live.Vectors gradient (live.Fetch i)
+            // the gradient of a step on ranks is not this rank's
+            let gradient = if Across.alone live.Problem then run.Gradient else null
+            Checks.replay live.Problem i live.Vectors gradient (run.Scratch()) (live.Fetch i)
 
     /// Lowest levels that start every window anew do, where the levels above say; how to undo it, and to be done with it.
     let reset

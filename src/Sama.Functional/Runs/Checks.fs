@@ -70,48 +70,59 @@ module internal Checks =
 
     /// InvalidOperationException if a step taken again on the same batch, masks and stop-features has another gradient, by
     /// the level's own vector or by those above it: then differences of passes are noise divided by ε. `gradient` is that
-    /// of the step itself, null where it is not the loss's.
+    /// of the step itself, null where it is not the loss's; the level's own gradient is formed in `scratch`.
     let replay
         (problem: BilevelProblem)
         (index: int)
         (vectors: Tensor[])
         (gradient: Tensor)
+        (scratch: Tensor)
         (micros: Micro list)
         : unit =
+        // of ε = α/‖v‖, what is left in h is this much divided by α
+        let tolerance =
+            match vectors[index].dtype with
+            | torch.ScalarType.Float64 -> 1e-10
+            | torch.ScalarType.Float32 -> 1e-5
+            | _ -> 1e-2
+
+        let pass (wanted: (int * Tensor) list) =
+            let gradients = Array.create vectors.Length null
+
+            for i, slot in wanted do
+                gradients[i] <- slot
+
+            Passes.accumulate problem (Problem.precision problem) micros Mode.Perturbed vectors gradients
+
+        /// `again` becomes the difference
+        let same (again: Tensor) (before: Tensor) =
+            let difference =
+                Method.relative (Method.size (again.sub_ before)) (Method.size before)
+
+            if difference > tolerance then
+                invalidOp
+                    $"level '{problem.Levels[index].Name}': its loss gives another gradient when the same pass is run again (it differs by {difference:G2} of its length), so hypergradients of it would be noise. Random numbers of its own (System.Random, a generator made outside) are drawn anew in every pass: seed them with pass.Draw.RandomSeed, or draw them in the data. Nor may a loss count its calls or write into its batch"
+
+        let above () =
+            [ for i in Structure.above problem index -> i, torch.zeros_like vectors[i] ]
+
         Scope.run (fun _ ->
-            let wanted = index :: Structure.above problem index
+            let upper = above ()
+            let own = scratch.zero_ ()
+            pass ((index, own) :: upper)
+            // where the step's own is at hand it is the one before, and λ's alone is formed again
+            let before = if isNull gradient then own.clone () else gradient
+            let again = above ()
 
-            let pass () =
-                let gradients =
-                    Array.init vectors.Length (fun i ->
-                        if List.contains i wanted then
-                            torch.zeros_like vectors[i]
-                        else
-                            null)
+            if isNull gradient then
+                pass ((index, own.zero_ ()) :: again)
+            else
+                pass again
 
-                Passes.accumulate problem (Problem.precision problem) micros Mode.Perturbed vectors gradients
-                [ for i in wanted -> gradients[i] ]
+            same own before
 
-            let first, second = pass (), pass ()
-
-            let pairs =
-                [ if not (isNull gradient) then
-                      first.Head, gradient
-                  yield! List.zip first second ]
-
-            // of ε = α/‖v‖, what is left in h is this much divided by α
-            let tolerance =
-                match vectors[index].dtype with
-                | torch.ScalarType.Float64 -> 1e-10
-                | torch.ScalarType.Float32 -> 1e-5
-                | _ -> 1e-2
-
-            for again, before in pairs do
-                let difference = Method.relative (Method.size (again - before)) (Method.size before)
-
-                if difference > tolerance then
-                    invalidOp
-                        $"level '{problem.Levels[index].Name}': its loss gives another gradient when the same pass is run again (it differs by {difference:G2} of its length), so hypergradients of it would be noise. Random numbers of its own (System.Random, a generator made outside) are drawn anew in every pass: seed them with pass.Draw.RandomSeed, or draw them in the data. Nor may a loss count its calls or write into its batch")
+            for (_, again), (_, before) in List.zip again upper do
+                same again before)
 
     let private names (problem: BilevelProblem) (indices: int seq) =
         String.Join(" and ", [ for i in indices -> $"'{problem.Levels[i].Name}'" ])

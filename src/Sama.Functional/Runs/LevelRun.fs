@@ -71,6 +71,11 @@ type internal LevelRun(level: Level, own: LevelState) =
 
         next.Value
 
+    /// θₜ's vector, lent until θₜ is asked for.
+    member _.Scratch() : Tensor =
+        lent <- true
+        next.Value
+
     /// The step that is being taken, `window` with it where the method looks back.
     member run.Step(micros: Micro list, lambdaGradient: Tensor, window: OpenWindow) : LevelStep =
         { Micros = micros
@@ -79,10 +84,7 @@ type internal LevelRun(level: Level, own: LevelState) =
           Gradient = gradient.Value
           LambdaGradient = lambdaGradient
           After = run.After
-          Scratch =
-            fun () ->
-                lent <- true
-                next.Value
+          Scratch = run.Scratch
           AdaptInPlace = fun v -> level.Rule.InPlace.AdaptInto rule gradient.Value vector v
           Window = window }
 

@@ -97,4 +97,12 @@ module internal MetaSteps =
     let replay (live: LiveStep) (point: Point) (metas: MetaStep list) : unit =
         for meta in metas do
             if live.Problem.Heights[meta.Index] < live.Problem.Tiers.Length - 1 then
-                Checks.replay live.Problem meta.Index (Responses.seenBy point meta.Index) null (live.Fetch meta.Index)
+                let seen = Responses.seenBy point meta.Index
+
+                Checks.replay
+                    live.Problem
+                    meta.Index
+                    seen
+                    null
+                    (live.Levels[meta.Index].Scratch())
+                    (live.Fetch meta.Index)

@@ -52,7 +52,9 @@ module internal Responses =
 
         let losses =
             [ for micro in micros ->
-                  Passes.gradient point.Problem precision (seenBy point i) gradients share (micro.Loss mode) ]
+                  // the graph dies here, before anything else needs memory
+                  Scope.tensor (fun () ->
+                      Passes.gradient point.Problem precision (seenBy point i) gradients share (micro.Loss mode)) ]
 
         (torch.stack (List.toArray losses)).mean ()
 

@@ -34,6 +34,28 @@ module internal Trajectory =
         place.Theta.Dispose()
         RuleState.dispose place.State
 
+    /// Through the rule at g: the adjoint of θ at fixed g, those of the state's tensors, and w.
+    let private throughRule (rule: BoundRule) (place: Place) (gradient: Tensor) (a: Tensor) (b: Tensor list) =
+        Scope.run (fun keep ->
+            let g, theta = Autodiff.leaf gradient, Autodiff.leaf place.Theta
+            let state = RuleState.map Autodiff.leaf place.State
+            let u, next = rule.Take state g theta
+            let ofState = List.zip (RuleState.tensors next) b
+            let tensors = RuleState.tensors state |> Array.ofList
+            let before = Autodiff.pullAll Autodiff.Kept ((u, -a) :: ofState) tensors
+            let ofNext = Autodiff.pullAll Autodiff.Kept ofState [| g; theta |]
+
+            let byGradient =
+                match rule.ByGradient with
+                | Ok jacobian -> jacobian.Pull place.State gradient place.Theta -a
+                | Error _ -> (Autodiff.pullAll Autodiff.Freed [ u, -a ] [| g |])[0]
+
+            let byTheta = rule.ByTheta.Pull place.State gradient place.Theta -a
+
+            keep ((a + byTheta + ofNext[1]).detach ()),
+            [ for t in before -> keep (t.detach ()) ],
+            keep ((byGradient + ofNext[0]).detach ()))
+
     /// Adjoints of θ and the state's tensors before the step, and of λ.
     let private backward (s: Linearization.Subject) followStops (place: Place) micros (a: Tensor) (b: Tensor list) =
         Scope.run (fun keep ->
@@ -51,25 +73,9 @@ module internal Trajectory =
             // its graph keeps the rank's own
             let value = if Across.alone s.Problem then value else value.clone ()
             Across.mean s.Problem "the gradient of a step taken again" value
-            let g, theta = Autodiff.leaf value, Autodiff.leaf place.Theta
-            let state = RuleState.map Autodiff.leaf place.State
-            let u, next = rule.Take state g theta
-            let ofState = List.zip (RuleState.tensors next) b
-            let tensors = RuleState.tensors state |> Array.ofList
-            let before = Autodiff.pullAll Autodiff.Kept ((u, -a) :: ofState) tensors
-            let ofNext = Autodiff.pullAll Autodiff.Kept ofState [| g; theta |]
+            let stay, before, w = throughRule rule place value a b
 
-            let byGradient =
-                match rule.ByGradient with
-                | Ok jacobian -> jacobian.Pull place.State value place.Theta -a
-                | Error _ -> (Autodiff.pullAll Autodiff.Freed [ u, -a ] [| g |])[0]
-
-            let w = byGradient + ofNext[0]
-            let byTheta = rule.ByTheta.Pull place.State value place.Theta -a
-
-            keep ((a + byTheta + ofNext[1] + at.ThetaVjp w).detach ()),
-            [ for t in before -> keep (t.detach ()) ],
-            keep (at.LambdaVjp w))
+            keep ((stay + at.ThetaVjp w).detach ()), [ for t in before -> keep t ], keep (at.LambdaVjp w))
 
     /// (∂θ₀/∂λ)ᵀ a of a window that starts where the levels above say.
     let private throughStart (s: Linearization.Subject) (a: Tensor) : Tensor option =
