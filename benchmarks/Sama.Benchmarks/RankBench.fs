@@ -119,7 +119,11 @@ let private hidden (ranks: Communicator) (width: int64) (layers: int) (rows: int
 
     let problem =
         Models.problem torch.CPU options (sgd 1e-4) Hypergradient.sama rows model
-        |> Problem.onRanks ranks
+        |> Problem.onRanksWith
+            { ReductionOptions.Default with
+                // one layer
+                BucketBytes = width * width * 4L }
+            ranks
 
     use run = new BilevelRun(problem, 1L)
     let gradient = torch.zeros problem.Levels[0].Layout.Length
@@ -173,7 +177,7 @@ let private measured (ranks: Communicator) (only: string option) (rounds: int) :
           yield! throughput ranks "K = 1, 32 rows" 32L 1 false rounds
           yield! throughput ranks "K = 10, 16 rows" 16L 10 false rounds
       if wanted "hidden" then
-          hidden ranks 512L 11 64L (2 * rounds) ]
+          hidden ranks 512L 11 512L (2 * rounds) ]
 
 /// Started again by mpirun where no launcher started it.
 let private launch () : int =
