@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TE
 usage() {
     cat <<'TEXT'
 ./build.sh quickstart          clean generated noisy labels with SAMA
-./build.sh run EXAMPLE ARGS    run an example of examples/
+./build.sh run EXAMPLE ARGS    run an example of examples/, or a script NAME.cs of examples/scripts
 ./build.sh run-ranks N EXAMPLE ARGS   the same on N ranks of this machine, by mpirun
 ./build.sh sama COMMAND ARGS   the tool: sama clean --train FILE --clean FILE --out DIR, and others
 ./build.sh bench NAME --json FILE   a measurement of benchmarks/Sama.Benchmarks
@@ -188,11 +188,19 @@ verb=${1:-}
 case "$verb" in
     quickstart) prepare && run_project examples/NoisyText --quickstart "$@" ;;
     run)
-        [ -n "${1:-}" ] && [ -d "$root/examples/$1" ] || { echo "examples: $(ls "$root/examples" | tr '\n' ' ')" >&2; exit 1; }
-        example=$1
-        shift
-        prepare
-        run_project "examples/$example" "$@"
+        example=${1:-}
+        if [ -f "$root/examples/scripts/$example" ] && [[ $example == *.cs ]]; then
+            shift
+            prepare
+            dotnet run -c Release "$root/examples/scripts/$example" -- "$@"
+        elif [ -n "$example" ] && [ -f "$root/examples/$example/$example".*proj ]; then
+            shift
+            prepare
+            run_project "examples/$example" "$@"
+        else
+            (cd "$root/examples" && echo "examples: $(ls -d */ | grep -v scripts | tr -d / | tr '\n' ' ')$(cd scripts && ls *.cs | tr '\n' ' ')" >&2)
+            exit 1
+        fi
         ;;
     run-ranks)
         ranks=${1:-}

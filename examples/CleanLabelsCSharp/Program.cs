@@ -35,7 +35,7 @@ var start = model.Start(0).Select(parameter => (parameter.Item1, parameter.Item2
 
 var problem = BilevelProblem.Create(
     Level.Create("classifier", start, UpdateRule.Adam(1e-3),
-        draw => table.At(new Random((int)draw.RandomSeed).GetItems([.. Enumerable.Range(0, 1000)], 64)),
+        Batches.Shuffled(Batches.Rows(1000, row => (int)row, rows => table.At([.. rows])), 64),
         (pass, theta, lambda, batch) => learner.Loss(pass, lambda, batch, Read(theta, batch, training: true))),
     learner.Level<RowBatch>(UpdateRule.Adam(1e-2), _ => table.At(clean),
         (pass, theta, batch) => -(Read(theta, batch, training: false) * batch.Given).sum(1).mean()),

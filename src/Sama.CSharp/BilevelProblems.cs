@@ -38,8 +38,28 @@ public static class BilevelProblemExtensions
                 ListModule.OfSeq([baseLevel, metaLevel]));
         }
 
+        /// <summary>One level alone: plain training, with the same runs, checkpoints and evaluations.</summary>
+        /// <param name="level">What is trained; λ of its loss has no parameter.</param>
+        /// <param name="accumulate">Micro-batches a step; their draws have steps t·accumulate + i.</param>
+        /// <param name="nonFinite">What a run does when a loss, gradient or update is not finite.</param>
+        /// <param name="precision">The type in which passes compute.</param>
+        /// <returns>The problem; it owns nothing.</returns>
+        /// <exception cref="ArgumentException">Options out of range.</exception>
+        public static BilevelProblem Create(
+            Level level,
+            int accumulate = 1,
+            NonFinitePolicy nonFinite = NonFinitePolicy.Stop,
+            Precision precision = Precision.Own)
+        {
+            ArgumentNullException.ThrowIfNull(level);
+            return F.Problem.create(
+                new(unroll: 1, warmUp: 0, accumulate: accumulate, nonFinite: nonFinite, precision: precision),
+                F.Hypergradient.samaNa,
+                ListModule.OfSeq([level]));
+        }
+
         /// <summary>Levels one above the other, as many as there are.</summary>
-        /// <param name="levels">From the lowest up, the last one the meta level.</param>
+        /// <param name="levels">From the lowest up, the last one the meta level; one alone is trained plainly.</param>
         /// <param name="method">How the hypergradients are found, where a level has no method of its own.</param>
         /// <param name="options">How the problem is run; null: <see cref="BilevelOptions.Default"/>.</param>
         /// <returns>The problem; it owns nothing.</returns>

@@ -9,11 +9,11 @@ namespace Sama;
 public sealed class BilevelSolver : IDisposable, IAsyncDisposable
 {
     private readonly BilevelSolverOptions options;
-    private readonly Patience? patience;
     private readonly Lock sync = new();
     private readonly F.GuardedRun guarded;
     private bool stepping;
-    private Thread? stepper;
+    // true on a thread that scores: it stands between two steps
+    private readonly ThreadLocal<bool> scoring = new();
     private bool disposed;
 
     /// <summary>Starts a run.</summary>
@@ -25,7 +25,6 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     {
         ArgumentNullException.ThrowIfNull(problem);
         this.options = options ?? new();
-        patience = this.options.Validation is { } validation ? new Patience(validation) : null;
         Problem = problem;
         guarded = Start();
     }
@@ -49,10 +48,10 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     public Params Parameters(string level) => Run.Parameters(level);
 
     /// <summary>The best validation score so far; null before the first.</summary>
-    public double? BestScore => patience?.Best;
+    public double? BestScore => guarded.BestScore;
 
-    /// <summary>What was wrong with newer checkpoints than the one that the run went on from; empty if nothing was.</summary>
-    public IReadOnlyList<string> PassedOver { get; private set; } = [];
+    /// <summary>What was wrong with files that the run would have gone on from; empty if nothing was.</summary>
+    public IReadOnlyList<string> PassedOver => guarded.PassedOver;
 
     private F.BilevelRun Run
     {
@@ -79,24 +78,30 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         return step;
     }
 
-    /// <summary>Steps on the caller's thread, until early stopping ends them.</summary>
+    /// <summary>Steps on the caller's thread, until early stopping ends them. Behind the last one the run has ended: its
+    /// checkpoint is written, and under <see cref="Validation.RestoreBest"/> the best state comes back.</summary>
     /// <param name="steps">Base steps at most.</param>
     /// <param name="cancellationToken">Looked at between steps; the state stays usable.</param>
     /// <returns>The last step; null if none was asked for.</returns>
-    /// <exception cref="OperationCanceledException">The token was cancelled.</exception>
+    /// <exception cref="OperationCanceledException">The token was cancelled; the checkpoint is written.</exception>
     public BilevelStep? RunSteps(int steps, CancellationToken cancellationToken = default)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(steps);
         BilevelStep? last = null;
-        var cancelled = false;
-        for (var i = 0; i < steps && last is not { Stop: true } && !(cancelled = Cancelled(cancellationToken)); i++)
-            last = Step();
+        Saved(() =>
+        {
+            for (var i = 0; i < steps && last is not { Stop: true }; i++)
+            {
+                ThrowIfCancelled(cancellationToken);
+                last = Step();
+            }
+        });
         End();
-        if (cancelled) throw Stopped(cancellationToken);
         return last;
     }
 
-    /// <summary>Steps on the thread pool, one whenever the consumer asks, until early stopping ends them.</summary>
+    /// <summary>Steps on the thread pool, one whenever the consumer asks, until early stopping ends them; the run ends as
+    /// under <see cref="RunSteps"/>. A consumer that breaks off leaves the checkpoint of the last step.</summary>
     /// <param name="steps">Base steps at most.</param>
     /// <param name="cancellationToken">Looked at between steps; a step is never broken off, the state stays usable.</param>
     /// <returns>The steps. Between two of them the solver and the modules may be read.</returns>
@@ -113,11 +118,8 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     /// <exception cref="InvalidOperationException">A step is in progress on another thread.</exception>
     public RunState Snapshot()
     {
-        // a score may keep the state that it judges: its thread stands between two steps
-        lock (sync)
-            if (stepper == Thread.CurrentThread) return guarded.Run.Snapshot();
-
-        return Exclusively(() => guarded.Run.Snapshot());
+        // a score may keep the state that it judges
+        return scoring.Value ? guarded.Run.Snapshot() : Exclusively(() => guarded.Run.Snapshot());
     }
 
     /// <summary>A copy of the state that had the best score so far, under <see cref="Validation.KeepBest"/> or
@@ -127,7 +129,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     public RunState? BestState()
     {
         ObjectDisposedException.ThrowIf(disposed, this);
-        return patience?.State is { } best ? F.RunState.copy(best) : null;
+        return guarded.BestState();
     }
 
     /// <summary>Goes back to the state of the best score, whether or not patience has ended.</summary>
@@ -136,14 +138,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
     /// <see cref="Validation.RestoreBest"/> is set.</exception>
     public bool RestoreBest()
     {
-        if (patience is not { Keeps: true })
-            throw new InvalidOperationException("no state is kept: set Validation.KeepBest or Validation.RestoreBest");
-        return Exclusively(() =>
-        {
-            if (patience.State is not { } best) return false;
-            guarded.Restart(best);
-            return true;
-        });
+        return Exclusively(guarded.RestoreBest);
     }
 
     /// <summary>Frees the run's vectors, at the end of the step in progress if there is one. Modules keep theirs.</summary>
@@ -169,23 +164,35 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
 
     private async IAsyncEnumerable<BilevelStep> Steps(int steps, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        var (stopped, cancelled) = (false, false);
-        for (var i = 0; i < steps && !stopped && !(cancelled = Cancelled(cancellationToken)); i++)
+        var left = true;
+        try
         {
-            var step = await Task.Run(Step, CancellationToken.None).ConfigureAwait(false);
-            yield return step;
-            stopped = step.Stop;
+            var stopped = false;
+            for (var i = 0; i < steps && !stopped; i++)
+            {
+                ThrowIfCancelled(cancellationToken);
+                var step = await Task.Run(Step, CancellationToken.None).ConfigureAwait(false);
+                yield return step;
+                stopped = step.Stop;
+            }
+
+            left = false;
+        }
+        finally
+        {
+            if (left) Save();
         }
 
         End();
-        if (cancelled) throw Stopped(cancellationToken);
     }
 
-    /// <summary>Whether a rank was asked to stop: all stop then.</summary>
-    private bool Cancelled(CancellationToken token) => Problem.Communicator.Any(token.IsCancellationRequested);
-
-    private static OperationCanceledException Stopped(CancellationToken token) =>
-        token.IsCancellationRequested ? new(token) : new("another rank was asked to stop");
+    /// <summary>Where one rank is asked to stop, all stop.</summary>
+    private void ThrowIfCancelled(CancellationToken token)
+    {
+        if (!Problem.Communicator.Any(token.IsCancellationRequested)) return;
+        token.ThrowIfCancellationRequested();
+        throw new OperationCanceledException("another rank was asked to stop");
+    }
 
     private T Exclusively<T>(Func<T> action)
     {
@@ -226,84 +233,63 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
             throw;
         }
 
-        var step = new BilevelStep
-        {
-            Step = report.Step,
-            BaseLoss = report.BaseLoss,
-            Meta = report.Meta,
-            Metas = report.Metas,
-            Skipped = report.Skipped,
-        };
-        if (patience is { } watch && report.Step % watch.Options.Every == 0) step = Validate(watch, step);
-        // behind the score, which it remembers
-        if (options.Checkpoint is { Every: > 0 } due && report.Skipped is null && StepsTaken % due.Every == 0)
-            guarded.Checkpoint();
+        var step = BilevelStep.Of(report);
+        if (step.Stop && options.Logger is { } told) SolverLog.Stopped(told, step.Step, report.Evaluation);
         return step;
-    }
-
-    private BilevelStep Validate(Patience watch, BilevelStep step)
-    {
-        double score;
-        lock (sync) stepper = Thread.CurrentThread;
-        try
-        {
-            score = guarded.Run.Between(() => watch.Options.Score(guarded.Run.Theta, guarded.Run.Lambda));
-        }
-        finally
-        {
-            lock (sync) stepper = null;
-        }
-
-        score = Problem.Communicator.Mean(score);
-        var improved = watch.Improves(score, step.Step);
-        if (improved && watch.Keeps) watch.Keep(guarded.Run.Snapshot());
-        if (improved) WriteBest(watch);
-        if (watch.Exhausted)
-        {
-            if (options.Logger is { } logger) SolverLog.Stopped(logger, step.Step, watch.Best ?? score, watch.BestStep);
-            if (watch.Options.RestoreBest && watch.State is { } best) guarded.Restart(best);
-        }
-
-        return step with { Score = score, Improved = improved, Stop = watch.Exhausted };
     }
 
     private F.GuardedRun Start()
     {
         var checkpoint = options.Checkpoint;
         var guard = new GuardOptions(
-            checkpoint?.Folder!, 0, checkpoint?.Keep ?? 3, options.SkipAtMost, options.Rollbacks);
+            folder: checkpoint?.Folder!,
+            every: checkpoint?.Every ?? 0,
+            keep: checkpoint?.Keep ?? 3,
+            skipAtMost: options.SkipAtMost,
+            rollbacks: options.Rollbacks,
+            evaluation: options.Validation?.Evaluation(scoring)!,
+            best: checkpoint is { Best: true } && options.Validation is not null,
+            telemetry: options.Telemetry!);
         using var found = checkpoint is { Resume: true } ? Checkpoint.Latest(checkpoint.Folder, Problem) : null;
-        var started = (found?.State ?? options.Initial) is { } state
+        if (found is not null) return F.GuardedRun.Resume(Problem, found, guard);
+        return options.Initial is { } state
             ? new F.GuardedRun(Problem, state, guard)
             : F.GuardedRun.FromSeed(Problem, options.Seed, guard);
-        if (patience is { } watch) started.Notes = () => watch.Notes;
-        if (found is null) return started;
-        PassedOver = found.Skipped;
-        if (patience is null) return started;
-        patience.Resume(found.Info.Notes);
-        var best = F.Checkpoints.best(checkpoint!.Folder);
-        if (patience.Keeps && patience.Best is not null && File.Exists(best)) patience.Keep(Checkpoint.Load(Problem, best));
-        return started;
     }
 
-    private void WriteBest(Patience watch)
+    /// <summary>What breaks a run off leaves the checkpoint of its last step; a failure of that is told with it.</summary>
+    private void Saved(Action run)
     {
-        if (options.Checkpoint is not { Best: true } checkpoint) return;
-        using (var state = guarded.Run.Snapshot())
-            if (Problem.Communicator.Rank == 0) F.Checkpoints.saveBest(checkpoint.Folder, watch.Notes, state);
-        // and one that knows its score
-        guarded.Checkpoint();
+        try
+        {
+            run();
+        }
+        catch (Exception error)
+        {
+            try
+            {
+                Save();
+            }
+            catch (Exception other)
+            {
+                error.Data["Sama.CheckpointFailure"] = other.Message;
+            }
+
+            throw;
+        }
     }
 
-    /// <summary>The state where a run ends, unless it is written already.</summary>
-    private void End()
+    private void Save() => Exclusively(() =>
     {
-        if (options.Checkpoint is not null && guarded.LastSaved != StepsTaken) Exclusively(guarded.Checkpoint);
-    }
+        guarded.Save();
+        return true;
+    });
 
-    private void Free()
+    private void End() => Exclusively(() =>
     {
-        ((IDisposable)guarded).Dispose();
-        patience?.Dispose();
-    }
+        guarded.End();
+        return true;
+    });
+
+    private void Free() => ((IDisposable)guarded).Dispose();
 }

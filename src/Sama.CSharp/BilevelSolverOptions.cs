@@ -24,6 +24,11 @@ public sealed record BilevelSolverOptions
     /// 0.</summary>
     public int Rollbacks { get; init; }
 
+    /// <summary>What is measured of every step, and where it is written: <see cref="BilevelStep.Telemetry"/>, the meter and
+    /// the activity source "Sama", JSON lines, TensorBoard. Default null: nothing, unless somebody listens to the meter or the
+    /// source.</summary>
+    public TelemetryOptions? Telemetry { get; init; }
+
     /// <summary>Called after every step, on the thread that stepped. Default null.</summary>
     public Action<BilevelStep>? OnStep { get; init; }
 
@@ -39,12 +44,20 @@ public sealed record BilevelSolverOptions
     public ILogger? Logger { get; init; }
 }
 
-/// <summary>A score taken between steps without gradients, and early stopping by it.</summary>
+/// <summary>A score, or several metrics, taken between steps, and early stopping by it.</summary>
+/// <remarks>They are taken without gradients, with the modules that the losses call, and those that the functions below
+/// captured, in eval mode; modes, buffers and the CPU's random generator are put back as they were.</remarks>
 public sealed record Validation
 {
-    /// <summary>The score at (θ, λ) of the lowest and the highest level, which are borrowed. A module's parameters are θ (or λ) already: set it to
-    /// <c>eval()</c> and back here if it has dropout or batch statistics.</summary>
-    public required Func<Params, Params, double> Score { get; init; }
+    /// <summary>What decides which state is the best, at (θ, λ) of the lowest and the highest level, which are borrowed; a
+    /// module's parameters are θ (or λ) already. Default null: the metric that <see cref="Best"/> names.</summary>
+    public Func<Params, Params, double>? Score { get; init; }
+
+    /// <summary>Several metrics by name at once, at (θ, λ). Default null: none.</summary>
+    public Func<Params, Params, IReadOnlyDictionary<string, double>>? Metrics { get; init; }
+
+    /// <summary>The metric that decides, without a <see cref="Score"/>. Default null: none does.</summary>
+    public string? Best { get; init; }
 
     /// <summary>Base steps between scores, at least 1. Default 100.</summary>
     public int Every { get; init; } = 100;
@@ -59,9 +72,37 @@ public sealed record Validation
     public int? Patience { get; init; }
 
     /// <summary>Keeps a copy of the state of the best score, for <see cref="BilevelSolver.BestState"/> and
-    /// <see cref="BilevelSolver.RestoreBest"/>. Default false.</summary>
+    /// <see cref="BilevelSolver.RestoreBest"/>; with checkpoints as their <c>best.safetensors</c> too. Default false.</summary>
     public bool KeepBest { get; init; }
 
-    /// <summary>Goes back to the state of the best score when patience ends; keeps a copy of it. Default false.</summary>
+    /// <summary>Goes back to the state of the best score where the run ends, whether patience or the number of its steps
+    /// ended it; keeps a copy of it. Default false.</summary>
     public bool RestoreBest { get; init; }
+
+    /// <summary>The same for the core; <paramref name="scoring"/> is true on a thread while it scores.</summary>
+    internal EvaluationOptions Evaluation(ThreadLocal<bool> scoring) => new()
+    {
+        Score = Score is { } score ? (theta, lambda) => Marked(scoring, () => score(theta, lambda)) : null!,
+        Metrics = Metrics is { } metrics ? (theta, lambda) => Marked(scoring, () => metrics(theta, lambda)) : null!,
+        Best = Best!,
+        Every = Every,
+        Maximize = Maximize,
+        MinDelta = MinDelta,
+        Patience = Patience,
+        KeepBest = KeepBest,
+        RestoreBest = RestoreBest,
+    };
+
+    private static T Marked<T>(ThreadLocal<bool> scoring, Func<T> score)
+    {
+        scoring.Value = true;
+        try
+        {
+            return score();
+        }
+        finally
+        {
+            scoring.Value = false;
+        }
+    }
 }

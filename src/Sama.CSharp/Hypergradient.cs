@@ -69,6 +69,19 @@ public static class Hypergradient
             problem, state, Interop.Values(alphas), Interop.Values(norms.DefaultIfEmpty(PerturbationNorm.Active)))];
     }
 
+    /// <summary>Why the highest level moves at a state, or stands still: the parts of h, what the losses of the batches
+    /// behind the state depend on, what the method met, what the level's rule makes of h. To print.</summary>
+    /// <param name="problem">The problem.</param>
+    /// <param name="state">The point.</param>
+    /// <returns>Numbers and findings; a failure that a run would stop at is one.</returns>
+    /// <exception cref="ArgumentException">A problem of one level, or a state of another problem.</exception>
+    public static Explanation Explain(BilevelProblem problem, RunState state)
+    {
+        ArgumentNullException.ThrowIfNull(problem);
+        ArgumentNullException.ThrowIfNull(state);
+        return F.Hypergradient.explain(problem, state);
+    }
+
     /// <summary>Parameters that none of so many draws connects to a loss: a warning, since parameters that some batches
     /// alone use are ordinary.</summary>
     /// <param name="problem">The problem.</param>

@@ -13,8 +13,13 @@ internal static partial class SolverLog
     [LoggerMessage(3, LogLevel.Information, "step {Step}: score {Score}, improved: {Improved}")]
     public static partial void Scored(ILogger logger, long step, double score, bool improved);
 
+    [LoggerMessage(8, LogLevel.Information, "step {Step}: {Metric} {Value}")]
+    public static partial void Measured(ILogger logger, long step, string metric, double value);
+
     [LoggerMessage(4, LogLevel.Information, "step {Step}: stopped, no better score than {Best} of step {BestStep}")]
-    public static partial void Stopped(ILogger logger, long step, double best, long bestStep);
+    public static partial void Stopped(ILogger logger, long step, double? best, long bestStep);
+
+    public static void Stopped(ILogger logger, long step, Evaluation end) => Stopped(logger, step, end.Best, end.BestStep);
 
     [LoggerMessage(5, LogLevel.Warning, "step {Step}, level {Level}: {Warning}")]
     public static partial void Warned(ILogger logger, long step, string level, string warning);
@@ -43,6 +48,8 @@ internal static partial class SolverLog
             BaseStep(logger, step.Step, step.BaseLoss);
         }
 
+        foreach (var (name, value) in step.Metrics)
+            if (name != "score") Measured(logger, step.Step, name, value);
         if (step.Score is { } score) Scored(logger, step.Step, score, step.Improved);
     }
 }

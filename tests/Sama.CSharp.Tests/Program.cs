@@ -20,4 +20,5 @@ return Runner.RunTestsWithCLIArgs(
         .. ApiTests.All,
         .. LanguageTests.All,
         .. RepositoryTests.All,
+        .. TrainingServiceTests.All,
     ]));

@@ -11,6 +11,10 @@ internal static class Repository
     /// <summary>The folder of Sama.sln.</summary>
     public static string Root { get; } = FindRoot();
 
+    /// <summary>An example, built with the tests.</summary>
+    public static string Program(string example) =>
+        Path.Combine(Root, "examples", example, "bin", "Release", "net10.0", "linux-x64", $"{example}.dll");
+
     private static string FindRoot()
     {
         var folder = AppContext.BaseDirectory;
@@ -39,12 +43,14 @@ internal static class Repository
 /// <summary>Examples, packages and a newcomer's first project.</summary>
 internal static class RepositoryTests
 {
-    private static string Example(string name, params string[] arguments) => Repository.Run(
-        Repository.Root, "dotnet",
-        [Path.Combine("examples", name, "bin", "Release", "net10.0", "linux-x64", $"{name}.dll"), .. arguments]);
+    private static string Example(string name, params string[] arguments) =>
+        Repository.Run(Repository.Root, "dotnet", [Repository.Program(name), .. arguments]);
+
+    private static string Script(string name) =>
+        Repository.Run(Repository.Root, "dotnet", "run", "-c", "Release", Path.Combine("examples", "scripts", name));
 
     private static double[] Numbers(string text, string pattern) =>
-        [.. Regex.Matches(text, pattern).Select(m => double.Parse(m.Groups[1].Value))];
+        [.. Regex.Matches(text, pattern, RegexOptions.Multiline).Select(m => double.Parse(m.Groups[1].Value))];
 
     private static readonly Lazy<string> Packages = new(() =>
     {
@@ -52,24 +58,46 @@ internal static class RepositoryTests
         return Path.Combine(Repository.Root, "artifacts");
     });
 
-    private const string Project = """
-        <Project Sdk="Microsoft.NET.Sdk">
-          <PropertyGroup>
-            <OutputType>Exe</OutputType>
-            <TargetFramework>net10.0</TargetFramework>
-            <RuntimeIdentifier>linux-x64</RuntimeIdentifier>
-            <SelfContained>false</SelfContained>
-            <ImplicitUsings>enable</ImplicitUsings>
-            <Nullable>enable</Nullable>
-            <CreateHardLinksForCopyFilesToOutputDirectoryIfPossible>true</CreateHardLinksForCopyFilesToOutputDirectoryIfPossible>
-            <RestoreAdditionalProjectSources>PACKAGES</RestoreAdditionalProjectSources>
-          </PropertyGroup>
-          <ItemGroup>
-            <PackageReference Include="Sama.CSharp" Version="*" />
-            <PackageReference Include="libtorch-cpu-linux-x64" Version="2.10.0" />
-          </ItemGroup>
-        </Project>
-        """;
+    /// <summary>A newcomer's project outside the repository, on the packages: what it prints.</summary>
+    private static string Newcomer(string kind, IEnumerable<(string Name, string Text)> files)
+    {
+        var folder = Directory.CreateTempSubdirectory("sama-newcomer").FullName;
+        try
+        {
+            foreach (var (name, text) in files) File.WriteAllText(Path.Combine(folder, name), text);
+            // a glob has no order, and F# has one
+            var sources = kind == "fsproj" ? files.Select(file => $"<Compile Include=\"{file.Name}\" />") : [];
+            File.WriteAllText(Path.Combine(folder, $"Newcomer.{kind}"), $"""
+                <Project Sdk="Microsoft.NET.Sdk">
+                  <PropertyGroup>
+                    <OutputType>Exe</OutputType>
+                    <TargetFramework>net10.0</TargetFramework>
+                    <RuntimeIdentifier>linux-x64</RuntimeIdentifier>
+                    <SelfContained>false</SelfContained>
+                    <ImplicitUsings>enable</ImplicitUsings>
+                    <Nullable>{(kind == "csproj" ? "enable" : "disable")}</Nullable>
+                    <SatelliteResourceLanguages>en</SatelliteResourceLanguages>
+                    <CreateHardLinksForCopyFilesToOutputDirectoryIfPossible>true</CreateHardLinksForCopyFilesToOutputDirectoryIfPossible>
+                    <RestoreAdditionalProjectSources>{Packages.Value}</RestoreAdditionalProjectSources>
+                  </PropertyGroup>
+                  <ItemGroup>
+                    <PackageReference Include="Sama.CSharp" Version="*" />
+                    <PackageReference Include="libtorch-cpu-linux-x64" Version="2.10.0" />
+                    {string.Concat(sources)}
+                  </ItemGroup>
+                </Project>
+                """);
+            return Repository.Run(folder, "dotnet", "run", "-v", "quiet");
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    /// <summary>The part of an output that a page's program wrote.</summary>
+    private static string Output(string all, string file) =>
+        Regex.Match(all, $@"== {Regex.Escape(file)}\n(.*?)(?=^== |\z)", RegexOptions.Singleline | RegexOptions.Multiline).Groups[1].Value;
 
     public static IEnumerable<Test> All =>
     [
@@ -112,17 +140,67 @@ internal static class RepositoryTests
             }
         }),
 
-        Case("a newcomer's project outside the repository runs the README's C# example on the packages", () =>
+        Case("a newcomer's project outside the repository runs the C# of README and docs on the packages", () =>
         {
-            var readme = File.ReadAllText(Path.Combine(Repository.Root, "README.md"));
-            var code = Regex.Match(readme, "```csharp\n(.*?)```", RegexOptions.Singleline).Groups[1].Value;
-            var folder = Directory.CreateTempSubdirectory("sama-newcomer").FullName;
+            var pages = Snippets.Of("csharp");
+            var calls = pages.Select(page => $"Console.WriteLine(\"== {page.File}\");\nawait Page_{page.Name}.Run();\n");
+            var output = Newcomer("csproj", [
+                .. pages.Select(page => ($"{page.Name}.cs", Snippets.CSharp(page))), ("Program.cs", string.Concat(calls))]);
+            That(Numbers(Output(output, "README.md"), @"00: base [0-9.]+, meta ([0-9.]+)").Length == 5, output);
+        }),
+
+        Case("a newcomer's project outside the repository runs the F# of README and docs on the packages", () =>
+        {
+            var pages = Snippets.Of("fsharp");
+            var calls = pages.Select(page => $"    printfn \"== {page.File}\"\n    Page_{page.Name}.run ()\n");
+            var output = Newcomer("fsproj", [
+                .. pages.Select(page => ($"{page.Name}.fs", Snippets.FSharp(page))),
+                ("program.fs", $"module Program\n\n[<EntryPoint>]\nlet main _ =\n{string.Concat(calls)}    0\n")]);
+            That(Numbers(Output(output, "README.md"), @"^[0-9]+ ([0-9.]+)").Length == 20, output);
+        }),
+
+        Case("fenced code is in a language that is compiled, and guides show C# beside F#", () =>
+        {
+            foreach (var file in Snippets.Files)
+            {
+                var languages = Snippets.Languages(file);
+                That(languages.IsSubsetOf(["csharp", "fsharp", "bash", "json", "text"]), $"{file}: {string.Join(' ', languages)}");
+            }
+
+            foreach (var guide in new[] { "training", "choosing", "debugging", "passes" })
+                That(Snippets.Languages($"docs/{guide}.md").IsSupersetOf(["csharp", "fsharp"]), guide);
+        }),
+
+        Case("README is short, and every link of README and docs leads to a file", () =>
+        {
+            That(File.ReadAllLines(Path.Combine(Repository.Root, "README.md")).Length < 150, "README.md has 150 lines or more");
+            foreach (var file in Snippets.Files)
+                foreach (Match link in Regex.Matches(File.ReadAllText(Path.Combine(Repository.Root, file)), @"\]\((?!https?:)([^)#]+)"))
+                    That(Path.Exists(Path.Combine(Repository.Root, Path.GetDirectoryName(file)!, link.Groups[1].Value)),
+                        $"{file} links to {link.Groups[1].Value}");
+        }),
+
+        Case("the programs of one file run in the repository", () =>
+        {
+            var weights = Numbers(Script("quickstart.cs"), "labels ([0-9.]+)");
+            That(weights.Length == 2 && weights[0] > 2 * weights[1], string.Join(' ', weights));
+            var penalties = Numbers(Script("hyperparameters.cs"), "(?:matter|others) ([0-9.E+-]+)");
+            That(penalties.Length == 2 && penalties[0] < penalties[1], string.Join(' ', penalties));
+            // the tables of docs/choosing.md take minutes: compiled alone
+            Repository.Run(Repository.Root, "dotnet", "build", "-c", "Release", Path.Combine("examples", "scripts", "choosing.cs"));
+        }),
+
+        Case("a program of one file runs outside the repository as its head says", () =>
+        {
+            var lines = File.ReadAllLines(Path.Combine(Repository.Root, "examples", "scripts", "quickstart.cs"));
+            var elsewhere = lines.Where(line => line.StartsWith("//   #:", StringComparison.Ordinal))
+                .Select(line => line[5..].Replace("/path/to/artifacts", Packages.Value));
+            var folder = Directory.CreateTempSubdirectory("sama-script").FullName;
             try
             {
-                File.WriteAllText(Path.Combine(folder, "Newcomer.csproj"), Project.Replace("PACKAGES", Packages.Value));
-                File.WriteAllText(Path.Combine(folder, "Program.cs"), code);
-                var output = Repository.Run(folder, "dotnet", "run", "-v", "quiet");
-                That(Numbers(output, @"00: base [0-9.]+, meta ([0-9.]+)").Length == 5, output);
+                File.WriteAllLines(Path.Combine(folder, "quickstart.cs"),
+                    lines.SelectMany(line => line.StartsWith("#:project", StringComparison.Ordinal) ? elsewhere : [line]));
+                That(Numbers(Repository.Run(folder, "dotnet", "run", "quickstart.cs"), "labels ([0-9.]+)").Length == 2, "no weights");
             }
             finally
             {

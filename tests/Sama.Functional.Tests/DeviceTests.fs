@@ -96,15 +96,47 @@ let tests =
               refused [ "'base'"; "meta"; "RunState.toDevice" ] (fun () -> Bilevel.step problem away |> ignore)
               refused [ "'base'" ] (fun () -> new BilevelRun(problem, away) |> ignore)
 
-          testCase "a batch on another device is named: its place, shape and device"
+          testCase "batches are moved to their level's device, and what cannot be is named"
           <| fun _ ->
               use _ = torch.NewDisposeScope()
+              let mutable seen = []
 
-              refused [ "level 'base'"; "the batch ([3]) on meta" ] (fun () ->
-                  steps (on torch.CPU (fun () -> scale elsewhere) id))
+              let problem =
+                  on elsewhere (fun () -> scale torch.CPU, [ scale elsewhere ]) (fun (moved, there) ->
+                      seen <- [ for t in moved :: there -> string t.device ]
+                      moved * there.Head)
 
-              refused [ "the batch, item 2 ([3]) on meta" ] (fun () ->
-                  steps (on torch.CPU (fun () -> scale torch.CPU, scale elsewhere) snd))
+              // a device of shapes has no numbers that a run could read
+              let micro =
+                  problem.Levels[0].Fetch
+                      problem.LevelNames
+                      { Seed = 1L
+                        Step = 0L
+                        Stream = 0
+                        Rank = 0 }
+
+              micro.Loss Mode.Meta [| for level in problem.Levels -> Params.frozen level.Layout (level.Initial()) |]
+              |> ignore
+
+              (micro :> IDisposable).Dispose()
+              Expect.equal seen [ string elsewhere; string elsewhere ] "devices"
+
+              Expect.throwsC (fun () -> steps (on torch.CPU (fun () -> scale elsewhere) id)) (function
+                  | :? InvalidOperationException as e ->
+                      for word in [ "level 'base'"; "([3]) on meta"; "move to cpu" ] do
+                          Expect.stringContains e.Message word ""
+                  | e -> failtest $"{e}")
+
+          testCase "a tensor of another device that a loss captured is named by its level"
+          <| fun _ ->
+              use _ = torch.NewDisposeScope()
+              let captured = scale elsewhere
+
+              Expect.throwsC (fun () -> steps (on torch.CPU ignore (fun () -> captured))) (function
+                  | :? InvalidOperationException as e ->
+                      for word in [ "level 'base'"; "captured" ] do
+                          Expect.stringContains e.Message word ""
+                  | e -> failtest $"{e}")
 
           for name, rule in RuleTests.rules do
               testCase $"where values are read together the run still is the fold of the pure step: {name}"

@@ -386,7 +386,9 @@ let private graphs =
                   | :? ArgumentException as e -> Expect.stringContains e.Message words ""
                   | e -> failtest $"{e}")
 
-          refused "two levels or more" [ [ a ] ]
+          refused "at least one level" []
+          refused "no tier is empty" [ [ a ]; [] ]
+          refused "there are none" [ [ a |> Level.resetTo (fun l -> l["a"].Vector) ] ]
           refused "different numbers of steps" [ [ a ]; [ Level.every 2 b; Level.every 3 c ] ]
           refused "the lowest" [ [ Level.every 2 a ]; [ b ] ]
           refused "'a' is to take 5 steps" [ [ Level.steps 5 a ]; [ b ] ]

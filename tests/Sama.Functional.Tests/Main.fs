@@ -33,6 +33,8 @@ let main args =
               DataTests.tests
               CheckpointTests.tests
               GuardTests.tests
+              TelemetryTests.tests
+              TrainerTests.tests
               NormTests.tests
               DrawTests.tests
               ScheduleTests.tests

@@ -8,7 +8,11 @@ let private all (ended: Ended) name : string =
 
     // the rank itself has its own exception inside
     let text (value: string) =
-        value.Replace(" (ArgumentException)", "").Replace(" (InvalidOperationException)", "").Replace(" (NullReferenceException)", "").Replace(" (Exception)", "")
+        value
+            .Replace(" (ArgumentException)", "")
+            .Replace(" (InvalidOperationException)", "")
+            .Replace(" (NullReferenceException)", "")
+            .Replace(" (Exception)", "")
 
     Expect.equal (text values[0]) (text values[1]) $"{name}: one message"
     text values[0]
@@ -37,7 +41,10 @@ let private survived mpi =
     says ended "rate" [ "level 'net', its rule adam" ]
     says ended "version" [ "Sama 0.0.9"; "build" ]
     says ended "drift" [ "step 8"; "checksum" ]
-    says ended "apart" [ "rank 1 has"; "a barrier" ]
+    // rank 1 is outside a run, and says no step
+    for rank in 0..1 do
+        Expect.stringContains (ended.Value $"apart.rank{rank}") "rank 1 has 'the start of a run: a barrier'" "apart"
+
     says ended "score" [ "rank 1"; "no such file" ]
     all ended "stopped" |> ignore
     Expect.stringContains (ended.Value "stop.rank0") "another rank" "told on the rank that was not asked"
@@ -61,7 +68,11 @@ let tests =
               for kind, parts in
                   [ "throw", [ "rank 1, step 3: the row has no label" ]
                     // MPICH's launcher kills the others at once, and names none
-                    "kill", [ (if mpi = OpenMpi then "step 3: told to end by SIGTERM" else "signal 9") ]
+                    "kill",
+                    [ (if mpi = OpenMpi then
+                           "step 3: told to end by SIGTERM"
+                       else
+                           "signal 9") ]
                     "exit", [ "rank 1, step 3: the program ended with code 3" ]
                     "leave", [ "rank 1"; "step 3"; "the end of the program" ]
                     "hang", [ "step 3: rank 1, which did not come to it within 3 s" ]

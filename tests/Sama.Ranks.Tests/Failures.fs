@@ -16,7 +16,12 @@ let private caught (ranks: Communicator) name (body: unit -> unit) =
             body ()
             "nothing"
         with e ->
-            let inner = if isNull e.InnerException then "" else $" ({e.InnerException.GetType().Name})"
+            let inner =
+                if isNull e.InnerException then
+                    ""
+                else
+                    $" ({e.InnerException.GetType().Name})"
+
             $"{e.GetType().Name}{inner}: {e.Message}"
 
     say $"{name}.rank{ranks.Rank}" said
@@ -98,12 +103,18 @@ let survived (ranks: Communicator) =
 
     caught ranks "options" (fun () ->
         let options = { plain with Unroll = 1 + int mine }
-        use _ = new BilevelRun(watched options 8L 2 f64 ignore nothing |> Problem.onRanks ranks, 1L)
+
+        use _ =
+            new BilevelRun(watched options 8L 2 f64 ignore nothing |> Problem.onRanks ranks, 1L)
+
         ())
 
     caught ranks "rate" (fun () ->
         let rule = adam (if mine = 1L then 1e-3 else 1e-2)
-        use _ = new BilevelRun(reweighting Own plain rule Hypergradient.sama |> Problem.onRanks ranks, 1L)
+
+        use _ =
+            new BilevelRun(reweighting Own plain rule Hypergradient.sama |> Problem.onRanks ranks, 1L)
+
         ())
 
     caught ranks "version" (fun () ->
@@ -130,10 +141,7 @@ let survived (ranks: Communicator) =
     caught ranks "apart" (fun () ->
         use run = new BilevelRun(deep 8L 2 f64 |> Problem.onRanks ranks, 1L)
 
-        if mine = 1L then
-            ranks.Barrier()
-        else
-            run.Step() |> ignore)
+        if mine = 1L then ranks.Barrier() else run.Step() |> ignore)
 
     caught ranks "score" (fun () ->
         use run = new BilevelRun(deep 8L 2 f64 |> Problem.onRanks ranks, 1L)
@@ -145,6 +153,7 @@ let survived (ranks: Communicator) =
 
     // one rank is asked to stop: all stop behind the same step
     use source = new CancellationTokenSource()
+
     use stopping =
         GuardedRun.FromSeed(deep 8L 2 f64 |> Problem.onRanks ranks, 1L, GuardOptions.Default)
 

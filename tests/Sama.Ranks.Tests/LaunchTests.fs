@@ -58,6 +58,7 @@ let tests =
               refused [ "SLURM_NTASKS"; "--mpi=pmix" ] (fun () -> plan [ "SLURM_NTASKS", "2" ] none null)
               refused [ "3 ranks"; "started 2" ] (fun () -> plan [ "PMI_SIZE", "2" ] (Nullable 3) null)
               refused [ "lam"; "openmpi" ] (fun () -> plan [ "PMI_SIZE", "2" ] none "lam")
+
               refused [ "Timeout" |> fun _ -> "positive" ] (fun () ->
                   Ranks.start
                       { RankOptions.Default with
@@ -73,10 +74,7 @@ let tests =
                   regularised Own BilevelOptions.Default (adam 1e-2) method
                   |> Problem.onRanksWith local Communicator.Single
 
-              let nudged =
-                  Hypergradient.samaWith
-                      { SamaOptions.Default with
-                          Nudge = 0.1 }
+              let nudged = Hypergradient.samaWith { SamaOptions.Default with Nudge = 0.1 }
 
               refused [ "nudge"; "Joined" ] (fun () -> on nudged)
               refused [ "t1t2"; "Joined" ] (fun () -> on Hypergradient.t1t2)

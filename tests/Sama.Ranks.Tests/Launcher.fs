@@ -23,7 +23,10 @@ type Ended =
         [ for line in ended.Lines do
               let at = line.IndexOf(name + "=", StringComparison.Ordinal)
 
-              if at >= 0 && (at = 0 || not (Char.IsLetterOrDigit line[at - 1] || line[at - 1] = '.')) then
+              if
+                  at >= 0
+                  && (at = 0 || not (Char.IsLetterOrDigit line[at - 1] || line[at - 1] = '.'))
+              then
                   line.Substring(at + name.Length + 1) ]
 
     member ended.Value(name: string) : string =
@@ -39,7 +42,9 @@ type Ended =
 
 let private find (names: string list) : string option =
     let folders = (Environment.GetEnvironmentVariable "PATH").Split ':'
-    names |> List.tryPick (fun name -> folders |> Seq.map (fun f -> Path.Combine(f, name)) |> Seq.tryFind File.Exists)
+
+    names
+    |> List.tryPick (fun name -> folders |> Seq.map (fun f -> Path.Combine(f, name)) |> Seq.tryFind File.Exists)
 
 /// The launcher, or the test is left out by name.
 let private launcher (mpi: Mpi) : string =

@@ -62,12 +62,11 @@ let reweighting (kind: Rows) (options: BilevelOptions) (rule: UpdateRule) (metho
         [ Level.create "net" (layers 10L) rule (rows kind 4L) baseLoss
           Level.create
               "weights"
-              [ "a", torch.full ([| 1L |], scalar 0.3, dtype = f64); "c", normal 20L [| 5L |] ]
+              [ "a", torch.full ([| 1L |], scalar 0.3, dtype = f64)
+                "c", normal 20L [| 5L |] ]
               (adam 1e-2)
               (rows kind 3L)
-              (fun _ theta lambda at ->
-                  (losses metaX metaY theta at).mean ()
-                  + (lambda["c"].square().sum ()) * 1e-2) ]
+              (fun _ theta lambda at -> (losses metaX metaY theta at).mean () + (lambda["c"].square().sum ()) * 1e-2) ]
 
 /// The same without stop-features, for methods that follow them otherwise: one regulariser a parameter.
 let regularised (kind: Rows) (options: BilevelOptions) (rule: UpdateRule) (method: HypergradientMethod) =
@@ -153,8 +152,7 @@ let watched
                   look draw
                   rows Own 8L draw)
               (fun pass theta lambda at ->
-                  (torch.sigmoid lambda["w"] * forward theta at).mean ()
-                  |> touch pass "net" theta)
+                  (torch.sigmoid lambda["w"] * forward theta at).mean () |> touch pass "net" theta)
           Level.create
               "weights"
               [ "w", torch.zeros (1L, dtype = dtype) ]

@@ -100,19 +100,27 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
             new AveragedParameters(Params.frozen (Layout.ofNamed start) (Layout.ravel start))
 
         use run = new BilevelRun(problem average, int64 seed)
+
         use lambda = new AveragedParameters(run.Lambda)
+        let steered = run.Problem.LevelNames.Length > 1
 
         for step in 1..steps do
             options.Cancellation.ThrowIfCancellationRequested()
             let told = run.Step()
             average.Follow run.Theta
-            lambda.Follow run.Lambda
+
+            if steered then
+                lambda.Follow run.Lambda
 
             if step % 10 = 0 || step = steps then
                 report step steps told.BaseLoss
 
         { Theta = numbers average.Parameters.Vector
-          Lambda = numbers lambda.Parameters.Vector }
+          Lambda =
+            if steered then
+                numbers lambda.Parameters.Vector
+            else
+                null }
 
     let read (table: RowTable) (opinion: Tensor[] -> Tensor) (sample: Draw -> int[]) (draw: Draw) : Fetched =
         let rows = sample draw
@@ -127,8 +135,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
     member _.Initial = initial
     member _.Report = report
 
-    /// θ after Adam on the mean cross-entropy of the table's given labels, averaged over about the last 100 steps. The meta
-    /// level is a constant that never takes a step.
+    /// θ after Adam on the mean cross-entropy of the table's given labels, averaged over about the last 100 steps.
     member _.Plain
         (start: float32[], table: RowTable, sample: Draw -> int[], steps: int, rate: float, seed: int)
         : float32[] =
@@ -138,8 +145,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
         let fit =
             run steps seed start (fun _ ->
                 Problem.create
-                    { BilevelOptions.Default with
-                        WarmUp = Int64.MaxValue }
+                    BilevelOptions.Default
                     Hypergradient.samaNa
                     [ Level.create
                           "classifier"
@@ -148,13 +154,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                           (read table (fun _ -> null) sample)
                           (fun _ theta _ batch ->
                               (crossEntropy batch.Rows.Given (model.LogProbabilities(theta, batch.Inputs, true)))
-                                  .mean ())
-                      Level.create
-                          "unused"
-                          [ "constant", torch.zeros (1L, device = device) ]
-                          (sgd 0.0)
-                          ignore
-                          (fun _ _ lambda () -> lambda["constant"].sum ()) ])
+                                  .mean ()) ])
 
         fit.Theta
 

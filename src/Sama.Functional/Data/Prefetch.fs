@@ -27,7 +27,7 @@ type Prefetch<'batch>(source: Func<Draw, 'batch>, depth: int) =
     /// In a scope of the pool's thread, held beyond it.
     let make (draw: Draw) : struct ('batch * Tensor list) =
         Sama.Functional.Scope.run (fun _ ->
-            let batch, own = Sama.Functional.Batch.hold (source.Invoke draw)
+            let batch, own = Sama.Functional.Batch.hold null (source.Invoke draw)
             struct (batch, own))
 
     let free (task: Task<struct ('batch * Tensor list)>) =

@@ -51,6 +51,13 @@ module internal Across =
         if problem.Ranks.Options.Response = ResponseReduction.Joined then
             mean problem $"the meta gradient by level '{problem.Levels[k].Name}'" v
 
+    /// Gradients of a level's loss: by its own vector they are reduced, by the levels above they stay this rank's until h is.
+    let own (problem: BilevelProblem) (i: int) (wanted: int list) (gradients: Tensor[]) : Tensor[] =
+        if List.contains i wanted then
+            mean problem $"the gradient of level '{problem.Levels[i].Name}'" gradients[i]
+
+        gradients
+
     /// Products that are vectors of a level's own parameters; those by λ stay this rank's until h is reduced.
     let linearization (problem: BilevelProblem) (local: ILinearization) : ILinearization =
         if alone problem then

@@ -1,10 +1,11 @@
 namespace Sama.Functional
 
 open System
+open System.Collections
 open System.Collections.Concurrent
 open System.Collections.Generic
 open System.Reflection
-open System.Runtime.CompilerServices
+open System.Runtime.InteropServices
 open TorchSharp
 open Sama
 
@@ -104,8 +105,8 @@ module internal Batch =
 
         reached
 
-    /// A handle of its own on a batch's tensor, a constant.
-    let private held (tensor: Tensor) : Tensor =
+    /// A handle of its own on a batch's tensor, a constant; on that device, if one is given.
+    let private held (device: torch.Device) (tensor: Tensor) : Tensor =
         if tensor.IsInvalid then
             invalidOp
                 "the batch has a tensor that is disposed: what a delegate makes is freed at the end of the step, so a tensor that it keeps is made before the run or taken out by DetachFromDisposeScope()"
@@ -116,16 +117,31 @@ module internal Batch =
             invalidOp
                 $"the batch has a tensor ([{shape}]) that was computed from parameters that require grad: a batch is a constant, so compute it under no_grad() or detach() it; what depends on the parameters of a level belongs into its loss"
 
-        let own = Scope.detach (tensor.detach ())
+        let isThere =
+            isNull device
+            || (tensor.device_type = device.``type`` && tensor.device_index = device.index)
+
+        let own =
+            if isThere then
+                tensor.detach ()
+            else
+                try
+                    tensor.detach().``to`` device
+                with :? ExternalException as e ->
+                    let shape, reason = String.Join("x", tensor.shape), (e.Message.Split '\n')[0]
+                    invalidOp $"the batch's tensor ([{shape}]) on {tensor.device} does not move to {device}: {reason}"
+
+        let own = Scope.detach own
 
         if tensor.requires_grad then
             own.requires_grad_ true |> ignore
 
         own
 
-    /// The batch with handles of its own in place of its tensors, and these handles, which the caller disposes. What holds
-    /// no tensor is the same object. InvalidOperationException for a tensor that is disposed or has a graph.
-    let hold (batch: 'batch) : 'batch * Tensor list =
+    /// The batch with handles of its own in place of its tensors, on that device (null: where they are), and these handles,
+    /// which the caller disposes. What holds no tensor is the same object. InvalidOperationException for a tensor that is
+    /// disposed or has a graph.
+    let hold (device: torch.Device) (batch: 'batch) : 'batch * Tensor list =
         let own = List<Tensor>()
         let root = box batch
 
@@ -170,7 +186,7 @@ module internal Batch =
                     copies[value] <-
                         match value with
                         | :? Tensor as tensor ->
-                            let handle = held tensor
+                            let handle = held device tensor
                             own.Add handle
                             box handle
                         | :? Array as array -> array.Clone()
@@ -186,18 +202,16 @@ module internal Batch =
 
                 reraise ()
 
-    /// The tensors of a batch that are not on the device, by their place, of what can be looked into: tensors, tuples,
-    /// sequences.
-    let rec misplaced (device: torch.Device) (path: string) (batch: obj) : string list =
-        match batch with
-        | :? Tensor as tensor when string tensor.device = string device -> []
-        | :? Tensor as tensor ->
-            let shape = String.Join("x", tensor.shape)
-            [ $"{path} ([{shape}]) on {tensor.device}" ]
-        | :? ITuple as parts ->
-            List.concat [ for i in 0 .. parts.Length - 1 -> misplaced device $"{path}, item {i + 1}" parts[i] ]
-        | :? seq<Tensor> as parts ->
-            parts
-            |> Seq.mapi (fun i part -> misplaced device $"{path}, item {i + 1}" part)
-            |> List.concat
-        | _ -> []
+    /// Rows of a batch: the length of the first axis that most of its tensors have, else the items of a collection; 0 for what
+    /// is neither.
+    let rows (batch: obj) (tensors: Tensor list) : int64 =
+        match
+            [ for t in tensors do
+                  if t.dim () > 0L then
+                      t.shape[0] ]
+        with
+        | [] ->
+            match batch with
+            | :? ICollection as items -> int64 items.Count
+            | _ -> 0L
+        | lengths -> lengths |> List.countBy id |> List.maxBy snd |> fst

@@ -76,33 +76,37 @@ type BilevelProblem =
     /// The ranks that it is on; alone, this process.
     member problem.Communicator: Communicator = problem.Ranks.Communicator
 
-    /// Its levels with their sizes and rules, the method and the options, a line each.
+    /// Its levels with their sizes, rules, data and pace, the method and the options, a line each.
     override problem.ToString() =
         let level i (level: Level) =
             let tier = problem.Tiers[problem.Heights[i]]
 
-            let what =
-                [ $"{level.Layout.Length:N0} parameters ({level.Type}, {level.Device})"
-                  level.Update.Name
-                  if level.Module.IsSome then
-                      "a module trained in place"
-                  if tier.Period > 1L then
+            let pace =
+                [ if tier.Period > 1L then
                       $"a step every {tier.Period} base steps"
                   if tier.WarmUp > 0L then
-                      $"from base step {tier.WarmUp}"
-                  match level.Method with
-                  | Some method -> $"responds by {method}"
-                  | None -> () ]
+                      $"from base step {tier.WarmUp}" ]
 
-            let what = String.Join(", ", what)
-            $"level '{level.Name}': {what}"
+            String.Join(", ", string level :: pace)
 
         let o = problem.Options
+
+        let method =
+            if problem.Tiers.Length > 1 then
+                $"method {problem.Method}, K = {o.Unroll}"
+            else
+                "one level, trained plainly"
+
+        let micros =
+            if o.Accumulate > 1 then
+                $", {o.Accumulate} micro-batches a base step"
+            else
+                ""
 
         String.Join(
             "\n",
             [ yield! problem.Levels |> Seq.mapi level
-              $"method {problem.Method}, K = {o.Unroll}, {o.Accumulate} micro-batches a base step, precision {o.Precision}, not finite: {o.NonFinite}"
+              $"{method}{micros}, device {problem.Levels[0].Device}, precision {o.Precision}, not finite: {o.NonFinite}"
               if problem.Ranks.Communicator.Size > 1 then
                   let { Communicator = ranks
                         Options = reduced } =

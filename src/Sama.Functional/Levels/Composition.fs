@@ -15,7 +15,7 @@ module internal Composition =
         let level, options = problem.Levels[index], problem.Options
         let method = Structure.methodOf problem index
         let refuse reason = refuse method reason
-        let window = problem.Tiers[1].Period
+        let window = Structure.window problem
 
         match need with
         | Adaptation ->
@@ -195,11 +195,14 @@ module internal Composition =
     let private requireWindows (problem: BilevelProblem) =
         for i, level in Array.indexed problem.Levels do
             match level.Steps with
-            | Some steps when problem.Heights[i] > 0 || int64 steps > problem.Tiers[1].Period ->
+            | Some steps when problem.Heights[i] > 0 || int64 steps > Structure.window problem ->
                 invalidArg
                     "tiers"
-                    $"level '{level.Name}' is to take {steps} steps of a window, which has {problem.Tiers[1].Period}; only the lowest levels leave some out"
+                    $"level '{level.Name}' is to take {steps} steps of a window, which has {Structure.window problem}; only the lowest levels leave some out"
             | _ -> ()
+
+            if level.Reset.IsSome && problem.Tiers.Length = 1 then
+                invalidArg "tiers" $"level '{level.Name}' starts anew where levels above it say, and there are none"
 
             if level.Reset.IsSome && problem.Heights[i] > 0 then
                 invalidArg "tiers" $"level '{level.Name}' is not of the lowest; only these start anew with a window"
@@ -207,10 +210,10 @@ module internal Composition =
     let compose (options: BilevelOptions) (method: HypergradientMethod) (tiers: Level list list) : BilevelProblem =
         let levels = List.concat tiers
 
-        if tiers.Length < 2 || tiers |> List.exists _.IsEmpty then
+        if tiers.IsEmpty || tiers |> List.exists _.IsEmpty then
             invalidArg
                 (nameof tiers)
-                $"a problem has two levels or more, one above the other; {levels.Length} were given"
+                $"a problem has at least one level, and no tier is empty; {levels.Length} were given"
 
         requireDistinct levels
         requireOptions options levels

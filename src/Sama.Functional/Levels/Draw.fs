@@ -40,6 +40,15 @@ module Draw =
     let private generator = obj ()
     let private cuda = lazy torch.cuda.is_available ()
 
+    /// Runs `body` and puts the CPU's generator back as it was. Bodies and passes may run beside each other.
+    let apart (body: unit -> 'result) : 'result =
+        use before = lock generator (fun () -> torch.get_rng_state ())
+
+        try
+            body ()
+        finally
+            lock generator (fun () -> torch.set_rng_state before)
+
     /// Runs `pass` under the draw's masks and leaves the CPU's generator as it was; CUDA's generators are seeded too, and
     /// left where the pass took them. Passes are serialised on the generators.
     let masks (draw: Draw) (pass: unit -> 'result) : 'result =

@@ -33,7 +33,25 @@ type Level =
             Steps: int option
         }
 
-    override level.ToString() = level.Name
+    /// Its name, parameters, rule and what was asked of it, in one line.
+    override level.ToString() =
+        let tensors = level.Layout.Slices.Count
+
+        System.String.Join(
+            ", ",
+            [ $"level '{level.Name}': {level.Layout.Length:N0} parameters in {tensors} tensors ({level.Type}, {level.Device})"
+              level.Update.Name
+              if level.Module.IsSome then
+                  "a module trained in place"
+              match level.Method with
+              | Some method -> $"responds by {method}"
+              | None -> ()
+              match level.Steps with
+              | Some steps -> $"the last {steps} steps of a window"
+              | None -> ()
+              if level.Reset.IsSome then
+                  "starts anew with every window" ]
+        )
 
 namespace Sama.Functional
 
@@ -48,7 +66,7 @@ module Level =
 
     /// What a delegate of a level raises, in the library's own words where it is TorchSharp's or libtorch's about tensors
     /// that are gone or lie on two devices.
-    let private explained name (what: string) (device: torch.Device) (batch: obj) (body: unit -> 'result) : 'result =
+    let private explained name (what: string) (device: torch.Device) (body: unit -> 'result) : 'result =
         try
             body ()
         with
@@ -60,26 +78,18 @@ module Level =
                 )
             )
         | :? ExternalException as e ->
-            let off =
-                if e.Message.Contains "device" && not (isNull batch) then
-                    Batch.misplaced device "the batch" batch
+            let reason = (e.Message.Split '\n')[0]
+
+            let hint =
+                if reason.Contains "device" then
+                    $" (the level is on {device}; its batches are moved there, what the delegate captured is not)"
                 else
-                    []
+                    ""
 
-            match off with
-            | [] ->
-                let reason = (e.Message.Split '\n')[0]
-                raise (InvalidOperationException($"level '{name}': libtorch refused its {what}: {reason}", e))
-            | off ->
-                let off = String.Join("; ", off)
-
-                raise (
-                    ArgumentException(
-                        $"level '{name}' is on {device}, {off}: let its data give tensors of that device",
-                        "data",
-                        e
-                    )
-                )
+            raise (InvalidOperationException($"level '{name}': libtorch refused its {what}: {reason}{hint}", e))
+        | e ->
+            e.Data["Sama.Level"] <- name
+            reraise ()
 
     /// A loss that is one number, and there.
     let private requireNumber name (value: Tensor) : Tensor =
@@ -112,10 +122,10 @@ module Level =
         let batch, own =
             // what the delegate makes beside the batch dies here
             Scope.run (fun _ ->
-                let given = explained name "data" device null (fun () -> data draw)
+                let given = explained name "data" device (fun () -> data draw)
 
                 try
-                    Batch.hold given
+                    Batch.hold device given
                 with :? InvalidOperationException as e ->
                     raise (InvalidOperationException($"level '{name}': {e.Message}", e)))
 
@@ -123,7 +133,7 @@ module Level =
 
         let evaluate mode (levels: Params[]) =
             Draw.masks draw (fun () ->
-                explained name "loss" device (box batch) (fun () ->
+                explained name "loss" device (fun () ->
                     Stops.within mode.Stops (fun () ->
                         loss (Pass(draw, mode, record)) (Levels(names, levels)) batch
                         |> requireNumber name)))
@@ -135,7 +145,8 @@ module Level =
             for feature in record.Values do
                 feature.Dispose()
 
-        new Micro(draw, own, repeatable, evaluate, (fun () -> record.Count > 0), free)
+        let rows () = Batch.rows (box batch) own
+        new Micro(draw, own, repeatable, rows, evaluate, (fun () -> record.Count > 0), free)
 
     let private build
         name
@@ -185,8 +196,8 @@ module Level =
         : Level =
         ofTensors name parameters rule data loss (box loss)
 
-    /// A level of a two-level problem: `loss pass θ λ batch`, one number. Its batch's tensors die with the step
-    /// unless they were made before it.
+    /// A level of a two-level problem: `loss pass θ λ batch`, one number; in a problem of one level λ has no parameter. Its
+    /// batch's tensors die with the step unless they were made before it.
     let create
         (name: string)
         (parameters: (string * Tensor) list)
@@ -199,7 +210,7 @@ module Level =
             parameters
             rule
             data
-            (fun pass levels batch -> loss pass (levels.At 0) (levels.At 1) batch)
+            (fun pass levels batch -> loss pass levels.First levels.Second batch)
             (box loss)
 
     let private overModule name (m: torch.nn.Module) rule data loss closure =

@@ -12,7 +12,14 @@ type Levels internal (names: string[], parameters: Params[]) =
                 raise (System.ArgumentException($"no level is named '{name}'; there are: {known}", nameof name))
             | i -> parameters[i]
 
-    member internal _.At(index: int) = parameters[index]
+    /// Those of the second level; none where there is but one.
+    member internal _.Second =
+        if parameters.Length > 1 then
+            parameters[1]
+        else
+            Sama.Functional.Params.none ()
+
+    member internal _.First = parameters[0]
 
 /// How a level between others responds to those above it.
 type MiddleResponse =

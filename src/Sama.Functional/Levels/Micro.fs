@@ -13,6 +13,7 @@ type internal Micro
         draw: Draw,
         tensors: Tensor list,
         repeatable: bool,
+        rows: unit -> int64,
         loss: Mode -> Params[] -> Tensor,
         stops: unit -> bool,
         free: unit -> unit
@@ -24,6 +25,9 @@ type internal Micro
 
     /// The batch's tensors; its own.
     member _.Tensors = tensors
+
+    /// Rows of the batch; 0 where they are not known.
+    member _.Rows: int64 = rows ()
 
     /// False for a batch of a stream, which no draw gives again.
     member _.Repeatable = repeatable

@@ -90,6 +90,10 @@ type Pass internal (draw: Draw, mode: Mode, record: Dictionary<string, Tensor>) 
     /// Why the loss is evaluated.
     member _.Kind = mode.Kind
 
+    /// What it is for, and of which draw.
+    override _.ToString() =
+        $"{mode.Kind} pass of level {draw.Stream}, step {draw.Step}, rank {draw.Rank}, seed {draw.Seed}"
+
     /// Marks a feature that depends on θ and is not differentiated. The base pass detaches and records it, perturbed
     /// passes replay the record: a bare `detach` there would be recomputed, and so differentiated.
     /// ArgumentException for a name given twice in one pass, InvalidOperationException if the base pass had none.

@@ -15,6 +15,7 @@ module Problem =
         Composition.compose options method tiers
 
     /// Levels from the lowest up, each over the one before it, the last one the meta level: `ofTiers` of one level a tier.
+    /// One level alone is trained plainly; its method is not used.
     let create (options: BilevelOptions) (method: HypergradientMethod) (levels: Level list) : BilevelProblem =
         ofTiers options method [ for level in levels -> [ level ] ]
 
@@ -111,6 +112,18 @@ module Problem =
     /// backward, since the backward of a normalisation checks that its buffers are as the forward left them.
     let internal keepingBuffers (problem: BilevelProblem) (body: unit -> 'result) : 'result =
         Buffers.keeping (fun () -> buffers problem) body
+
+    /// Runs `body` without gradients, the problem's modules and those given in eval mode, its tensors freed; modes, buffers
+    /// and the CPU's generator are put back.
+    let internal apart (problem: BilevelProblem) (others: torch.nn.Module list) (body: unit -> 'result) : 'result =
+        let modules = [ for _, m in modules problem -> m ] @ others
+
+        keepingBuffers problem (fun () ->
+            NnModule.evaluating modules (fun () ->
+                Draw.apart (fun () ->
+                    use _ = torch.NewDisposeScope()
+                    use _ = torch.no_grad ()
+                    body ())))
 
     /// Points modules at the levels' parameters.
     let internal bind (problem: BilevelProblem) (parameters: Params[]) : unit =

@@ -5,6 +5,13 @@ open Sama
 /// How the levels of a problem stand to each other, and when they step.
 module internal Structure =
 
+    /// Base steps of a window, behind which the next levels step; 1 where there are none.
+    let window (problem: BilevelProblem) : int64 =
+        if problem.Tiers.Length > 1 then
+            problem.Tiers[1].Period
+        else
+            1L
+
     let methodOf (problem: BilevelProblem) (index: int) : HypergradientMethod =
         problem.Levels[index].Method |> Option.defaultValue problem.Method
 
@@ -24,20 +31,21 @@ module internal Structure =
     let lookback (problem: BilevelProblem) (index: int) : int64 =
         (methodOf problem index).Needs
         |> List.tryPick (function
-            | History(0, _) -> Some problem.Tiers[1].Period
+            | History(0, _) -> Some(window problem)
             | History(steps, _) -> Some(int64 steps)
             | _ -> None)
         |> Option.defaultValue 0L
 
     /// True if the levels of a tier step behind base step number `step`, counted from 0.
     let due (problem: BilevelProblem) (tier: int) (step: int64) : bool =
-        let { Period = period; WarmUp = warmUp } = problem.Tiers[tier]
-        (step + 1L) % period = 0L && step + 1L - period >= warmUp
+        tier < problem.Tiers.Length
+        && (step + 1L) % problem.Tiers[tier].Period = 0L
+        && step + 1L - problem.Tiers[tier].Period >= problem.Tiers[tier].WarmUp
 
     /// True if a level of the lowest tier steps at base step number `step`.
     let active (problem: BilevelProblem) (index: int) (step: int64) : bool =
         match problem.Levels[index].Steps with
-        | Some steps -> step % problem.Tiers[1].Period >= problem.Tiers[1].Period - int64 steps
+        | Some steps -> step % window problem >= window problem - int64 steps
         | None -> true
 
     /// Positions of the lowest levels.
@@ -48,7 +56,7 @@ module internal Structure =
 
     /// True if a window that the method of one of the lowest levels looks back on begins at this step.
     let begins (problem: BilevelProblem) (index: int) (step: int64) : bool =
-        let back, window = lookback problem index, problem.Tiers[1].Period
+        let back, window = lookback problem index, window problem
         let inside = step % window
 
         back > 0L
@@ -58,4 +66,4 @@ module internal Structure =
     /// True if one of the lowest levels takes the first step of its window at this step.
     let startsWindow (problem: BilevelProblem) (index: int) (step: int64) : bool =
         active problem index step
-        && (step % problem.Tiers[1].Period = 0L || not (active problem index (step - 1L)))
+        && (step % window problem = 0L || not (active problem index (step - 1L)))

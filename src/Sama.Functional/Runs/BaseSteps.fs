@@ -58,7 +58,7 @@ module internal BaseSteps =
         let loss =
             Checks.loss live.Readings live.Number run.Level ((torch.stack (List.toArray losses)).mean ())
 
-        Checks.sound live.Readings live.Number run
+        live.Sound i
 
         (if upper.IsEmpty then
              null
@@ -95,17 +95,3 @@ module internal BaseSteps =
             // the gradient of a step on ranks is not this rank's
             let gradient = if Across.alone live.Problem then run.Gradient else null
             Checks.replay live.Problem i live.Vectors gradient (run.Scratch()) (live.Fetch i)
-
-    /// Lowest levels that start every window anew do, where the levels above say; how to undo it, and to be done with it.
-    let reset
-        (problem: BilevelProblem)
-        (levels: LevelRun[])
-        (step: int64)
-        : struct ((unit -> unit) * (unit -> unit)) list =
-        [ for i in Structure.lowest problem do
-              match levels[i].Level.Reset with
-              | Some start when Structure.startsWindow problem i step ->
-                  use _ = torch.no_grad ()
-                  let seen = Levels(problem.LevelNames, [| for level in levels -> level.Parameters |])
-                  levels[i].Reset(start seen)
-              | _ -> () ]

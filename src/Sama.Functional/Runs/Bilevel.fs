@@ -63,26 +63,40 @@ module Bilevel =
         own.Dispose()
         kept
 
-    /// Base steps up to the next meta step (`Unroll` of them from a window's start), and that one, unless warm-up
-    /// lasts. Pure: the state given and the modules are untouched, the caller owns the result. ArgumentException for a
+    /// Base steps up to the next meta step (`Unroll` of them from a window's start; one in a problem of one level), and that
+    /// one, unless warm-up lasts. Pure: the state given and the modules are untouched, the caller owns the result. ArgumentException for a
     /// state of another problem, or inside a window that it does not hold.
     let step (problem: BilevelProblem) (state: RunState) : RunState * StepReport list =
         onCopy problem (nameof state) state (fun keep engine ->
             let rec window reports =
                 let reports = engine.Step() :: reports
 
-                if engine.StepsTaken % problem.Tiers[1].Period = 0L then
+                if engine.StepsTaken % Structure.window problem = 0L then
                     result keep engine, List.rev reports
                 else
                     window reports
 
             window [])
 
-    /// The hypergradient of the highest level, its direct part, and the report: base steps are tried from the state, as
-    /// many as the methods look back on.
+    /// What `look` finds of the hypergradient of the highest level: base steps are tried from the state, as many as the
+    /// methods look back on.
+    let internal examine
+        (problem: BilevelProblem)
+        (state: RunState)
+        (look: LiveStep -> Point -> int -> MetaReport -> Tensor -> 'result)
+        : 'result =
+        if problem.Tiers.Length = 1 then
+            invalidArg (nameof problem) "the problem has one level: nothing steers it, so that it has no hypergradient"
+
+        onCopy problem (nameof state) state (fun _ engine -> engine.Differentiate look)
+
+    /// h, its direct part, and the report of the level right below; the tensors are the caller's.
     let internal compute (problem: BilevelProblem) (state: RunState) : Tensor * Tensor * Report =
-        onCopy problem (nameof state) state (fun keep engine ->
-            let h, direct, report = engine.Differentiate()
+        Scope.run (fun keep ->
+            let h, direct, report =
+                examine problem state (fun live _ top report direct ->
+                    Scope.copy live.Levels[top].Gradient, Scope.copy direct, report.Response)
+
             let kept = keep h, keep direct, report
             h.Dispose()
             direct.Dispose()

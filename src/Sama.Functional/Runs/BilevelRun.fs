@@ -22,6 +22,12 @@ module internal InPlace =
 [<Sealed>]
 type BilevelRun private (problem: BilevelProblem, engine: Engine) =
     let mutable disposed = false
+    let mutable writer: TelemetryWriter = null
+
+    let close () =
+        if not (isNull writer) then
+            (writer :> IDisposable).Dispose()
+            writer <- null
 
     let live () =
         ObjectDisposedException.ThrowIf(disposed, typeof<BilevelRun>)
@@ -58,7 +64,40 @@ type BilevelRun private (problem: BilevelProblem, engine: Engine) =
     /// buffers included, and modules look at it. NonFiniteException names step, level and parameter; with
     /// `NonFinitePolicy.Skip` the report does. InvalidOperationException for a module whose parameters were replaced, cast,
     /// frozen or unfrozen since its level was made, and for a level that can never move.
-    member _.Step() : StepReport = (live ()).Step()
+    member _.Step() : StepReport =
+        let report = (live ()).Step()
+
+        if not (isNull writer) then
+            writer.Step report
+
+        report
+
+    /// What is measured of its steps, and where it is written; null, the default, for nothing. ArgumentException for options
+    /// out of range, IOException for files that cannot be written.
+    member _.Telemetry
+        with get (): TelemetryOptions = (live ()).Recorder.Options
+        and set (options: TelemetryOptions) =
+            let engine = live ()
+            close ()
+
+            if not (isNull options) then
+                writer <- new TelemetryWriter(options, problem.LevelNames[0])
+                writer.Start(engine.StepsTaken, engine.Seed, string problem)
+
+            engine.Recorder.Options <- options
+
+    /// What was found between two steps is written, and told to whom listens.
+    member internal _.Tell(found: Evaluation) : unit =
+        for metric in found.Metrics do
+            Instruments.recordMetric metric.Key metric.Value
+
+        if not (isNull writer) then
+            writer.Evaluation found
+
+    /// A step that was left out by whoever guards the run.
+    member internal _.Tell(report: StepReport) : unit =
+        if not (isNull writer) then
+            writer.Step report
 
     /// A copy of the state, owned by the caller.
     member _.Snapshot() : RunState = (live ()).Snapshot()
@@ -72,14 +111,19 @@ type BilevelRun private (problem: BilevelProblem, engine: Engine) =
         use _ = torch.NewDisposeScope()
         engine.Load state
 
-    /// What `body` gives between two steps, such as a score: it runs without gradients, its tensors are freed, and modules'
-    /// buffers are put back, so that it changes nothing of the run. On ranks, which all call it, what fails on one fails on all.
-    member _.Between(body: Func<'result>) : 'result =
-        Across.guarded problem "what is done between two steps" (fun () -> (live ()).Between body.Invoke)
+    /// What `body` gives between two steps, such as a score: it runs without gradients and with the problem's modules in
+    /// eval mode, its tensors are freed, and modes, buffers and the CPU's random generator are put back, so that it changes
+    /// nothing of the run. On ranks, which all call it, what fails on one fails on all.
+    member run.Between(body: Func<'result>) : 'result = run.Between([], body.Invoke)
+
+    /// The same, with other modules in eval mode too.
+    member internal _.Between(others: torch.nn.Module list, body: unit -> 'result) : 'result =
+        Across.guarded problem "what is done between two steps" (fun () -> (live ()).Between(others, body))
 
     interface IDisposable with
         /// Frees the run's vectors; modules keep theirs.
         member _.Dispose() =
             if not disposed then
                 disposed <- true
+                close ()
                 engine.Free()

@@ -39,16 +39,21 @@ module internal Checks =
                     raise (NonFiniteException(step, run.Level.Name, "the state of the rule behind the update")))
         )
 
-    /// libtorch's errors of a derivative in words of the library's own; others as they are.
+    /// libtorch's errors of a step in words of the library's own, others as they are; their `Data` has "Sama.Step".
     let explained (step: int64) (e: exn) : exn =
+        e.Data["Sama.Step"] <- step
+
         match e with
         | :? ExternalException ->
             let reason = (e.Message.Split '\n')[0]
 
-            InvalidOperationException(
-                $"step {step}: libtorch failed in the derivative of a loss: {reason}. If an operator has no second derivative (fused attention), use a first-order method (sama) or the plain operator",
-                e
-            )
+            let help =
+                if reason.Contains "memory" then
+                    "Smaller batches (with Accumulate), or Precision.BFloat16, need less"
+                else
+                    "If an operator has no second derivative (fused attention), use a first-order method (sama) or the plain operator"
+
+            InvalidOperationException($"step {step}: libtorch failed in the derivative of a loss: {reason}. {help}", e)
         | _ -> e
 
     /// A loss, when it is known: the mean over the ranks.

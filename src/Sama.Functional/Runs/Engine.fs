@@ -24,6 +24,15 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
     let warnings = Warnings problem
     let mutable step = initial.Step
     let mutable seed = initial.Seed
+    let recorder = Recorder problem
+    let mutable clock: PhaseClock = null
+    // while a step is written; what fails then leaves half of it
+    let mutable writing = false
+
+    let requireWhole () =
+        if writing then
+            invalidOp
+                $"step {step} failed while it was written, so that the state is lost: go on from a checkpoint or Snapshot"
     // a run of one call puts the modules back as they were
     let owner = if lasting then Some(BufferOwner problem) else None
     let claim () = owner |> Option.iter _.Claim()
@@ -36,22 +45,6 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
         claim ()
         Buffers.load [ for b in initial.Buffers -> b.Key, b.Value ] (buffers ())
         rebind ()
-
-    let atStep (readings: Readings) (fetched: Dictionary<int, Micro list>) : LiveStep =
-        let fetch i =
-            match fetched.TryGetValue i with
-            | true, micros -> micros
-            | _ ->
-                let micros = Problem.micros problem seed i step
-                fetched[i] <- micros
-                micros
-
-        { Problem = problem
-          Levels = levels
-          Vectors = vectors
-          Number = step
-          Readings = readings
-          Fetch = fetch }
 
     let skips (e: exn) =
         e :? NonFiniteException && problem.Options.NonFinite = NonFinitePolicy.Skip
@@ -70,8 +63,8 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
                 let result =
                     Scope.run (fun _ ->
                         use readings = new Readings(problem.ReadTogether, Across.gather problem)
-                        resets <- BaseSteps.reset problem levels step
-                        body (atStep readings fetched))
+                        resets <- LiveStep.reset problem levels step
+                        body (LiveStep.create problem levels vectors seed step readings fetched clock))
 
                 for struct (_, finish) in resets do
                     finish ()
@@ -102,17 +95,14 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
 
     let commit (live: LiveStep) (working: int list) (metas: MetaStep list) =
         Across.settle problem live.Number vectors (buffers ())
-
-        for meta in List.rev metas do
-            levels[meta.Index].Commit()
-
-        for i in working do
-            levels[i].Commit()
-            levels[i].Record(step, live.Fetch i)
+        writing <- true
+        live.Commit(working, [ for meta in metas -> meta.Index ])
 
         for meta in metas do
             for k, response in meta.Responses do
                 response.Move |> Option.iter (fun move -> levels[k].Vector.add_ move |> ignore)
+
+        writing <- false
 
     let working () =
         lowest |> List.filter (fun i -> Structure.active problem i step)
@@ -130,17 +120,18 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
             if again then
                 BaseSteps.replay live working
 
-            for i in working do
-                levels[i].Preview()
+            PhaseClock.within clock RunPhase.Rule (fun () ->
+                for i in working do
+                    levels[i].Preview())
 
             let metas = MetaSteps.take live taken due direct
-            live.Readings.Close()
+            live.Read()
             let point = live.PointOf taken
 
             if again then
                 MetaSteps.replay live point metas
 
-            metas, [ for meta in metas -> warnings.Report(live, point, meta) ])
+            metas, [ for meta in metas -> recorder.Compared(live, meta.Index, warnings.Report(live, point, meta)) ])
 
     let take (live: LiveStep) : StepReport =
         let working = working ()
@@ -150,13 +141,15 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
                 levels[i].Begin step
 
         let due tier = Structure.due problem tier step
-        let taken, losses = BaseSteps.take live working (due 1)
+
+        let taken, losses =
+            PhaseClock.within clock RunPhase.Base (fun () -> BaseSteps.take live working (due 1))
 
         let metas, reports =
             if due 1 then
                 metaSteps live working taken due (fun _ _ -> ())
             else
-                live.Readings.Close()
+                live.Read()
                 [], []
 
         warnings.Look(live, working)
@@ -166,28 +159,40 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
           BaseLoss = losses |> List.averageBy _.Value
           Meta = List.tryLast reports |> Option.toObj
           Metas = reports
-          Skipped = null }
+          Skipped = null
+          Evaluation = null
+          Telemetry = null }
 
     member _.Levels = levels
     member _.StepsTaken = step
+    member _.Seed = seed
+
+    /// What is measured of its steps.
+    member _.Recorder = recorder
 
     /// One base step, and those of the levels above that are due. If it throws, the run is as before it.
     member _.Step() : StepReport =
+        requireWhole ()
         Across.alike problem (fun () -> Problem.requireUnchanged problem)
 
         let report =
-            try
-                transaction take
-            with e when skips e ->
-                { Step = step + 1L
-                  BaseLoss = nan
-                  Meta = null
-                  Metas = []
-                  Skipped =
-                    if Structure.due problem 1 step then
-                        $"{e.Message}; the meta step that was due is left out with it"
-                    else
-                        e.Message }
+            recorder.Observe(
+                lasting,
+                step,
+                fun watching ->
+                    clock <- watching
+
+                    try
+                        transaction take
+                    with e when skips e ->
+                        let meta =
+                            if Structure.due problem 1 step then
+                                "; the meta step that was due is left out with it"
+                            else
+                                ""
+
+                        StepReport.Without(step + 1L, e.Message + meta)
+            )
 
         if Structure.due problem 1 step then
             for i in lowest do
@@ -202,7 +207,7 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
             transaction (fun live ->
                 let working = working ()
                 BaseSteps.take live working false |> ignore
-                live.Readings.Close()
+                live.Read()
                 commit live working []
                 working |> List.sumBy (fun i -> Method.size levels[i].Gradient ** 2.0) |> sqrt)
 
@@ -210,8 +215,8 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
         size
 
     /// The hypergradient of the highest level (the first of several) behind as many base steps as the methods look back on:
-    /// the run is of no further use. h, direct gradient and report; the tensors are the caller's.
-    member run.Differentiate() : Tensor * Tensor * Report =
+    /// the run is of no further use. `look` is given that level, whose gradient vector holds h, its report and direct part.
+    member run.Differentiate(look: LiveStep -> Point -> int -> MetaReport -> Tensor -> 'result) : 'result =
         let back = lowest |> List.map (Structure.lookback problem) |> List.max |> max 1L
 
         let begins left =
@@ -237,19 +242,21 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
             let metas, reports = metaSteps live lowest taken (fun _ -> true) keep
             Across.settle problem step vectors []
             let report = reports[metas |> List.findIndex (fun meta -> meta.Index = top)]
-            Scope.detach (levels[top].Gradient.clone ()), Scope.detach direct.Value, report.Response)
+            look live (live.PointOf taken) top report direct.Value)
 
     /// The loss of the highest level at the state, on the batch of its step.
     member _.TopLoss() : float =
         transaction (fun live ->
             Problem.keepingBuffers problem (fun () ->
                 let loss = MetaSteps.loss live (vectors.Length - 1)
-                live.Readings.Close()
+                live.Read()
                 Across.settle problem step vectors []
                 loss.Value))
 
     /// A copy of the state, owned by the caller.
     member _.Snapshot() : RunState =
+        requireWhole ()
+
         let own =
             { Levels = [| for level in levels -> level.State |]
               Buffers = readOnlyDict []
@@ -273,21 +280,21 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
         Buffers.load [ for b in state.Buffers -> b.Key, b.Value ] (buffers ())
         step <- state.Step
         seed <- state.Seed
+        writing <- false
         warnings.Forget()
+        recorder.Forget()
         rebind ()
 
-    /// Runs `body` between two steps: without gradients, its tensors freed, buffers put back.
-    member _.Between(body: unit -> 'result) : 'result =
+    /// Runs `body` between two steps: without gradients, the problem's modules and those given in eval mode, its tensors
+    /// freed; modes, buffers and the CPU's generator are put back.
+    member _.Between(others: torch.nn.Module list, body: unit -> 'result) : 'result =
         claim ()
-
-        Problem.keepingBuffers problem (fun () ->
-            use _ = torch.NewDisposeScope()
-            use _ = torch.no_grad ()
-            body ())
+        Problem.apart problem others body
 
     /// Frees the state and what steps worked in.
     member _.Free() : unit =
         owner |> Option.iter _.Release()
+        recorder.Forget()
 
         for level in levels do
             level.Free()

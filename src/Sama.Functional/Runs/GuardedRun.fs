@@ -16,54 +16,85 @@ type GuardOptions =
         SkipAtMost: Nullable<int>
         /// how often the run goes back to its last checkpoint, with another seed, where a number is not finite
         Rollbacks: int
+        /// what is found between steps; null for nothing
+        Evaluation: EvaluationOptions
+        /// writes the state of the best score as best.safetensors; so do the options that keep it
+        Best: bool
+        /// what is measured of the steps; null for nothing
+        Telemetry: TelemetryOptions
     }
 
-    /// No checkpoints, three of them if there are any, any number of skipped steps, no way back.
+    /// No checkpoints, three of them if there are any, any number of skipped steps, no way back, no evaluation.
     static member Default =
         { Folder = null
           Every = 0L
           Keep = 3
           SkipAtMost = Nullable()
-          Rollbacks = 0 }
+          Rollbacks = 0
+          Evaluation = null
+          Best = false
+          Telemetry = null }
 
 namespace Sama.Functional
 
 open System
 open System.Collections.Generic
+open System.IO
 open System.Threading
 open TorchSharp
 open Sama
 
-/// A run in place that writes checkpoints, counts skipped steps, and goes back to its last checkpoint where that is asked
-/// for. Whatever ends it, it ends at a step's boundary with the state of the last good step. Not thread-safe.
+/// A run in place that writes checkpoints, evaluates, counts skipped steps, and goes back to its last checkpoint where that
+/// is asked for. Whatever ends it, it ends at a step's boundary with the state of the last good step. Not thread-safe.
 [<Sealed>]
 type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOptions) =
-    let refuse (name: string) (why: string) = raise (ArgumentException(why, name))
+    let refuse (why: string) = invalidArg (nameof options) why
 
     do
         if options.Every < 0L then
-            refuse (nameof options) $"Every ({options.Every}) is negative"
+            refuse $"Every ({options.Every}) is negative"
 
         if options.Keep < 1 then
-            refuse (nameof options) $"Keep ({options.Keep}) is below 1"
+            refuse $"Keep ({options.Keep}) is below 1"
 
         if options.SkipAtMost.HasValue && options.SkipAtMost.Value < 0 then
-            refuse (nameof options) $"SkipAtMost ({options.SkipAtMost}) is negative"
+            refuse $"SkipAtMost ({options.SkipAtMost}) is negative"
 
         if options.SkipAtMost.HasValue && problem.Options.NonFinite <> NonFinitePolicy.Skip then
-            refuse (nameof options) "SkipAtMost counts skipped steps: the problem's NonFinite has to be Skip"
+            refuse "SkipAtMost counts skipped steps: the problem's NonFinite has to be Skip"
 
         if options.Rollbacks < 0 then
-            refuse (nameof options) $"Rollbacks ({options.Rollbacks}) is negative"
+            refuse $"Rollbacks ({options.Rollbacks}) is negative"
 
         if options.Rollbacks > 0 && isNull options.Folder then
-            refuse (nameof options) "Rollbacks go to the last checkpoint: a Folder is needed"
+            refuse "Rollbacks go to the last checkpoint: a Folder is needed"
 
-    let run = new BilevelRun(problem, initial)
+        if options.Best && isNull options.Evaluation then
+            refuse "Best needs a score: an Evaluation"
+
+    let evaluator =
+        if isNull options.Evaluation then
+            None
+        else
+            Some(new Evaluator(options.Evaluation))
+
+    let run =
+        let run = new BilevelRun(problem, initial)
+
+        try
+            run.Telemetry <- options.Telemetry
+            run
+        with _ ->
+            (run :> IDisposable).Dispose()
+            reraise ()
+
     let ranks = problem.Communicator
     let mutable skipped = 0
     let mutable rollbacks = 0
     let mutable saved = -1L
+    // where this run wrote last: a folder may have another run's
+    let mutable written: string = null
+    let mutable ended = false
 
     let restart (state: RunState) =
         run.Restore state
@@ -74,44 +105,51 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
         if rollbacks >= options.Rollbacks then
             false
         else
-            use found = Resume.latest options.Folder problem
+            use found = Checkpoint.load problem written
+            rollbacks <- rollbacks + 1
+            skipped <- 0
 
-            if isNull found then
-                false
-            else
-                rollbacks <- rollbacks + 1
-                skipped <- 0
+            restart
+                { found with
+                    Seed =
+                        { Seed = found.Seed
+                          Step = int64 rollbacks
+                          Stream = Int32.MaxValue
+                          Rank = 0 }
+                            .RandomSeed }
 
-                restart
-                    { found.State with
-                        Seed =
-                            { Seed = found.State.Seed
-                              Step = int64 rollbacks
-                              Stream = Int32.MaxValue
-                              Rank = 0 }
-                                .RandomSeed }
+            true
 
-                true
+    let back (why: string) : StepReport option =
+        if rollBack () then
+            let report =
+                StepReport.Without(
+                    run.StepsTaken,
+                    $"{why}; went back to the checkpoint of step {run.StepsTaken}, with another seed"
+                )
 
-    /// The checkpoint of the last good step; a failure of it is told with the one that it follows.
-    let saveAfter (save: unit -> string) (e: exn) =
-        e.Data["Sama.Step"] <- run.StepsTaken
-
-        if not (isNull options.Folder) then
-            try
-                // of several ranks, the others may be gone: rank 0 asks none of them
-                if ranks.Rank = 0 then
-                    e.Data["Sama.Checkpoint"] <- save ()
-            with other ->
-                e.Data["Sama.CheckpointFailure"] <- other.Message
+            run.Tell report
+            Some report
+        else
+            None
 
     /// From the start, as `Bilevel.start seed problem` gives it.
     static member FromSeed(problem: BilevelProblem, seed: int64, options: GuardOptions) : GuardedRun =
         use start = Bilevel.start seed problem
         new GuardedRun(problem, start, options)
 
+    /// From what was found in the options' folder, which is borrowed: its state, its best score and, where states are kept,
+    /// the best one. A best state that is gone or damaged starts the scores anew; `PassedOver` says so.
+    static member Resume(problem: BilevelProblem, found: Resumed, options: GuardOptions) : GuardedRun =
+        let guarded = new GuardedRun(problem, found.State, options)
+        guarded.GoOn found
+        guarded
+
     /// What every checkpoint is to say beside the state, asked for when it is written. Null for nothing.
     member val Notes: Func<IReadOnlyDictionary<string, string>> = null with get, set
+
+    /// What was wrong with files that the run would have gone on from; empty if nothing was.
+    member val PassedOver: IReadOnlyList<string> = [] with get, set
 
     /// The run.
     member _.Run = run
@@ -119,22 +157,73 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
     /// How often the run went back to a checkpoint.
     member _.RollbacksTaken = rollbacks
 
-    /// Goes on from a state, which is borrowed and copied.
-    member _.Restart(state: RunState) : unit = restart state
-
     /// The step of the checkpoint that was written last since the run started or went back; -1 for none.
     member _.LastSaved = saved
 
-    member private guarded.Write() : string =
-        use state = run.Snapshot()
+    /// The best score so far; null before the first.
+    member _.BestScore: Nullable<float> =
+        match evaluator with
+        | Some evaluator -> evaluator.Best
+        | None -> Nullable()
 
-        let notes =
+    /// A copy of the state of the best score, owned by the caller; null before there is one, and where none is kept.
+    member _.BestState() : RunState =
+        match evaluator |> Option.bind _.State with
+        | Some state -> RunState.copy state
+        | None -> Unchecked.defaultof<_>
+
+    /// Goes back to the state of the best score. False if there is none yet; InvalidOperationException if none is kept.
+    member _.RestoreBest() : bool =
+        match evaluator with
+        | Some evaluator when evaluator.Keeps ->
+            evaluator.State |> Option.iter restart
+            evaluator.State.IsSome
+        | _ -> invalidOp "no state is kept: set KeepBest or RestoreBest of the evaluation"
+
+    /// Goes on from a state, which is borrowed and copied.
+    member _.Restart(state: RunState) : unit = restart state
+
+    member private guarded.GoOn(found: Resumed) : unit =
+        let passed = List<string> found.Skipped
+        written <- found.Info.Path
+
+        evaluator
+        |> Option.iter (fun evaluator ->
+            evaluator.Resume found.Info.Notes
+
+            if evaluator.Keeps && evaluator.Best.HasValue then
+                try
+                    evaluator.Keep(Checkpoint.load problem (Checkpoints.best options.Folder))
+                with
+                | :? FileNotFoundException
+                | :? InvalidDataException as e ->
+                    passed.Add $"{e.Message}: scores start anew"
+                    evaluator.Forget())
+
+        guarded.PassedOver <- passed
+
+    member private guarded.AllNotes: IReadOnlyDictionary<string, string> =
+        let own = evaluator |> Option.map _.Notes |> Option.defaultValue []
+
+        let given =
             if isNull guarded.Notes then
-                null
+                []
             else
-                guarded.Notes.Invoke()
+                [ for note in guarded.Notes.Invoke() -> note.Key, note.Value ]
 
-        Checkpoints.save options.Keep options.Folder notes state
+        readOnlyDict (own @ given)
+
+    /// Of several ranks, rank 0 writes.
+    member private guarded.Write() : string =
+        written <-
+            if ranks.Rank = 0 then
+                use state = run.Snapshot()
+                Checkpoints.save options.Keep options.Folder guarded.AllNotes state
+            else
+                Checkpoints.pathOf options.Folder run.StepsTaken
+
+        saved <- run.StepsTaken
+        written
 
     /// Writes the state of the run as it is; its path, or null without a folder. Of several ranks, which all call it, rank 0
     /// writes; the others go on once it is written. Errors as Checkpoints.save.
@@ -142,88 +231,145 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
         if isNull options.Folder then
             null
         else
-            let path =
-                Across.guarded problem "a checkpoint" (fun () ->
-                    if ranks.Rank = 0 then
-                        guarded.Write()
-                    else
-                        Checkpoints.pathOf options.Folder run.StepsTaken)
+            Across.guarded problem "a checkpoint" guarded.Write
 
-            saved <- run.StepsTaken
-            path
-
-    /// One step, and the checkpoint that is due behind it. If the step throws, the state is the one before it and, with a
-    /// folder, is a checkpoint; the exception's `Data` has "Sama.Step" (steps taken) and "Sama.Checkpoint" (the path) or
-    /// "Sama.CheckpointFailure". NonFiniteException where a number is not finite and no policy is left; the report of a
-    /// step that took the run back says so in `Skipped`.
-    member guarded.Step() : StepReport =
-        let back (why: string) : StepReport option =
-            if rollBack () then
-                Some
-                    { Step = run.StepsTaken
-                      BaseLoss = nan
-                      Meta = null
-                      Metas = []
-                      Skipped = $"{why}; went back to the checkpoint of step {run.StepsTaken}, with another seed" }
-            else
-                None
-
-        let report =
-            try
-                run.Step()
-            with
-            | :? NonFiniteException as e ->
-                match back e.Message with
-                | Some report -> report
-                | None ->
-                    saveAfter guarded.Write e
-                    reraise ()
-            | e ->
-                saveAfter guarded.Write e
-                reraise ()
-
-        skipped <- if isNull report.Skipped then 0 else skipped + 1
-
-        if options.SkipAtMost.HasValue && skipped > options.SkipAtMost.Value then
-            match back $"{skipped} steps in a row were left out, the last one because {report.Skipped}" with
-            | Some report -> report
-            | None ->
-                let e =
-                    InvalidOperationException(
-                        $"{skipped} steps in a row were left out, more than {options.SkipAtMost}; the last one: {report.Skipped}"
-                    )
-
-                saveAfter guarded.Write e
-                raise e
-        else
-            if
-                options.Every > 0L
-                && isNull report.Skipped
-                && run.StepsTaken % options.Every = 0L
-            then
-                guarded.Checkpoint() |> ignore
-
-            report
-
-    /// Steps until so many base steps have been taken since the run's start (a resumed run takes the rest), and the
-    /// checkpoint of the last one. When the token is cancelled, on any rank: the checkpoint, then OperationCanceledException.
-    member guarded.RunTo(steps: int64, token: CancellationToken) : unit =
-        let mutable isCancelled = false
-
-        let goesOn () =
-            isCancelled <- ranks.Any token.IsCancellationRequested
-            not isCancelled
-
-        while run.StepsTaken < steps && goesOn () do
-            guarded.Step() |> ignore
-
+    /// The checkpoint of where the run stands, unless it is written already.
+    member guarded.Save() : unit =
         if saved <> run.StepsTaken then
             guarded.Checkpoint() |> ignore
 
-        if isCancelled then
+    /// The run ends here, for now: `Save`, then the best state if that is wanted. Nothing where it has ended already.
+    member guarded.End() : unit =
+        if not ended then
+            guarded.Save()
+            ended <- true
+
+            evaluator
+            |> Option.filter _.Options.RestoreBest
+            |> Option.bind _.State
+            |> Option.iter restart
+
+    /// The checkpoint of the last good step; a failure of it is told with the one that it follows.
+    member private guarded.SaveAfter(e: exn) : unit =
+        e.Data["Sama.Step"] <- run.StepsTaken
+
+        if not (isNull options.Folder) then
+            try
+                // of several ranks, the others may be gone: none is asked
+                e.Data["Sama.Checkpoint"] <- guarded.Write()
+            with other ->
+                e.Data["Sama.CheckpointFailure"] <- other.Message
+
+    /// What is to be kept of a failure: the last good step.
+    member private guarded.Kept(body: unit -> 'result) : 'result =
+        try
+            body ()
+        with e ->
+            guarded.SaveAfter e
+            reraise ()
+
+    /// A step by the policies; an error if it took the run back.
+    member private guarded.Take() : Result<StepReport, StepReport> =
+        let taken =
+            try
+                Ok(run.Step())
+            with :? NonFiniteException as e ->
+                match back e.Message with
+                | Some report -> Error report
+                | None -> reraise ()
+
+        match taken with
+        | Ok report ->
+            skipped <- if isNull report.Skipped then 0 else skipped + 1
+
+            if options.SkipAtMost.HasValue && skipped > options.SkipAtMost.Value then
+                match back $"{skipped} steps in a row were left out, the last one because {report.Skipped}" with
+                | Some report -> Error report
+                | None ->
+                    invalidOp
+                        $"{skipped} steps in a row were left out, more than {options.SkipAtMost}; the last one: {report.Skipped}"
+            else
+                Ok report
+        | Error report -> Error report
+
+    /// What is due behind a step: an evaluation, the best state, a checkpoint.
+    member private guarded.Behind(report: StepReport) : StepReport =
+        let evaluation =
+            match evaluator with
+            | Some evaluator when run.StepsTaken % evaluator.Options.Every = 0L ->
+                let found = evaluator.Evaluate run
+
+                if
+                    found.Improved
+                    && not (isNull options.Folder)
+                    && (options.Best || evaluator.Keeps)
+                then
+                    Across.guarded problem "the best state" (fun () ->
+                        if ranks.Rank = 0 then
+                            use state = run.Snapshot()
+                            Checkpoints.saveBest options.Folder guarded.AllNotes state |> ignore)
+
+                    // and one that knows its score
+                    guarded.Checkpoint() |> ignore
+
+                found
+            | _ -> null
+
+        if
+            options.Every > 0L
+            && isNull report.Skipped
+            && run.StepsTaken % options.Every = 0L
+        then
+            guarded.Save()
+
+        { report with Evaluation = evaluation }
+
+    /// One step, the evaluation and the checkpoint that are due behind it, and the best state back where patience has ended.
+    /// If the step throws, the state is the one before it and, with a folder, is a checkpoint; the exception's `Data` has
+    /// "Sama.Step" (steps taken) and "Sama.Checkpoint" (the path) or "Sama.CheckpointFailure", and "Sama.Level" where a
+    /// delegate of a level threw. If a metric throws, the step was taken. NonFiniteException where a number is not finite and
+    /// no policy is left; the report of a step that took the run back says so in `Skipped`.
+    member guarded.Step() : StepReport =
+        ended <- false
+
+        // there has to be something to go back to
+        if options.Rollbacks > rollbacks && isNull written then
+            guarded.Checkpoint() |> ignore
+
+        guarded.Kept(fun () ->
+            match guarded.Take() with
+            | Error report -> report
+            | Ok report ->
+                let report = guarded.Behind report
+
+                if not (isNull report.Evaluation) && report.Evaluation.Stop then
+                    guarded.End()
+
+                report)
+
+    /// Steps until so many base steps have been taken since the run's start (a resumed run takes the rest) or patience has
+    /// ended, then `End`. When the token is cancelled, on any rank: the checkpoint, then OperationCanceledException.
+    member guarded.RunTo(steps: int64, token: CancellationToken) : unit =
+        let mutable stopped = false
+        let mutable cancelled = false
+
+        let goesOn () =
+            cancelled <- ranks.Any token.IsCancellationRequested
+            not cancelled
+
+        while run.StepsTaken < steps && not stopped && goesOn () do
+            let report = guarded.Step()
+            stopped <- not (isNull report.Evaluation) && report.Evaluation.Stop
+
+        if stopped || run.StepsTaken >= steps then
+            guarded.End()
+        else
+            guarded.Save()
             token.ThrowIfCancellationRequested()
             raise (OperationCanceledException "another rank was asked to stop")
 
     interface IDisposable with
-        /// Frees the run's vectors; modules keep theirs.
-        member _.Dispose() = (run :> IDisposable).Dispose()
+        /// Frees the run's vectors and the best state; modules keep theirs.
+        member _.Dispose() =
+            (run :> IDisposable).Dispose()
+            evaluator |> Option.iter (fun evaluator -> (evaluator :> IDisposable).Dispose())

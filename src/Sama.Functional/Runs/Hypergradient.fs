@@ -155,6 +155,11 @@ module Hypergradient =
         : CheckReport =
         Diagnostics.check problem tolerance maxSteps directions state
 
+    /// Why the highest level moves at a state, or stands still: the parts of h, what the losses of the batches behind the
+    /// state depend on, what the method met, what the level's rule makes of h. To print. A failure that a run would stop at
+    /// is a finding. Nothing changes. ArgumentException for a problem of one level, or a state of another problem.
+    let explain (problem: BilevelProblem) (state: RunState) : Explanation = Explanation.ofState problem state
+
     /// Names of the parameters that none of so many draws connects to a loss, as "level/parameter": a warning, since
     /// parameters that some batches alone use are ordinary. ArgumentException for no draw or a state of another problem.
     let unreached (problem: BilevelProblem) (state: RunState) (draws: int) : string list =

@@ -1,5 +1,6 @@
 namespace Sama.Functional
 
+open System.Collections.Generic
 open TorchSharp
 open Sama
 
@@ -15,6 +16,8 @@ type internal LiveStep =
         Readings: Readings
         /// a level's batches at this step, fetched once
         Fetch: int -> Micro list
+        /// null where nobody looks on
+        Clock: PhaseClock
     }
 
     /// Where all levels are, those of `taken` having stepped.
@@ -26,4 +29,59 @@ type internal LiveStep =
                 match taken[k] with
                 | Some step -> step.After()
                 | None -> live.Vectors[k]
-          Taken = taken }
+          Taken = taken
+          Clock = live.Clock }
+
+    /// The update is finite, and the rule's next state.
+    member live.Sound(i: int) : unit =
+        PhaseClock.within live.Clock RunPhase.Rule (fun () -> Checks.sound live.Readings live.Number live.Levels[i])
+
+    /// Waits for the numbers that are asked for.
+    member live.Read() : unit =
+        PhaseClock.within live.Clock RunPhase.Reading live.Readings.Close
+
+    /// The steps of these levels are written, those of upper levels first.
+    member live.Commit(working: int list, metas: int list) : unit =
+        PhaseClock.within live.Clock RunPhase.Rule (fun () ->
+            for j in List.rev metas do
+                live.Levels[j].Commit()
+
+            for i in working do
+                live.Levels[i].Commit()
+                live.Levels[i].Record(live.Number, live.Fetch i))
+
+module internal LiveStep =
+
+    /// Lowest levels that start every window anew do, where the levels above say; how to undo it, and to be done with it.
+    let reset (problem: BilevelProblem) (levels: LevelRun[]) (step: int64) =
+        [ for i in Structure.lowest problem do
+              match levels[i].Level.Reset with
+              | Some start when Structure.startsWindow problem i step ->
+                  use _ = torch.no_grad ()
+                  let seen = Levels(problem.LevelNames, [| for level in levels -> level.Parameters |])
+                  levels[i].Reset(start seen)
+              | _ -> () ]
+
+    /// A step whose batches are fetched once, into `fetched`.
+    let create (problem: BilevelProblem) levels vectors (seed: int64) step readings fetched clock : LiveStep =
+        let fetch (fetched: Dictionary<int, Micro list>) i =
+            match fetched.TryGetValue i with
+            | true, micros -> micros
+            | _ ->
+                let micros =
+                    PhaseClock.within clock RunPhase.Data (fun () -> Problem.micros problem seed i step)
+
+                fetched[i] <- micros
+
+                if not (isNull clock) && problem.Heights[i] = 0 then
+                    clock.CountExamples(micros |> List.sumBy _.Rows)
+
+                micros
+
+        { Problem = problem
+          Levels = levels
+          Vectors = vectors
+          Number = step
+          Readings = readings
+          Fetch = fetch fetched
+          Clock = clock }

@@ -51,15 +51,21 @@ module internal MetaSteps =
             else
                 Mode.Meta
 
+        let micros = live.Fetch j
+
         let value =
-            Responses.partials point (Problem.precision problem) j mode (live.Fetch j) gradients
+            PhaseClock.within live.Clock RunPhase.Meta (fun () ->
+                Responses.partials point (Problem.precision problem) j mode micros gradients)
 
         let loss = Checks.loss live.Readings live.Number live.Levels[j].Level value
         direct j gradients[j]
-        let responses = Responses.addResponses point j j gradients
+
+        let responses =
+            PhaseClock.within live.Clock RunPhase.Perturbed (fun () -> Responses.addResponses point j j gradients)
+
         Across.mean problem $"the hypergradient of level '{problem.Levels[j].Name}'" gradients[j]
         requireFinite live j gradients
-        Checks.sound live.Readings live.Number live.Levels[j]
+        live.Sound j
 
         { Index = j
           Loss = loss
@@ -82,7 +88,7 @@ module internal MetaSteps =
 
                   if tier < top && due (tier + 1) then
                       for j in ofTier tier do
-                          live.Levels[j].Preview()
+                          PhaseClock.within live.Clock RunPhase.Rule live.Levels[j].Preview
                           taken[j] <- Some(live.Levels[j].Step(live.Fetch j, null, null)) ]
 
     /// The loss of level j where all levels stand.

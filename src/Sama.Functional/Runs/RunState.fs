@@ -201,7 +201,7 @@ module RunState =
             | _ -> invalidArg argument $"the state has no buffer '{name}', which a module of the problem has"
 
     let private requireWindows (argument: string) (problem: BilevelProblem) (state: RunState) =
-        let window = problem.Tiers[1].Period
+        let window = Structure.window problem
         let inside = state.Step % window
         let ends = state.Step - inside + window - 1L
 

@@ -13,6 +13,8 @@ type internal Point =
         After: int -> Tensor
         /// None for a level that took none: it does not respond
         Taken: LevelStep option[]
+        /// what times and counts what responses ask for; null for nothing
+        Clock: PhaseClock
     }
 
 /// Best responses along the levels. With v = ∂L_j/∂θ of all levels: for i from the lowest to j − 1, the best-response vjp
@@ -93,13 +95,6 @@ module internal Responses =
         =
         let problem = point.Problem
 
-        // by the levels above they stay this rank's, until h is reduced
-        let reduced (gradients: Tensor[]) =
-            if List.contains i wanted then
-                Across.mean problem $"the gradient of level '{problem.Levels[i].Name}'" gradients[i]
-
-            gradients
-
         let before =
             point.Before
             |> Array.mapi (fun k own ->
@@ -114,13 +109,13 @@ module internal Responses =
             let gradients = zeros point wanted
             let vectors = seenBy { point with Before = before } i
             Passes.accumulate problem None micros Mode.Perturbed vectors gradients
-            reduced gradients
+            Across.own problem i wanted gradients
         else
             let moved = follow point i before
             let gradients = zeros point (wanted @ Structure.below problem i)
             partials moved None i Mode.Perturbed micros gradients |> ignore
             addResponses moved i top gradients |> ignore
-            reduced gradients
+            Across.own problem i wanted gradients
 
     /// The levels below i where they are when i and those above it are at `before`.
     and private follow (point: Point) i (before: Tensor[]) : Point =
@@ -185,12 +180,14 @@ module internal Responses =
         let lambda = Passes.joined [| for j in upper -> point.Before[j] |]
 
         let ofTheta micros theta =
-            Scope.tensor (fun () -> (gradientsAt point i top micros theta [] [ i ])[i])
+            PhaseClock.pass point.Clock (fun () ->
+                Scope.tensor (fun () -> (gradientsAt point i top micros theta [] [ i ])[i]))
 
         let ofLambda micros theta =
-            Scope.tensor (fun () ->
-                let gradients = gradientsAt point i top micros theta [] upper
-                Passes.joined [| for j in upper -> gradients[j] |])
+            PhaseClock.pass point.Clock (fun () ->
+                Scope.tensor (fun () ->
+                    let gradients = gradientsAt point i top micros theta [] upper
+                    Passes.joined [| for j in upper -> gradients[j] |]))
 
         { new IBaseGradients with
             member _.Theta = step.After()
@@ -266,7 +263,17 @@ module internal Responses =
 
                     struct (Trajectory.vjp replayed o last step.Window v, last) }
 
-        LevelSolution(LevelStep.jacobians problem.Levels[i].Rule step, gradients, products, trajectory)
+        let rule = LevelStep.jacobians problem.Levels[i].Rule step
+
+        if isNull point.Clock then
+            LevelSolution(rule, gradients, products, trajectory)
+        else
+            LevelSolution(
+                Watched.rule point.Clock rule,
+                gradients,
+                Watched.products point.Clock products,
+                Watched.trajectory point.Clock trajectory
+            )
 
     /// Products with the derivatives of a middle level's total hypergradient; ∂h/∂θ is the Hessian of the reduced loss,
     /// symmetric where the responses below are exact.

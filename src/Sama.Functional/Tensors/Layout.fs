@@ -38,8 +38,14 @@ type Layout internal (slices: Slice[]) =
         match index.TryGetValue name with
         | true, i -> i
         | _ ->
-            let known = String.Join(", ", index.Keys)
-            raise (ArgumentException($"no parameter is named '{name}'; there are: {known}", nameof name))
+            let known =
+                if index.Count = 0 then
+                    "there is none, since the level is alone in its problem"
+                else
+                    let names = String.Join(", ", index.Keys)
+                    $"there are: {names}"
+
+            raise (ArgumentException($"no parameter is named '{name}'; {known}", nameof name))
 
 namespace Sama.Functional
 

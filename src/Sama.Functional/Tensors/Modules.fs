@@ -156,6 +156,25 @@ module NnModule =
                 if not (isNull gradient) then
                     gradient.Dispose()
 
+    /// Runs `body` with these modules in eval mode, and puts every part of them back into the mode that it had.
+    let internal evaluating (modules: torch.nn.Module list) (body: unit -> 'result) : 'result =
+        // a module sets its parts too, so that it comes before them
+        let before =
+            [ for m in modules do
+                  m, m.training
+
+                  for part in m.modules () do
+                      part, part.training ]
+
+        try
+            for m in modules do
+                m.eval ()
+
+            body ()
+        finally
+            for m, training in before do
+                m.train training
+
 /// Buffers of modules, such as the running statistics of batch norm: part of a run's state.
 module internal Buffers =
 

@@ -32,6 +32,23 @@ type Params
     member _.Item
         with get (name: string): Tensor = seen (layout.IndexOf name)
 
+    /// Its parameters with their shapes, a line each.
+    override _.ToString() =
+        let shape (slice: Slice) = System.String.Join("x", slice.Shape)
+
+        let where =
+            if vector.IsInvalid then
+                "disposed"
+            else
+                $"{vector.dtype}, {vector.device}"
+
+        System.String.Join(
+            "\n",
+            [ $"{layout.Length:N0} parameters ({where})"
+              for slice in layout.Slices do
+                  $"'{slice.Name}' [{shape slice}]" ]
+        )
+
     member internal _.Mode = mode
     member internal _.Views = views
 
@@ -44,10 +61,15 @@ type Params
 
 namespace Sama.Functional
 
+open TorchSharp
 open Sama
 
 /// The three ways in which a pass sees a flat vector.
 module Params =
+
+    /// No parameters: what a level alone in its problem sees above it.
+    let internal none () : Params =
+        Params(Layout [||], Frozen, torch.zeros 0L, [||], [||])
 
     /// Views that need no gradient: a pass over them stores no graph of them.
     let frozen (layout: Layout) (vector: Tensor) : Params =
