@@ -2,7 +2,7 @@
 # The one entry: ./build.sh VERB. Every verb prepares what it needs; a second run does no work twice.
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
-tests=(tests/Sama.Functional.Tests tests/Sama.CSharp.Tests tests/Sama.Language.Tests tests/Sama.DataOptimization.Tests tests/Sama.TextCleaning.Tests tests/NoisyText.Tests)
+tests=(tests/Sama.Functional.Tests tests/Sama.CSharp.Tests tests/Sama.Language.Tests tests/Sama.DataOptimization.Tests tests/Sama.TextCleaning.Tests tests/NoisyText.Tests tests/Sama.Ranks.Tests)
 sources=(src tests examples benchmarks tools)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 
@@ -10,9 +10,11 @@ usage() {
     cat <<'TEXT'
 ./build.sh quickstart          clean generated noisy labels with SAMA
 ./build.sh run EXAMPLE ARGS    run an example of examples/, or a script NAME.cs of examples/scripts
+./build.sh run-ranks N EXAMPLE ARGS   the same on N ranks of this machine, by mpirun
 ./build.sh sama COMMAND ARGS   the tool: sama clean --train FILE --clean FILE --out DIR, and others
 ./build.sh bench NAME --json FILE   a measurement of benchmarks/Sama.Benchmarks
 ./build.sh test                build and run every test suite
+./build.sh test-ranks          the suite of ranks alone, under Open MPI and MPICH
 ./build.sh rooms               the core's folders: files, lengths, and that none uses a later one
 ./build.sh test-libtorch [DIR] the core's suite without native packages, libtorch from DIR (default: the CPU package's)
 ./build.sh publish DIR         the folder of the tool 'sama' (check, bench, noisytext): no .NET, libtorch by SAMA_LIBTORCH
@@ -43,6 +45,37 @@ cpp_runtime() {
     exit 1
 }
 
+# ranks need an MPI: Open MPI runs programs, the tests ask for MPICH beside it. Without root, and without both, the tests say
+# by name what they leave out
+mpi() { # packages
+    local missing=()
+    for package in "$@"; do
+        case "$package" in
+            openmpi-bin) command -v mpirun.openmpi >/dev/null || missing+=("$package") ;;
+            mpich) command -v mpirun.mpich >/dev/null || missing+=("$package") ;;
+        esac
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "installing ${missing[*]}" >&2
+        # apt's lists may be older than the archive
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
+            { apt-get update -qq >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >&2; } ||
+            echo "warning: ${missing[*]} could not be installed" >&2
+        return 0
+    fi
+    echo "warning: ${missing[*]} missing; as root on Debian: apt-get install --no-install-recommends ${missing[*]}" >&2
+}
+
+mpirun_here() { # ranks, command: on this machine alone
+    local ranks=$1
+    shift
+    local launcher
+    launcher=$(command -v mpirun.openmpi || command -v mpirun) || { echo "no mpirun: install openmpi-bin" >&2; exit 1; }
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} \
+        "$launcher" -n "$ranks" --oversubscribe --bind-to none "$@"
+}
+
 quietly() { # command; what it prints is shown if it fails
     local printed
     printed=$("$@" 2>&1) || { echo "$printed" >&2; return 1; }
@@ -62,6 +95,7 @@ run_tests() {
     local passed=0 failed=0 failures="" log line code
     log=$(mktemp)
     prepare
+    mpi openmpi-bin mpich
     "$root/tools/rooms.sh" || failed=1
     for project in "${tests[@]}"; do
         code=0
@@ -168,6 +202,17 @@ case "$verb" in
             exit 1
         fi
         ;;
+    run-ranks)
+        ranks=${1:-}
+        example=${2:-}
+        [[ "$ranks" =~ ^[1-9][0-9]*$ ]] && [ -n "$example" ] && [ -d "$root/examples/$example" ] ||
+            { echo "./build.sh run-ranks N EXAMPLE ARGS; examples: $(ls "$root/examples" | tr '\n' ' ')" >&2; exit 1; }
+        shift 2
+        prepare
+        mpi openmpi-bin
+        dotnet build "$root/examples/$example" -c Release -v quiet -nologo >&2
+        mpirun_here "$ranks" dotnet "$root/examples/$example/bin/Release/net10.0/linux-x64/$example.dll" "$@"
+        ;;
     sama)
         prepare
         dotnet build "$root/tools/Sama.Tool" -c Release -v quiet -nologo >&2
@@ -175,6 +220,7 @@ case "$verb" in
         ;;
     bench) prepare && run_project benchmarks/Sama.Benchmarks "$@" ;;
     test) run_tests ;;
+    test-ranks) prepare && mpi openmpi-bin mpich && run_project tests/Sama.Ranks.Tests --summary --no-spinner --colours 0 "$@" ;;
     rooms) "$root/tools/rooms.sh" ;;
     test-libtorch) test_libtorch "$@" ;;
     publish)

@@ -96,6 +96,9 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "faults",
       "kills, damaged checkpoints, NaN, leaks: what a run has to survive; --full for 200 kills and 500 damages",
       (fun o -> Faults.Bench.run (o.Contains Full) (o.GetResult(Seed, 1)) (write o))
+      "ranks",
+      "throughput of two ranks against one, and what of a reduction is hidden; under mpirun: of as many as it started",
+      (fun o -> RankBench.run (o.TryGetResult Only) (o.Contains Full) (write o))
       "checkpoint",
       "time and memory of a checkpoint of 10⁸ parameters, beside dd",
       (fun o -> Faults.Speed.run (write o))

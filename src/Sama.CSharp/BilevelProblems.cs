@@ -102,6 +102,28 @@ public static class BilevelProblemExtensions
             return F.Problem.withMethod(method, NotNull(problem));
         }
 
+        /// <summary>The same problem on ranks, each with its own rows: data picks them by the draw's rank, and a batch of the
+        /// problem is that of all ranks together. Every rank makes the same problem; runs of it start from rank 0's
+        /// state.</summary>
+        /// <param name="ranks">What <see cref="Ranks.Start"/> gave.</param>
+        /// <param name="response">Whether the meta gradient is reduced before the response to it is found.</param>
+        /// <param name="buffers">What becomes of modules' buffers.</param>
+        /// <param name="bucketBytes">Bytes of the base gradient that are reduced together while the backward pass goes on, for
+        /// functional models; 0: all behind it.</param>
+        /// <returns>The problem; it owns nothing.</returns>
+        /// <exception cref="ArgumentException">A method that cannot be reduced in that way, with the reason; a negative
+        /// <paramref name="bucketBytes"/>.</exception>
+        public BilevelProblem OnRanks(
+            Communicator ranks,
+            ResponseReduction response = ResponseReduction.Joined,
+            RankBuffers buffers = RankBuffers.First,
+            long bucketBytes = 4 << 20)
+        {
+            ArgumentNullException.ThrowIfNull(ranks);
+            var options = new ReductionOptions(response: response, buffers: buffers, bucketBytes: bucketBytes);
+            return F.Problem.onRanksWith(options, ranks, NotNull(problem));
+        }
+
         /// <summary>The levels' initial parameters and rule states.</summary>
         /// <param name="seed">Fixes batches and masks.</param>
         /// <returns>The state; the caller disposes it.</returns>

@@ -92,7 +92,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         {
             for (var i = 0; i < steps && last is not { Stop: true }; i++)
             {
-                cancellationToken.ThrowIfCancellationRequested();
+                ThrowIfCancelled(cancellationToken);
                 last = Step();
             }
         });
@@ -170,7 +170,7 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
             var stopped = false;
             for (var i = 0; i < steps && !stopped; i++)
             {
-                cancellationToken.ThrowIfCancellationRequested();
+                ThrowIfCancelled(cancellationToken);
                 var step = await Task.Run(Step, CancellationToken.None).ConfigureAwait(false);
                 yield return step;
                 stopped = step.Stop;
@@ -184,6 +184,14 @@ public sealed class BilevelSolver : IDisposable, IAsyncDisposable
         }
 
         End();
+    }
+
+    /// <summary>Where one rank is asked to stop, all stop.</summary>
+    private void ThrowIfCancelled(CancellationToken token)
+    {
+        if (!Problem.Communicator.Any(token.IsCancellationRequested)) return;
+        token.ThrowIfCancellationRequested();
+        throw new OperationCanceledException("another rank was asked to stop");
     }
 
     private T Exclusively<T>(Func<T> action)

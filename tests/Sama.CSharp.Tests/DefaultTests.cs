@@ -35,6 +35,7 @@ internal static class DefaultTests
         (typeof(HypergradientMethodExtensions), "Unrolled", UnrolledOptions.Default, []),
         (typeof(HypergradientMethodExtensions), "F2sa", F2saOptions.Default, []),
         (typeof(BilevelProblemExtensions), "Create", BilevelOptions.Default, []),
+        (typeof(BilevelProblemExtensions), "OnRanks", ReductionOptions.Default, []),
     ];
 
     private static Dictionary<string, object?> Properties(object options) => options.GetType()
@@ -80,7 +81,7 @@ internal static class DefaultTests
         {
             var records = typeof(SgdOptions).Assembly.GetExportedTypes()
                 .Where(t => t.Namespace == "Sama" && t.Name.EndsWith("Options") && t.GetProperty("Default", Static) is not null);
-            var seen = Pairs.Select(p => p.Options.GetType()).Append(typeof(GuardOptions)).ToHashSet();
+            var seen = Pairs.Select(p => p.Options.GetType()).Append(typeof(GuardOptions)).Append(typeof(RankOptions)).ToHashSet();
             Equal("", string.Join(", ", records.Where(t => !seen.Contains(t)).Select(t => t.Name)), "records not compared");
 
         }),
@@ -107,6 +108,18 @@ internal static class DefaultTests
                 var own = typeof(Validation).GetProperty(option.Name)!.GetValue(facade);
                 Equal(Convert.ToString(option.GetValue(new EvaluationOptions())), Convert.ToString(own), option.Name);
             }
+        }),
+        Case("a start without a launcher is a rank alone, whose problem is the same", () =>
+        {
+            using var ranks = Ranks.Start();
+            Equal((0, 1, true), (ranks.Rank, ranks.Size, ranks.Any(true)));
+            using var run = new BilevelSolver(Problems.Ridge().OnRanks(ranks));
+            using var plain = new BilevelSolver(Problems.Ridge());
+            run.RunSteps(3);
+            plain.RunSteps(3);
+            Same(plain.Theta.Vector, run.Theta.Vector, "theta");
+            Throws<ArgumentException>(() => Ranks.Start(timeout: TimeSpan.Zero), "timeout");
+            Throws<InvalidOperationException>(() => Ranks.Start(size: 2), "mpirun -n 2");
         }),
         Case("AdamW decays by PyTorch's 1e-2, clipping has PyTorch's slack", () =>
         {

@@ -18,6 +18,7 @@ internal static class NullTests
         [typeof(BilevelProblem)] = Problems.Ridge(),
         [typeof(RunState)] = Problems.Ridge().Start(),
         [typeof(torch.nn.Module)] = Problems.Net(4),
+        [typeof(Communicator)] = Communicator.Single,
         [typeof(torch.Device)] = torch.CPU,
         [typeof(Tensor)] = torch.zeros(2),
         [typeof(RowSource<int>)] = new RowSource<int>(1, rows => rows.Count),

@@ -21,9 +21,19 @@ let rec private check device json (args: string list) =
     | "--json" :: file :: rest -> check device (Some file) rest
     | unknown :: _ -> raise (ArgumentException $"check does not take '{unknown}'\n{usage}")
 
+/// Of the tool's commands measurements alone go on ranks; others would write one folder several times.
+let private requireOne (args: string list) : unit =
+    match Launch.found Environment.GetEnvironmentVariable with
+    | Some launched when launched.Size > 1 && launched.Kind.IsSome && List.tryHead args <> Some "bench" ->
+        invalidOp
+            $"{launched.By} started {launched.Size} processes ({launched.Variable}), each of which would do the whole work: start the command once, without a launcher"
+    | _ -> ()
+
 [<EntryPoint>]
 let main args =
     try
+        requireOne (List.ofArray args)
+
         match List.ofArray args with
         | "describe" :: _ ->
             printfn $"{Native.describe ()}"

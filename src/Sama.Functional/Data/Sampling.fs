@@ -154,7 +154,9 @@ module Sampling =
 
         fun draw ->
             if draw.Rank < 0 || draw.Rank >= sampling.Ranks then
-                invalidArg (nameof draw) $"the draw is of rank {draw.Rank}, the batches are for {sampling.Ranks} ranks"
+                invalidArg
+                    (nameof draw)
+                    $"the draw is of rank {draw.Rank}, the batches are for {sampling.Ranks} ranks: say how many share an epoch (Sampling.Ranks, the communicator's Size)"
 
             let struct (epoch, first, count) = part rows sampling draw
 

@@ -66,10 +66,15 @@ type BilevelProblem =
             ReadTogether: bool
             /// meta steps taken, on any run of it: at some of them a step is taken again on the same batch
             Replays: int64 ref
+            /// the ranks that it is on, and how it is reduced
+            Ranks: RankPlan
         }
 
     /// The levels' names, from the lowest up.
     member problem.LevelNames = problem.Levels |> Array.map _.Name
+
+    /// The ranks that it is on; alone, this process.
+    member problem.Communicator: Communicator = problem.Ranks.Communicator
 
     /// Its levels with their sizes, rules, data and pace, the method and the options, a line each.
     override problem.ToString() =
@@ -101,5 +106,11 @@ type BilevelProblem =
         String.Join(
             "\n",
             [ yield! problem.Levels |> Seq.mapi level
-              $"{method}{micros}, device {problem.Levels[0].Device}, precision {o.Precision}, not finite: {o.NonFinite}" ]
+              $"{method}{micros}, device {problem.Levels[0].Device}, precision {o.Precision}, not finite: {o.NonFinite}"
+              if problem.Ranks.Communicator.Size > 1 then
+                  let { Communicator = ranks
+                        Options = reduced } =
+                      problem.Ranks
+
+                  $"on {ranks.Size} ranks: meta gradients {reduced.Response}, buffers {reduced.Buffers}, buckets of {reduced.BucketBytes} bytes" ]
         )

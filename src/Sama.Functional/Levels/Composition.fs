@@ -98,6 +98,36 @@ module internal Composition =
                     method
                     $"the rule of level '{level.Name}' is '{level.Update.Name}', and the method does not say that it adds ∂u/∂λ (IRuleJacobians.OptionsVjp, Need.LearnedOptions)"
 
+    /// Whether each rank may answer to its own meta gradient.
+    let private requireReduction (problem: BilevelProblem) index =
+        let method = Structure.methodOf problem index
+
+        if problem.Ranks.Options.Response = ResponseReduction.Local then
+            if
+                problem.Tiers.Length > 2
+                && problem.Levels |> Array.exists (fun l -> l.Response = MiddleResponse.Total)
+            then
+                refuse
+                    method
+                    "a rank that answers to its own meta gradient (ResponseReduction.Local) moves levels between others to points of its own; hold them (Level.responding MiddleResponse.Held), or take ResponseReduction.Joined"
+
+            for need in method.Needs do
+                match need with
+                | Nudge ->
+                    refuse
+                        method
+                        "a nudge along each rank's own meta gradient (ResponseReduction.Local) would take θ apart; take ResponseReduction.Joined"
+                | Products ->
+                    refuse
+                        method
+                        "it forms products with the joined Hessian, of vectors that each rank has for itself (ResponseReduction.Local); take ResponseReduction.Joined"
+                | _ -> ()
+
+            match method.Motion with
+            | Unknown reason ->
+                refuse method $"{reason}, for which all ranks need one meta gradient (ResponseReduction.Joined)"
+            | _ -> ()
+
     let requireServed (problem: BilevelProblem) : unit =
         let top = Array.last problem.Heights
 
@@ -109,6 +139,7 @@ module internal Composition =
                     requireNeeds problem index need
 
                 requireMotion problem index
+                requireReduction problem index
 
     let private requireDistinct (levels: Level list) =
         for name, twice in levels |> List.countBy _.Name do
@@ -222,7 +253,8 @@ module internal Composition =
               Method = method
               Options = options
               ReadTogether = false
-              Replays = ref 0L }
+              Replays = ref 0L
+              Ranks = RankPlan.Single }
 
         requireWindows problem
         requireServed problem

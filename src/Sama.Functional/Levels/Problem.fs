@@ -25,6 +25,29 @@ module Problem =
         Composition.requireServed changed
         changed
 
+    /// The same problem on ranks, each with its own rows: `data` picks them by `draw.Rank`, a batch of the problem is that of
+    /// all ranks together. Every rank makes the same problem; runs of it start from rank 0's state. ArgumentException for a
+    /// method that cannot be reduced in that way, and buckets of a negative size.
+    let onRanksWith (options: ReductionOptions) (ranks: Communicator) (problem: BilevelProblem) : BilevelProblem =
+        if isNull ranks then
+            nullArg (nameof ranks)
+
+        if options.BucketBytes < 0L then
+            invalidArg (nameof options) $"BucketBytes ({options.BucketBytes}) is negative"
+
+        let changed =
+            { problem with
+                Ranks =
+                    { Communicator = ranks
+                      Options = options } }
+
+        Composition.requireServed changed
+        changed
+
+    /// `onRanksWith` the default options.
+    let onRanks (ranks: Communicator) (problem: BilevelProblem) : BilevelProblem =
+        onRanksWith ReductionOptions.Default ranks problem
+
     /// The same problem on that device: parameters start there, modules are moved themselves, batches when they are drawn.
     /// States that exist move by `RunState.toDevice`.
     let toDevice (device: torch.Device) (problem: BilevelProblem) : BilevelProblem =
@@ -46,7 +69,7 @@ module Problem =
             else
                 step / problem.Tiers[problem.Heights[index]].Period
           Stream = index
-          Rank = 0 }
+          Rank = problem.Ranks.Communicator.Rank }
 
     /// A level's batches behind base step number `step`, fetched.
     let internal micros (problem: BilevelProblem) (seed: int64) (index: int) (step: int64) : Micro list =

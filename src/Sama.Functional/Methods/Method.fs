@@ -22,6 +22,8 @@ type Need =
     | LearnedOptions
     /// no more base parameters than this
     | AtMost of parameters: int64
+    /// θ is moved along v afterwards: v has to be the same on every rank
+    | Nudge
 
 /// (dθ*/dλ)ᵀ v; the move that θ is left with, if any; what was done. Tensors are the caller's.
 [<NoComparison; NoEquality>]

@@ -145,7 +145,9 @@ module internal SamaMethod =
           if reuses o then
               BaseLambdaGradient
           if o.MicroBatches > 0 then
-              MicroBatches o.MicroBatches ]
+              MicroBatches o.MicroBatches
+          if o.Nudge <> 0.0 then
+              Nudge ]
 
     let sama (o: SamaOptions) : HypergradientMethod =
         check o

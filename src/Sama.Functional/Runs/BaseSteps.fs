@@ -6,10 +6,11 @@ open Sama
 /// Steps of the lowest levels: their gradients, looked at and not yet written.
 module internal BaseSteps =
 
-    let private losses (live: LiveStep) i (micros: Micro list) gradients =
+    /// The last micro-batch's pass completes the gradient: `watch` looks at it.
+    let private losses (live: LiveStep) i (micros: Micro list) gradients (watch: Params[] -> Params[]) =
         let share = 1.0 / float micros.Length
 
-        [ for micro in micros ->
+        [ for at, micro in List.indexed micros ->
               // the graph dies here, before anything else needs memory
               Scope.tensor (fun () ->
                   let loss =
@@ -19,7 +20,8 @@ module internal BaseSteps =
                           live.Vectors
                           gradients
                           share
-                          (micro.Loss Mode.Base
+                          ((if at = micros.Length - 1 then watch else id)
+                           >> micro.Loss Mode.Base
                            >> Autodiff.requireGraph $"level '{live.Problem.Levels[i].Name}': its loss")
 
                   loss.to_type torch.float64) ]
@@ -42,7 +44,16 @@ module internal BaseSteps =
         for j in upper do
             gradients[j] <- torch.zeros_like live.Vectors[j]
 
-        let losses = losses live i micros gradients
+        use buckets = Across.gradient live.Problem i run.Gradient
+
+        let watch (parameters: Params[]) =
+            if isNull buckets then
+                parameters
+            else
+                Array.updateAt i (buckets.Watch parameters[i]) parameters
+
+        let losses = losses live i micros gradients watch
+        Across.finish live.Problem buckets
 
         let loss =
             Checks.loss live.Readings live.Number run.Level ((torch.stack (List.toArray losses)).mean ())
@@ -80,4 +91,7 @@ module internal BaseSteps =
     let replay (live: LiveStep) (working: int list) : unit =
         for i in working do
             let run = live.Levels[i]
-            Checks.replay live.Problem i live.Vectors run.Gradient (run.Scratch()) (live.Fetch i)
+
+            // the gradient of a step on ranks is not this rank's
+            let gradient = if Across.alone live.Problem then run.Gradient else null
+            Checks.replay live.Problem i live.Vectors gradient (run.Scratch()) (live.Fetch i)

@@ -113,12 +113,12 @@ type BilevelRun private (problem: BilevelProblem, engine: Engine) =
 
     /// What `body` gives between two steps, such as a score: it runs without gradients and with the problem's modules in
     /// eval mode, its tensors are freed, and modes, buffers and the CPU's random generator are put back, so that it changes
-    /// nothing of the run.
-    member _.Between(body: Func<'result>) : 'result = (live ()).Between([], body.Invoke)
+    /// nothing of the run. On ranks, which all call it, what fails on one fails on all.
+    member run.Between(body: Func<'result>) : 'result = run.Between([], body.Invoke)
 
     /// The same, with other modules in eval mode too.
     member internal _.Between(others: torch.nn.Module list, body: unit -> 'result) : 'result =
-        (live ()).Between(others, body)
+        Across.guarded problem "what is done between two steps" (fun () -> (live ()).Between(others, body))
 
     interface IDisposable with
         /// Frees the run's vectors; modules keep theirs.

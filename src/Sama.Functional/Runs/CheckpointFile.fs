@@ -32,7 +32,7 @@ module internal CheckpointFile =
           "torchsharp", NativeSearch.binding
           "cpu", cpu ()
           "threads", string (torch.get_num_threads ())
-          "ranks", "1"
+          "ranks", string (Ranks.size ())
           "device", string state.Theta.device ]
 
     let rec private treeOf (state: RuleState) : RuleTree =

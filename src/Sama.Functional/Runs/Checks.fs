@@ -56,13 +56,15 @@ module internal Checks =
             InvalidOperationException($"step {step}: libtorch failed in the derivative of a loss: {reason}. {help}", e)
         | _ -> e
 
-    /// A loss, when it is known.
+    /// A loss, when it is known: the mean over the ranks.
     let loss (readings: Readings) step (level: Level) (value: Tensor) : float ref =
         let known = ref nan
 
-        readings.Number(
+        readings.Shared(
             value,
-            fun value ->
+            fun byRank ->
+                let value = Array.average byRank
+
                 if not (Double.IsFinite value) then
                     raise (NonFiniteException(step, level.Name, "the loss"))
 

@@ -12,7 +12,9 @@ open Sama
 ///
 /// A base step evaluates everything first and writes last: a step that fails has changed nothing, buffers included.
 [<Sealed>]
-type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) =
+type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
+    let initial = RankStart.common problem given
+
     let levels =
         Array.map2 (fun level own -> LevelRun(level, own)) problem.Levels (Array.ofSeq initial.Levels)
 
@@ -51,6 +53,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
     /// window that started stays started where its first step is left out.
     let transaction (body: LiveStep -> 'result) : 'result =
         let fetched = Dictionary<int, Micro list>()
+        Across.at problem step
         claim ()
         let saved = Buffers.copy (buffers ())
         let mutable resets = []
@@ -59,7 +62,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
             try
                 let result =
                     Scope.run (fun _ ->
-                        use readings = new Readings(problem.ReadTogether)
+                        use readings = new Readings(problem.ReadTogether, Across.gather problem)
                         resets <- LiveStep.reset problem levels step
                         body (LiveStep.create problem levels vectors seed step readings fetched clock))
 
@@ -68,11 +71,12 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
                 result
             with e ->
+                let shown = Across.settled problem (Checks.explained step e)
+
                 for struct (undo, finish) in resets do
-                    (if skips e then finish else undo) ()
+                    (if skips shown then finish else undo) ()
 
                 Buffers.load saved (buffers ())
-                let shown = Checks.explained step e
 
                 if obj.ReferenceEquals(shown, e) then
                     reraise ()
@@ -90,6 +94,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
             Scope.sweep step (vectors[0].numel ())
 
     let commit (live: LiveStep) (working: int list) (metas: MetaStep list) =
+        Across.settle problem live.Number vectors (buffers ())
         writing <- true
         live.Commit(working, [ for meta in metas -> meta.Index ])
 
@@ -168,7 +173,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
     /// One base step, and those of the levels above that are due. If it throws, the run is as before it.
     member _.Step() : StepReport =
         requireWhole ()
-        Problem.requireUnchanged problem
+        Across.alike problem (fun () -> Problem.requireUnchanged problem)
 
         let report =
             recorder.Observe(
@@ -232,9 +237,10 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
             let keep j (part: Tensor) =
                 if j = top then
-                    direct.Value <- part.clone ()
+                    direct.Value <- Across.meanOf problem "the direct gradient" (part.clone ())
 
             let metas, reports = metaSteps live lowest taken (fun _ -> true) keep
+            Across.settle problem step vectors []
             let report = reports[metas |> List.findIndex (fun meta -> meta.Index = top)]
             look live (live.PointOf taken) top report direct.Value)
 
@@ -244,6 +250,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
             Problem.keepingBuffers problem (fun () ->
                 let loss = MetaSteps.loss live (vectors.Length - 1)
                 live.Read()
+                Across.settle problem step vectors []
                 loss.Value))
 
     /// A copy of the state, owned by the caller.
@@ -264,6 +271,8 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
     /// The run goes on from another state of its problem, which is copied; its vectors stay where they are.
     member _.Load(state: RunState) : unit =
         claim ()
+        use common = RankStart.ofCopy problem state
+        let state = common.State
 
         for level, own in Seq.zip levels state.Levels do
             level.Load own

@@ -67,6 +67,16 @@ type internal Evaluator(options: EvaluationOptions) =
                     found["score"] <- options.Score.Invoke(run.Theta, run.Lambda)
         )
 
+        // every rank has its own rows, and all have to decide alike
+        let ranks = run.Problem.Communicator
+
+        if ranks.Size > 1 then
+            let names = found.Keys |> Seq.sort |> Array.ofSeq
+            let byRank = ranks.Gather [| for name in names -> found[name] |]
+
+            for i, name in Array.indexed names do
+                found[name] <- byRank |> Array.averageBy (fun own -> own[i])
+
         found
 
     let scoreOf (found: Dictionary<string, float>) : Nullable<float> =

@@ -88,6 +88,7 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
             (run :> IDisposable).Dispose()
             reraise ()
 
+    let ranks = problem.Communicator
     let mutable skipped = 0
     let mutable rollbacks = 0
     let mutable saved = -1L
@@ -212,15 +213,25 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
 
         readOnlyDict (own @ given)
 
-    /// Writes the state of the run as it is; its path, or null without a folder. Errors as Checkpoints.save.
+    /// Of several ranks, rank 0 writes.
+    member private guarded.Write() : string =
+        written <-
+            if ranks.Rank = 0 then
+                use state = run.Snapshot()
+                Checkpoints.save options.Keep options.Folder guarded.AllNotes state
+            else
+                Checkpoints.pathOf options.Folder run.StepsTaken
+
+        saved <- run.StepsTaken
+        written
+
+    /// Writes the state of the run as it is; its path, or null without a folder. Of several ranks, which all call it, rank 0
+    /// writes; the others go on once it is written. Errors as Checkpoints.save.
     member guarded.Checkpoint() : string =
         if isNull options.Folder then
             null
         else
-            use state = run.Snapshot()
-            written <- Checkpoints.save options.Keep options.Folder guarded.AllNotes state
-            saved <- state.Step
-            written
+            Across.guarded problem "a checkpoint" guarded.Write
 
     /// The checkpoint of where the run stands, unless it is written already.
     member guarded.Save() : unit =
@@ -244,7 +255,8 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
 
         if not (isNull options.Folder) then
             try
-                e.Data["Sama.Checkpoint"] <- guarded.Checkpoint()
+                // of several ranks, the others may be gone: none is asked
+                e.Data["Sama.Checkpoint"] <- guarded.Write()
             with other ->
                 e.Data["Sama.CheckpointFailure"] <- other.Message
 
@@ -292,8 +304,11 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
                     && not (isNull options.Folder)
                     && (options.Best || evaluator.Keeps)
                 then
-                    use state = run.Snapshot()
-                    Checkpoints.saveBest options.Folder guarded.AllNotes state |> ignore
+                    Across.guarded problem "the best state" (fun () ->
+                        if ranks.Rank = 0 then
+                            use state = run.Snapshot()
+                            Checkpoints.saveBest options.Folder guarded.AllNotes state |> ignore)
+
                     // and one that knows its score
                     guarded.Checkpoint() |> ignore
 
@@ -333,11 +348,16 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
                 report)
 
     /// Steps until so many base steps have been taken since the run's start (a resumed run takes the rest) or patience has
-    /// ended, then `End`. When the token is cancelled: the checkpoint, then OperationCanceledException.
+    /// ended, then `End`. When the token is cancelled, on any rank: the checkpoint, then OperationCanceledException.
     member guarded.RunTo(steps: int64, token: CancellationToken) : unit =
         let mutable stopped = false
+        let mutable cancelled = false
 
-        while run.StepsTaken < steps && not stopped && not token.IsCancellationRequested do
+        let goesOn () =
+            cancelled <- ranks.Any token.IsCancellationRequested
+            not cancelled
+
+        while run.StepsTaken < steps && not stopped && goesOn () do
             let report = guarded.Step()
             stopped <- not (isNull report.Evaluation) && report.Evaluation.Stop
 
@@ -346,6 +366,7 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
         else
             guarded.Save()
             token.ThrowIfCancellationRequested()
+            raise (OperationCanceledException "another rank was asked to stop")
 
     interface IDisposable with
         /// Frees the run's vectors and the best state; modules keep theirs.

@@ -63,6 +63,7 @@ module internal MetaSteps =
         let responses =
             PhaseClock.within live.Clock RunPhase.Perturbed (fun () -> Responses.addResponses point j j gradients)
 
+        Across.mean problem $"the hypergradient of level '{problem.Levels[j].Name}'" gradients[j]
         requireFinite live j gradients
         live.Sound j
 

@@ -55,6 +55,11 @@ module Checkpoints =
     let best (folder: string) : string =
         Path.Combine(folder, "best.safetensors")
 
+    /// Where the checkpoint of a step lies.
+    let internal pathOf (folder: string) (step: int64) : string =
+        let step = step.ToString("D12", CultureInfo.InvariantCulture)
+        Path.Combine(folder, $"step-{step}.safetensors")
+
     let private into (folder: string) (file: string) notes state =
         Directory.CreateDirectory folder |> ignore
 
@@ -72,8 +77,7 @@ module Checkpoints =
         if keep < 1 then
             invalidArg (nameof keep) $"{keep} checkpoints are to be kept; at least 1 is needed"
 
-        let step = state.Step.ToString("D12", CultureInfo.InvariantCulture)
-        let path = into folder $"step-{step}.safetensors" notes state
+        let path = into folder (Path.GetFileName(pathOf folder state.Step)) notes state
 
         for old in files folder |> List.filter ((<>) path) |> List.indexed do
             if fst old >= keep - 1 then
@@ -90,7 +94,8 @@ module Resume =
 
     /// The newest state of the folder that is whole, with what was wrong with newer ones; null if the folder has none or is
     /// not there. InvalidDataException if it has some and all are damaged; ArgumentException for another problem's, and
-    /// InvalidOperationException, as Checkpoint.load.
+    /// InvalidOperationException, as Checkpoint.load. On ranks, all of which call it and see one folder: RankFailureException
+    /// where they find different ones.
     let latest (folder: string) (problem: BilevelProblem) : Resumed =
         let rec find skipped paths =
             match paths with
@@ -104,4 +109,11 @@ module Resume =
                 with :? InvalidDataException as e ->
                     find (e.Message :: skipped) older
 
-        find [] (Checkpoints.files folder)
+        let mutable found: Resumed = null
+
+        Across.guarded problem "a search for checkpoints" (fun () ->
+            found <- find [] (Checkpoints.files folder)
+            let shown = if isNull found then "none" else $"step {found.State.Step}"
+            Across.agree problem $"the newest checkpoint of '{folder}', which all ranks have to see: {shown}")
+
+        found

@@ -22,6 +22,7 @@ module internal Responses =
         [ for k in Structure.below problem i do
               match point.Taken[k] with
               | Some _ when not (isNull gradients[k]) ->
+                  Across.meta problem k gradients[k]
                   let response = respond point k top gradients[k]
                   let above = Points.upper problem k top
 
@@ -77,13 +78,13 @@ module internal Responses =
             let gradients = Points.zeros point wanted
             let vectors = Points.seenBy { point with Before = before } i
             Passes.accumulate problem None micros Mode.Perturbed vectors gradients
-            gradients
+            Across.own problem i wanted gradients
         else
             let moved = follow point i before
             let gradients = Points.zeros point (wanted @ Structure.below problem i)
             Points.partials moved None i Mode.Perturbed micros gradients |> ignore
             addResponses moved i top gradients |> ignore
-            gradients
+            Across.own problem i wanted gradients
 
     /// The levels below i where they are when i and those above it are at `before`.
     and private follow (point: Point) i (before: Tensor[]) : Point =
@@ -230,7 +231,9 @@ module internal Responses =
                     if problem.Heights[i] > 0 && problem.Levels[i].Response = MiddleResponse.Total then
                         differences passes point i top theta gradients.Lambda
                     else
-                        snd (Products.at passes subject step.Micros (Mode.Linearized followStops) known theta) }
+                        Products.at passes subject step.Micros (Mode.Linearized followStops) known theta
+                        |> snd
+                        |> Across.linearization problem }
 
         let trajectory =
             { new ITrajectory with

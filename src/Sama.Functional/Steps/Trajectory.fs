@@ -31,6 +31,7 @@ module internal Trajectory =
                 (Array.updateAt s.Index place.Theta s.Vectors)
                 gradients
 
+            Across.mean s.Problem "the gradient of a step taken again" g
             let u, next = (ruleOf s).Take place.State g place.Theta
 
             { Theta = keep ((place.Theta - u).detach ())
@@ -102,6 +103,10 @@ module internal Trajectory =
                     Mode.Again
 
             let value, at = Products.at passes s micros mode null place.Theta
+            let at = Across.linearization s.Problem at
+            // what it is formed from stays the rank's own
+            let value = if Across.alone s.Problem then value else value.clone ()
+            Across.mean s.Problem "the gradient of a step taken again" value
             let stay, before, w, ofOptions = throughRule s rule place value a b
             let struct (ofTheta, ofLambda) = at.Vjps w
             keep ((stay + ofTheta).detach ()), [ for t in before -> keep t ], keep (ofLambda + ofOptions))

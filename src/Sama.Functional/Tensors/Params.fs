@@ -9,13 +9,18 @@ type internal Differentiation =
 
 /// A layout over one flat vector, with a named view of each parameter. Borrowed: it lives as long as the pass.
 [<Sealed; AllowNullLiteral>]
-type Params internal (layout: Layout, mode: Differentiation, vector: Tensor, views: Tensor[], gradients: Tensor[]) =
+type Params
+    internal
+    (layout: Layout, mode: Differentiation, vector: Tensor, views: Tensor[], gradients: Tensor[], seen: int -> Tensor) =
     let whole =
         lazy
             (match mode with
-             | Leaves -> torch.cat [| for view in views -> view.reshape -1L |]
+             | Leaves -> torch.cat [| for i in 0 .. views.Length - 1 -> (seen i).reshape -1L |]
              | Frozen
              | Traced -> vector)
+
+    internal new(layout, mode, vector, views: Tensor[], gradients) =
+        Params(layout, mode, vector, views, gradients, (fun i -> views[i]))
 
     /// Names and shapes.
     member _.Layout = layout
@@ -25,7 +30,7 @@ type Params internal (layout: Layout, mode: Differentiation, vector: Tensor, vie
 
     /// The parameter of that name, in its own shape. ArgumentException if there is none.
     member _.Item
-        with get (name: string): Tensor = views[layout.IndexOf name]
+        with get (name: string): Tensor = seen (layout.IndexOf name)
 
     /// Its parameters with their shapes, a line each.
     override _.ToString() =
@@ -49,6 +54,10 @@ type Params internal (layout: Layout, mode: Differentiation, vector: Tensor, vie
 
     /// Views of the flat gradient vector; empty unless leaves.
     member internal _.Gradients = gradients
+
+    /// The same parameters, of which a loss sees what `seen` makes of them.
+    member internal _.Seeing(seen: int -> Tensor) =
+        Params(layout, mode, vector, views, gradients, seen)
 
 namespace Sama.Functional
 

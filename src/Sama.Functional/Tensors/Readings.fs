@@ -8,8 +8,9 @@ open Sama
 /// where it is made; any other device would be waited for each time, so there they are brought over together, by
 /// `Close`. `together` does so on the CPU too.
 [<Sealed>]
-type internal Readings(together: bool) =
+type internal Readings(together: bool, gather: (float[] -> float[][]) option) =
     let pending = ResizeArray<struct (Tensor * (float -> unit))>()
+    let shared = ResizeArray<struct (Tensor * (float[] -> unit))>()
 
     let later (value: Tensor) receive =
         pending.Add(struct (Scope.copy value, receive))
@@ -22,6 +23,14 @@ type internal Readings(together: bool) =
             receive (Number.read value)
         else
             later value receive
+
+    /// `receive` is given the values that a 0-D tensor has on every rank, by rank; with others by `Close`, where every rank
+    /// comes with as many.
+    member readings.Shared(value: Tensor, receive: float[] -> unit) : unit =
+        if gather.IsNone then
+            readings.Number(value, (fun own -> receive [| own |]))
+        else
+            shared.Add(struct (Scope.copy value, receive))
 
     /// `failed`, which throws, is called if a 0-D tensor of truth is false.
     member readings.Holds(truth: Tensor, failed: unit -> unit) : unit =
@@ -52,7 +61,23 @@ type internal Readings(together: bool) =
             for i, struct (_, receive) in Array.indexed waiting do
                 receive values[i]
 
+        if shared.Count > 0 then
+            let waiting = shared.ToArray()
+            shared.Clear()
+
+            let byRank =
+                gather.Value(Number.readAll [ for struct (value, _) in waiting -> value ])
+
+            for struct (value, _) in waiting do
+                value.Dispose()
+
+            for i, struct (_, receive) in Array.indexed waiting do
+                receive [| for own in byRank -> own[i] |]
+
     interface IDisposable with
         member _.Dispose() =
             for struct (value, _) in pending do
+                value.Dispose()
+
+            for struct (value, _) in shared do
                 value.Dispose()

@@ -1,0 +1,217 @@
+/// Throughput of ranks against one, and how much of a reduction is hidden behind the backward pass.
+module Sama.Benchmarks.RankBench
+
+open System
+open System.Diagnostics
+open System.IO
+open TorchSharp
+open Sama
+open Sama.Functional
+
+type Row =
+    {
+        Ranks: int
+        Subject: string
+        SamplesPerSecond: float
+        /// to one rank of one thread, the median of rounds
+        Ratio: float
+        /// of the ranks' time, waiting for each other
+        Waited: float
+        /// 1 − waited/alone, of what a step reduces
+        Hidden: float
+        Rounds: int
+    }
+
+let private median (values: float list) =
+    let sorted = List.sort values
+    (sorted[(sorted.Length - 1) / 2] + sorted[sorted.Length / 2]) / 2.0
+
+let private problem (rows: int64) k isPlain =
+    let options =
+        { BilevelOptions.Default with
+            Unroll = k
+            // plain training never comes to a meta step
+            WarmUp = (if isPlain then Int64.MaxValue / 2L else 0L) }
+
+    Models.problem torch.CPU options (adam 1e-4) Hypergradient.sama rows (Models.encoder5M true 64L)
+
+let private timed (steps: int) (run: BilevelRun) : float =
+    let clock = Stopwatch.StartNew()
+
+    for _ in 1..steps do
+        run.Step() |> ignore
+
+    clock.Elapsed.TotalSeconds
+
+/// Interleaved rounds: ranks together; rank 0 alone with one thread; rank 0 alone with a thread for each rank and the rows of
+/// all. The others wait meanwhile.
+let private throughput (ranks: Communicator) name (rows: int64) k isPlain (rounds: int) : Row list =
+    let steps = max k 4
+    use together = new BilevelRun(problem rows k isPlain |> Problem.onRanks ranks, 1L)
+    use alone = new BilevelRun(problem rows k isPlain, 1L)
+    use threads = new BilevelRun(problem (rows * int64 ranks.Size) k isPlain, 1L)
+
+    let only threadCount (run: BilevelRun) =
+        ranks.Barrier()
+
+        let seconds =
+            if ranks.Rank = 0 then
+                torch.set_num_threads threadCount
+                let seconds = timed steps run
+                torch.set_num_threads 1
+                seconds
+            else
+                1.0
+
+        ranks.Barrier()
+        seconds
+
+    let mutable waited, spent = 0.0, 0.0
+
+    let round isMeasured =
+        ranks.Barrier()
+        let before = ranks.Waited
+        let shared = timed steps together
+
+        if isMeasured then
+            waited <- waited + (ranks.Waited - before).TotalSeconds
+            spent <- spent + shared
+
+        shared, only 1 alone, only ranks.Size threads
+
+    round false |> ignore
+    let found = [ for _ in 1..rounds -> round true ]
+    let size = float ranks.Size
+    let samples = float rows * float steps
+
+    let row subject ranks factor seconds ratios waited =
+        { Ranks = ranks
+          Subject = $"{name}, {subject}"
+          SamplesPerSecond = samples * factor / median seconds
+          Ratio = median ratios
+          Waited = waited
+          Hidden = nan
+          Rounds = rounds }
+
+    [ row "one rank, one thread" 1 1.0 [ for _, one, _ in found -> one ] [ 1.0 ] 0.0
+      row
+          $"{ranks.Size} ranks, one thread each"
+          ranks.Size
+          size
+          [ for all, _, _ in found -> all ]
+          [ for all, one, _ in found -> size * one / all ]
+          (waited / spent)
+      row
+          $"one process, {ranks.Size} threads"
+          1
+          size
+          [ for _, _, threads in found -> threads ]
+          [ for _, one, threads in found -> size * one / threads ]
+          0.0 ]
+
+/// A chain of equal layers, plain training: what a rank waits for the gradient, against the reduction alone.
+let private hidden (ranks: Communicator) (width: int64) (layers: int) (rows: int64) (rounds: int) : Row =
+    let model = Models.mlp "chain" width layers
+
+    let options =
+        { BilevelOptions.Default with
+            WarmUp = Int64.MaxValue / 2L }
+
+    let problem =
+        Models.problem torch.CPU options (sgd 1e-4) Hypergradient.sama rows model
+        |> Problem.onRanksWith
+            { ReductionOptions.Default with
+                // one layer
+                BucketBytes = width * width * 4L }
+            ranks
+
+    use run = new BilevelRun(problem, 1L)
+    let gradient = torch.zeros problem.Levels[0].Layout.Length
+
+    let alone () =
+        ranks.Barrier()
+        let clock = Stopwatch.StartNew()
+        (ranks.Mean gradient).GetAwaiter().GetResult()
+        clock.Elapsed.TotalSeconds
+
+    let step () =
+        ranks.Barrier()
+        let before = ranks.Waited
+        let clock = Stopwatch.StartNew()
+        run.Step() |> ignore
+        (ranks.Waited - before).TotalSeconds, clock.Elapsed.TotalSeconds
+
+    for _ in 1..2 do
+        alone () |> ignore
+        step () |> ignore
+
+    let found = [ for _ in 1..rounds -> alone (), step () ]
+    let reduction = median [ for alone, _ in found -> alone ]
+    let waited = median [ for _, (waited, _) in found -> waited ]
+    let seconds = median [ for _, (_, seconds) in found -> seconds ]
+
+    { Ranks = ranks.Size
+      Subject =
+        $"{layers + 1} layers of {width}: {float (gradient.numel ()) * 4e-6:F1} MB reduced in {reduction * 1e3:F1} ms alone, {waited * 1e3:F1} ms waited of a step of {seconds * 1e3:F1} ms"
+      SamplesPerSecond = float (int64 ranks.Size * rows) / seconds
+      Ratio = nan
+      Waited = waited / seconds
+      Hidden = 1.0 - waited / reduction
+      Rounds = rounds }
+
+let private print (row: Row) =
+    let known (x: float) (text: string) = if Double.IsNaN x then "" else text
+
+    let ratio, hidden =
+        known row.Ratio $"x {row.Ratio:F2}", known row.Hidden $"hidden {row.Hidden:P0}"
+
+    printfn
+        $"{row.Subject, -60} {row.SamplesPerSecond, 8:F1} samples/s  {ratio}  waited {row.Waited:P0} of its time  {hidden}"
+
+let private measured (ranks: Communicator) (only: string option) (rounds: int) : Row list =
+    let wanted name =
+        only |> Option.forall (fun start -> (name: string).StartsWith start)
+
+    [ if wanted "throughput" then
+          yield! throughput ranks "plain, 32 rows" 32L 1 true rounds
+          yield! throughput ranks "K = 1, 32 rows" 32L 1 false rounds
+          yield! throughput ranks "K = 10, 16 rows" 16L 10 false rounds
+      if wanted "hidden" then
+          hidden ranks 512L 11 512L (2 * rounds) ]
+
+/// Started again by mpirun where no launcher started it.
+let private launch () : int =
+    let arguments =
+        [ "-n"; "2"; "--oversubscribe"; "--bind-to"; "none"; "dotnet" ]
+        @ List.ofArray (Environment.GetCommandLineArgs())
+
+    let info = ProcessStartInfo("mpirun", arguments)
+
+    for name in
+        [ "OMPI_ALLOW_RUN_AS_ROOT"
+          "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"
+          "OMPI_MCA_mpi_yield_when_idle" ] do
+        info.Environment[name] <- "1"
+
+    info.Environment["OMP_NUM_THREADS"] <- "1"
+
+    try
+        use started = Process.Start info
+        started.WaitForExit()
+        started.ExitCode
+    with :? ComponentModel.Win32Exception ->
+        raise (IOException "mpirun does not start: as root, apt-get install --no-install-recommends openmpi-bin")
+
+let run (only: string option) (isFull: bool) (write: Row list -> unit) : int =
+    if (Launch.found Environment.GetEnvironmentVariable).IsNone then
+        launch ()
+    else
+        torch.set_num_threads 1
+        use ranks = Ranks.start RankOptions.Default
+        let rows = measured ranks only (if isFull then 9 else 5)
+
+        if ranks.Rank = 0 then
+            List.iter print rows
+            write rows
+
+        0
