@@ -207,16 +207,16 @@ let tests =
 
                   (use line = new LiveLine("reading", console)
 
-                   for i in 1..10 do
+                   for i in 1..3 do
                        line.At(float i / 10.0, $"step [{i}]")
-                       Threading.Thread.Sleep 50
+                       Threading.Thread.Sleep 600
 
                    line.At(0.1, "the next"))
 
                   string output
 
               let text = shown InteractionSupport.Yes
-              Expect.stringContains text "reading" "what"
+              Expect.stringContains text "the next" "begun anew"
               Expect.stringContains text "step [" "brackets are text"
               Expect.stringContains text ":" "time left"
               Expect.equal (shown InteractionSupport.No) "" "quiet"

@@ -1,6 +1,7 @@
 namespace Sama
 
 open System
+open System.Diagnostics
 open System.Threading.Tasks
 open Spectre.Console
 
@@ -25,6 +26,7 @@ type LiveLine(what: string, console: IAnsiConsole) =
             console
                 .Progress()
                 .AutoClear(true)
+                .AutoRefresh(false)
                 .HideCompleted(true)
                 .Columns(
                     TaskDescriptionColumn(Alignment = Justify.Left),
@@ -40,6 +42,7 @@ type LiveLine(what: string, console: IAnsiConsole) =
             Task.CompletedTask
 
     let mutable last = 0.0
+    let mutable drawn = 0L
 
     /// On the error output, so that what a program prints can be redirected; nothing where that is redirected itself.
     new(what: string) =
@@ -60,9 +63,14 @@ type LiveLine(what: string, console: IAnsiConsole) =
             if share < last then
                 start text
 
+            // drawing takes milliseconds
+            if share < last || Stopwatch.GetElapsedTime(drawn).TotalSeconds > 0.5 then
+                drawn <- Stopwatch.GetTimestamp()
+                task.Description <- Markup.Escape text
+                task.Value <- Math.Clamp(share, 0.0, 1.0)
+                context.Refresh()
+
             last <- share
-            task.Description <- Markup.Escape text
-            task.Value <- Math.Clamp(share, 0.0, 1.0)
 
     interface IDisposable with
         /// The line goes away.

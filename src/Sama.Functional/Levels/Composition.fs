@@ -117,7 +117,7 @@ module internal Composition =
                     refuse
                         method
                         "a nudge along each rank's own meta gradient (ResponseReduction.Local) would take θ apart; take ResponseReduction.Joined"
-                | Products ->
+                | Products _ ->
                     refuse
                         method
                         "it forms products with the joined Hessian, of vectors that each rank has for itself (ResponseReduction.Local); take ResponseReduction.Joined"

@@ -1,40 +1,3 @@
-namespace Sama
-
-open System
-
-/// What a run does beside its steps, so that it survives its machine and its numbers.
-[<NoComparison>]
-type GuardOptions =
-    {
-        /// where checkpoints go, one run a folder; null for none
-        Folder: string
-        /// base steps between checkpoints; 0: only where the run ends
-        Every: int64
-        /// how many of them stay
-        Keep: int
-        /// under NonFinitePolicy.Skip, how many steps in a row may be left out; null for any number
-        SkipAtMost: Nullable<int>
-        /// how often the run goes back to its last checkpoint, with another seed, where a number is not finite
-        Rollbacks: int
-        /// what is found between steps; null for nothing
-        Evaluation: EvaluationOptions
-        /// writes the state of the best score as best.safetensors; so do the options that keep it
-        Best: bool
-        /// what is measured of the steps; null for nothing
-        Telemetry: TelemetryOptions
-    }
-
-    /// No checkpoints, three of them if there are any, any number of skipped steps, no way back, no evaluation.
-    static member Default =
-        { Folder = null
-          Every = 0L
-          Keep = 3
-          SkipAtMost = Nullable()
-          Rollbacks = 0
-          Evaluation = null
-          Best = false
-          Telemetry = null }
-
 namespace Sama.Functional
 
 open System
@@ -48,29 +11,7 @@ open Sama
 /// is asked for. Whatever ends it, it ends at a step's boundary with the state of the last good step. Not thread-safe.
 [<Sealed>]
 type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOptions) =
-    let refuse (why: string) = invalidArg (nameof options) why
-
-    do
-        if options.Every < 0L then
-            refuse $"Every ({options.Every}) is negative"
-
-        if options.Keep < 1 then
-            refuse $"Keep ({options.Keep}) is below 1"
-
-        if options.SkipAtMost.HasValue && options.SkipAtMost.Value < 0 then
-            refuse $"SkipAtMost ({options.SkipAtMost}) is negative"
-
-        if options.SkipAtMost.HasValue && problem.Options.NonFinite <> NonFinitePolicy.Skip then
-            refuse "SkipAtMost counts skipped steps: the problem's NonFinite has to be Skip"
-
-        if options.Rollbacks < 0 then
-            refuse $"Rollbacks ({options.Rollbacks}) is negative"
-
-        if options.Rollbacks > 0 && isNull options.Folder then
-            refuse "Rollbacks go to the last checkpoint: a Folder is needed"
-
-        if options.Best && isNull options.Evaluation then
-            refuse "Best needs a score: an Evaluation"
+    do Guard.require problem options
 
     let evaluator =
         if isNull options.Evaluation then
