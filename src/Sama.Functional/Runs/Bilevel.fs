@@ -50,7 +50,7 @@ module Bilevel =
 
         Scope.run (fun keep ->
             keepingModules problem (fun () ->
-                let engine = Engine(problem, RunState.copy state, false)
+                let engine = Engine(problem, RankStart.common problem (RunState.copy state), false)
 
                 try
                     body keep engine

@@ -11,11 +11,12 @@ module internal InPlace =
         Problem.requireUnchanged problem
         RunState.requireOf problem (nameof initial) initial
         use _ = torch.NewDisposeScope()
-        Engine(problem, RunState.copy initial, true)
+        Engine(problem, RankStart.common problem (RunState.copy initial), true)
 
     let ofSeed (problem: BilevelProblem) (seed: int64) : Engine =
         use _ = torch.NewDisposeScope()
-        Engine(problem, RunState.map Scope.detach (Bilevel.start seed problem), true)
+        let start = RunState.map Scope.detach (Bilevel.start seed problem)
+        Engine(problem, RankStart.common problem start, true)
 
 /// The in-place run: the same steps as `Bilevel.step`, on vectors that live as long as the run. The problem's modules are
 /// trained themselves: their parameters are the run's vectors, their buffers the run's. Not thread-safe.
@@ -109,7 +110,8 @@ type BilevelRun private (problem: BilevelProblem, engine: Engine) =
         Problem.requireUnchanged problem
         RunState.requireOf problem (nameof state) state
         use _ = torch.NewDisposeScope()
-        engine.Load state
+        use common = RankStart.ofCopy problem state
+        engine.Load common.State
 
     /// What `body` gives between two steps, such as a score: it runs without gradients and with the problem's modules in
     /// eval mode, its tensors are freed, and modes, buffers and the CPU's random generator are put back, so that it changes

@@ -12,9 +12,7 @@ open Sama
 ///
 /// A base step evaluates everything first and writes last: a step that fails has changed nothing, buffers included.
 [<Sealed>]
-type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
-    let initial = RankStart.common problem given
-
+type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) =
     let levels =
         Array.map2 (fun level own -> LevelRun(level, own)) problem.Levels (Array.ofSeq initial.Levels)
 
@@ -250,7 +248,6 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
             Problem.keepingBuffers problem (fun () ->
                 let loss = MetaSteps.loss live (vectors.Length - 1)
                 live.Read()
-                Across.settle problem step vectors []
                 loss.Value))
 
     /// A copy of the state, owned by the caller.
@@ -271,8 +268,6 @@ type internal Engine(problem: BilevelProblem, given: RunState, lasting: bool) =
     /// The run goes on from another state of its problem, which is copied; its vectors stay where they are.
     member _.Load(state: RunState) : unit =
         claim ()
-        use common = RankStart.ofCopy problem state
-        let state = common.State
 
         for level, own in Seq.zip levels state.Levels do
             level.Load own
