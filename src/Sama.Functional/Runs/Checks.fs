@@ -2,6 +2,7 @@ namespace Sama.Functional
 
 open System
 open System.Runtime.InteropServices
+open System.Threading
 open TorchSharp
 open Sama
 
@@ -128,6 +129,11 @@ module internal Checks =
 
             for (_, again), (_, before) in List.zip again upper do
                 same again before)
+
+    /// Whether this meta step's passes are run again: the 1st, 2nd, 4th, 8th, … of a problem.
+    let replays (problem: BilevelProblem) : bool =
+        let count = Interlocked.Increment(&problem.Replays.contents)
+        count &&& (count - 1L) = 0L
 
     let private names (problem: BilevelProblem) (indices: int seq) =
         String.Join(" and ", [ for i in indices -> $"'{problem.Levels[i].Name}'" ])

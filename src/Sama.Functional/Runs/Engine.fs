@@ -105,15 +105,10 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
     let working () =
         lowest |> List.filter (fun i -> Structure.active problem i step)
 
-    /// Whether this meta step's passes are run again: the 1st, 2nd, 4th, 8th, … of a problem.
-    let replays () =
-        let count = Interlocked.Increment(&problem.Replays.contents)
-        count &&& (count - 1L) = 0L
-
     /// Meta steps behind base steps; their reports once all values are known.
     let metaSteps (live: LiveStep) working (taken: LevelStep option[]) due direct =
         Problem.keepingBuffers problem (fun () ->
-            let again = replays ()
+            let again = Checks.replays problem
 
             if again then
                 BaseSteps.replay live working

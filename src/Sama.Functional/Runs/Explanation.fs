@@ -97,7 +97,8 @@ module internal Explanation =
     /// What the method met.
     let private responses (live: LiveStep) (report: MetaReport) top : string list =
         let below =
-            Structure.below live.Problem top |> List.filter (fun i -> live.Problem.Heights[i] = 0)
+            Structure.below live.Problem top
+            |> List.filter (fun i -> live.Problem.Heights[i] = 0)
 
         [ for i in below do
               if count live.Levels[i].Gradient = 0L then

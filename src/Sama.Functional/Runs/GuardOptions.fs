@@ -37,6 +37,8 @@ type GuardOptions =
 
 namespace Sama.Functional
 
+open System
+open System.Collections.Generic
 open Sama
 
 module internal Guard =
@@ -65,3 +67,26 @@ module internal Guard =
 
         if options.Best && isNull options.Evaluation then
             refuse "Best needs a score: an Evaluation"
+
+    /// A state with another seed, which is that of the run's n-th way back: the same one would lead to the same numbers.
+    let reseeded (n: int) (state: RunState) : RunState =
+        { state with
+            Seed =
+                { Seed = state.Seed
+                  Step = int64 n
+                  Stream = Int32.MaxValue
+                  Rank = 0 }
+                    .RandomSeed }
+
+    /// Notes of the run's own and of its user, null for none, together.
+    let notes
+        (own: (string * string) list)
+        (given: Func<IReadOnlyDictionary<string, string>>)
+        : IReadOnlyDictionary<string, string> =
+        let given =
+            if isNull given then
+                []
+            else
+                [ for note in given.Invoke() -> note.Key, note.Value ]
+
+        readOnlyDict (own @ given)

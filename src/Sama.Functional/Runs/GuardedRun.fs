@@ -41,7 +41,7 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
         run.Restore state
         saved <- -1L
 
-    /// Takes the run back; another seed, since the same one would lead to the same numbers.
+    /// Takes the run back.
     let rollBack () : bool =
         if rollbacks >= options.Rollbacks then
             false
@@ -50,15 +50,7 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
             rollbacks <- rollbacks + 1
             skipped <- 0
 
-            restart
-                { found with
-                    Seed =
-                        { Seed = found.Seed
-                          Step = int64 rollbacks
-                          Stream = Int32.MaxValue
-                          Rank = 0 }
-                            .RandomSeed }
-
+            restart (Guard.reseeded rollbacks found)
             true
 
     let back (why: string) : StepReport option =
@@ -144,15 +136,7 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
         guarded.PassedOver <- passed
 
     member private guarded.AllNotes: IReadOnlyDictionary<string, string> =
-        let own = evaluator |> Option.map _.Notes |> Option.defaultValue []
-
-        let given =
-            if isNull guarded.Notes then
-                []
-            else
-                [ for note in guarded.Notes.Invoke() -> note.Key, note.Value ]
-
-        readOnlyDict (own @ given)
+        Guard.notes (evaluator |> Option.map _.Notes |> Option.defaultValue []) guarded.Notes
 
     /// Of several ranks, rank 0 writes.
     member private guarded.Write() : string =
