@@ -155,7 +155,7 @@ let run (folder: string option) (write: Row list -> unit) : int =
     for name, own in rows |> List.groupBy _.Problem do
         let best = own |> List.filter (fun r -> not r.Learned) |> List.minBy _.Loss
 
-        for r in own |> List.filter (fun r -> r.Learned || r = best) do
+        for r in own |> List.filter (fun r -> r.Learned || r.Rate = best.Rate) do
             let kind = if r.Learned then "learned" else "best of 20"
             let beside = (r.Loss - best.Loss) / abs best.Loss
             printfn $"| {name} | {kind} | {r.Rate:G3} | {r.Final:G3} | {r.Loss:G5} | {r.Accuracy:F4} | {beside:P2} |"
