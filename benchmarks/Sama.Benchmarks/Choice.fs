@@ -31,7 +31,8 @@ let private classes, features = 4, 30
 let private train, test = 800, 1000
 
 let private normal (random: Random) =
-    sqrt (-2.0 * log (1.0 - random.NextDouble())) * cos (2.0 * Math.PI * random.NextDouble())
+    sqrt (-2.0 * log (1.0 - random.NextDouble()))
+    * cos (2.0 * Math.PI * random.NextDouble())
 
 /// How labels go wrong: a row's label or votes, given its class and its point.
 type private Noise =
@@ -91,8 +92,7 @@ let private problem noise perClass seed =
     let data =
         match noise with
         | Labels wrong ->
-            let labels =
-                Array.init train (fun row -> wrong random truths[row] points[row])
+            let labels = Array.init train (fun row -> wrong random truths[row] points[row])
 
             CleaningData(classes, labels, truths[train .. rows - 1], others = test, seed = seed)
         | Votes(rules, vote) ->
@@ -118,7 +118,10 @@ let private problem noise perClass seed =
 let private cell (kind: string, noise) perClass seed : JsonObject =
     let points, data, truths = problem noise perClass seed
     use model: IRowClassifier = new Linear(points, classes)
-    let options = CleaningOptions(Seed = seed, Steps = 150, TuningSteps = 150, TrainAll = true)
+
+    let options =
+        CleaningOptions(Seed = seed, Steps = 150, TuningSteps = 150, TrainAll = true)
+
     let result = DataCleaning.Run(model, data, options)
 
     let accuracy (way: CandidateResult) =
@@ -158,7 +161,9 @@ let private print (rows: JsonObject list) : unit =
             |> List.length
 
         let choice = gain "choice"
-        printfn $"{kind}, {perClass} a class: control {control:F3}; choice {choice}, {others} of {rows.Length} another way"
+
+        printfn
+            $"{kind}, {perClass} a class: control {control:F3}; choice {choice}, {others} of {rows.Length} another way"
 
 /// `seeds` problems of each kind.
 let run (seeds: int) (only: string option) (write: JsonObject list -> unit) : int =

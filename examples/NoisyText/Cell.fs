@@ -26,12 +26,14 @@ type Settings =
 
 /// What one way reached: right rows as a text of 0 and 1, so that runs are compared row by row.
 type WayResult =
-    { Name: string
-      HeldOut: float
-      /// log-losses of the held-out clean rows
-      Losses: float[]
-      Right: string
-      Seconds: float }
+    {
+        Name: string
+        HeldOut: float
+        /// log-losses of the held-out clean rows
+        Losses: float[]
+        Right: string
+        Seconds: float
+    }
 
     member way.Scores = [| for mark in way.Right -> if mark = '1' then 1.0 else 0.0 |]
 

@@ -77,7 +77,12 @@ type WordClassifier
         let padded = withNone embedded
 
         let windows =
-            torch.cat ([| padded.index_select (0L, before); embedded; padded.index_select (0L, behind) |], 1L)
+            torch.cat (
+                [| padded.index_select (0L, before)
+                   embedded
+                   padded.index_select (0L, behind) |],
+                1L
+            )
 
         let features =
             torch.nn.functional.relu (

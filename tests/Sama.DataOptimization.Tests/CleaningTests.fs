@@ -62,7 +62,10 @@ let private drawnKinds seed : (string * (float32[][] * CleaningData)) list =
 
     let kind name clean (label: int -> int) (vote: (int -> int) option) =
         let truths =
-            Array.concat [ Array.init 150 (fun row -> row % 3); clean; Array.init 100 (fun row -> row % 3) ]
+            Array.concat
+                [ Array.init 150 (fun row -> row % 3)
+                  clean
+                  Array.init 100 (fun row -> row % 3) ]
 
         let points =
             truths
@@ -150,17 +153,17 @@ let tests =
           <| fun _ ->
               let gains =
                   [ for name, data in drawnKinds 1 do
-                            use model: IRowClassifier = new Linear(fst data, 3)
-                            let options = CleaningOptions(Steps = 60, TuningSteps = 30, TrainAll = true)
-                            let result = DataCleaning.Run(model, snd data, options)
-                            let truths = Array.init 100 (fun row -> row % 3)
+                        use model: IRowClassifier = new Linear(fst data, 3)
+                        let options = CleaningOptions(Steps = 60, TuningSteps = 30, TrainAll = true)
+                        let result = DataCleaning.Run(model, snd data, options)
+                        let truths = Array.init 100 (fun row -> row % 3)
 
-                            let accuracy (predicted: float[][]) =
-                                Accuracy.Share(Rows.Argmax predicted, truths)
+                        let accuracy (predicted: float[][]) =
+                            Accuracy.Share(Rows.Argmax predicted, truths)
 
-                            let gain = accuracy result.Predictions - accuracy result.Candidates[0].Predictions
-                            Expect.isGreaterThan gain -0.15 $"{name}: {gain}"
-                            gain ]
+                        let gain = accuracy result.Predictions - accuracy result.Candidates[0].Predictions
+                        Expect.isGreaterThan gain -0.15 $"{name}: {gain}"
+                        gain ]
 
               Expect.isGreaterThan (List.average gains) -0.02 $"mean of {gains}"
 

@@ -72,7 +72,11 @@ type DataCleaning =
     /// How many stages there are, if all ways are trained on all clean rows.
     static member private Count(considered: string[], folds: int) : int =
         let recipes = Ways.recipes considered
-        let shared = [ "noisy"; "confident learning" ] |> List.filter (fun name -> Set.contains name recipes)
+
+        let shared =
+            [ "noisy"; "confident learning" ]
+            |> List.filter (fun name -> Set.contains name recipes)
+
         1 + shared.Length + (recipes.Count - shared.Length) * (folds + 1)
 
     /// Trains, judges, chooses and cleans. `names` are the classes', for the reasons (null: their numbers). The model is
@@ -106,6 +110,7 @@ type DataCleaning =
                 names
 
         Check.length (nameof names) data.Classes names
+
         let considered =
             let votes = not (isNull data.Votes) && not (isNull data.CleanVotes)
             DataCleaning.Considered(Ways.names votes, options.Ways)
@@ -151,7 +156,8 @@ type DataCleaning =
                 else
                     recipes.Trainer.Predict(theta, data.OtherRows))
 
-        let some (start: string) = considered |> Array.exists _.StartsWith(start)
+        let some (start: string) =
+            considered |> Array.exists _.StartsWith(start)
 
         let targets =
             [ for fold in folds do
@@ -164,7 +170,9 @@ type DataCleaning =
         let weights =
             [ for fold in folds do
                   if some "SAMA weights" then
-                      let struct (weights, _) = recipes.Judge(recipes.Weights(), recipes.SamaWeights fold.Part)
+                      let struct (weights, _) =
+                          recipes.Judge(recipes.Weights(), recipes.SamaWeights fold.Part)
+
                       weights ]
 
         { Choice = choice

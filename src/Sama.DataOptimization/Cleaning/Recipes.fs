@@ -263,7 +263,10 @@ type internal Recipes
     /// Shares of the classes as the label model has them: clean rows are often picked to be as many of each class.
     member private recipes.Shares(part: CleanPart) : Tensor =
         let rows = (recipes.LabelModel part).Predict data.ModelVotes
-        let share c = rows |> Array.averageBy (fun row -> row[c])
+
+        let share c =
+            rows |> Array.averageBy (fun row -> row[c])
+
         torch.tensor (Array.init data.Classes (share >> float32), device = device)
 
     member recipes.SamaCorrection(part: CleanPart) : Fit =

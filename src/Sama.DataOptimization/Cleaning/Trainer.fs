@@ -129,11 +129,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                 report step steps told.BaseLoss
 
         { Theta = numbers average.Parameters.Vector
-          Lambda =
-            if steered then
-                numbers lambda.Parameters.Vector
-            else
-                null }
+          Lambda = if steered then numbers lambda.Parameters.Vector else null }
 
     let read (table: RowTable) (opinion: Tensor[] -> Tensor) (sample: Draw -> int[]) (draw: Draw) : Fetched =
         let rows = sample draw

@@ -31,7 +31,8 @@ module internal Ways =
 
     /// Names of the trainings that ways are made of: the sources, and fine-tuning after them.
     let recipes (names: string[]) : Set<string> =
-        Set [ for name in names do
+        Set
+            [ for name in names do
                   yield name
 
                   if name.EndsWith suffix then
