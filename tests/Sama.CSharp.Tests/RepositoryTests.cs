@@ -186,6 +186,8 @@ internal static class RepositoryTests
             That(weights.Length == 2 && weights[0] > 2 * weights[1], string.Join(' ', weights));
             var penalties = Numbers(Script("hyperparameters.cs"), "(?:matter|others) ([0-9.E+-]+)");
             That(penalties.Length == 2 && penalties[0] < penalties[1], string.Join(' ', penalties));
+            // the tables of docs/choosing.md take minutes: compiled alone
+            Repository.Run(Repository.Root, "dotnet", "build", "-c", "Release", Path.Combine("examples", "scripts", "choosing.cs"));
         }),
 
         Case("a program of one file runs outside the repository as its head says", () =>
