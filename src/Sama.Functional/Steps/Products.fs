@@ -6,7 +6,7 @@ open Sama
 module internal Products =
 
     /// g at (θ, λ) and products with its derivatives, in the form that the level's method asks for; `known` is g there or
-    /// null. Passes beside the one of a graph are counted.
+    /// null. Passes beside the one of a graph are counted. Of several ranks, g is this one's and the products are all's.
     let at
         (passes: int ref)
         (s: Linearization.Subject)
@@ -15,6 +15,9 @@ module internal Products =
         (known: Tensor)
         (theta: Tensor)
         : Tensor * ILinearization =
-        match Structure.productForm s.Problem s.Index with
-        | Some ProductForm.Differences -> Differenced.linearize passes s micros mode known theta
-        | _ -> Linearization.at s micros mode theta
+        let g, own =
+            match Structure.productForm s.Problem s.Index with
+            | Some ProductForm.Differences -> Differenced.linearize passes s micros mode known theta
+            | _ -> Linearization.at s micros mode theta
+
+        g, Across.linearization s.Problem own

@@ -231,9 +231,7 @@ module internal Responses =
                     if problem.Heights[i] > 0 && problem.Levels[i].Response = MiddleResponse.Total then
                         differences passes point i top theta gradients.Lambda
                     else
-                        Products.at passes subject step.Micros (Mode.Linearized followStops) known theta
-                        |> snd
-                        |> Across.linearization problem }
+                        snd (Products.at passes subject step.Micros (Mode.Linearized followStops) known theta) }
 
         let trajectory =
             { new ITrajectory with

@@ -103,7 +103,6 @@ module internal Trajectory =
                     Mode.Again
 
             let value, at = Products.at passes s micros mode null place.Theta
-            let at = Across.linearization s.Problem at
             // what it is formed from stays the rank's own
             let value = if Across.alone s.Problem then value else value.clone ()
             Across.mean s.Problem "the gradient of a step taken again" value
