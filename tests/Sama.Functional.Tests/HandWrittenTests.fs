@@ -242,4 +242,29 @@ let tests =
               Expect.equal bounded.Capped 5L "said"
               Expect.floatClose Accuracy.high free.Epsilon.Value 1e-5 "‖v‖_A is large enough"
               Expect.equal free.Capped 0L "not said"
+          }
+
+          test "MINRES has the least residual over the Krylov space after every product" {
+              use _ = torch.NewDisposeScope()
+              let q = drawn true
+              let b = torch.linspace (-1.0, 2.0, 6L, dtype = f64)
+              // regular, indefinite, singular
+              for shift in [ 0.0; 2.0 ] do
+                  for rank in [ 6L; 4L ] do
+                      let keep = (torch.arange 6L).lt(torch.tensor rank).to_type(f64).diag ()
+                      let a = keep.mm(q.H - torch.eye (6L, dtype = f64) * shift).mm keep
+                      let powers = List.scan (fun (x: Tensor) _ -> a.mv x) b [ 1..5 ]
+
+                      for products in 1..6 do
+                          let found = LinearSolve.minres a.mv b products 0.0
+                          let space = torch.stack (List.toArray (List.take products powers), 1L)
+                          let struct (basis, _) = torch.linalg.qr space
+                          let image = a.mm basis
+                          let least = Method.size (b - image.mv (torch.linalg.pinv(image).mv b))
+
+                          Expect.floatClose
+                              Accuracy.medium
+                              (found.Residual * Method.size b)
+                              least
+                              $"shift {shift}, rank {rank}, {products} products"
           } ]

@@ -80,6 +80,42 @@ let tests =
               Expect.equal (List.distinct all).Length all.Length "all apart"
               Expect.equal (drawnBy 3L 2 5) (List.take 15 all) "and the same again"
 
+          testCase "each level counts its own draws, one by one, whatever its pace"
+          <| fun _ ->
+              let seen = List<Draw>()
+              let data (draw: Draw) = seen.Add draw
+
+              let problem =
+                  Problem.create
+                      { BilevelOptions.Default with
+                          Unroll = 3
+                          Accumulate = 2 }
+                      Hypergradient.sama
+                      [ Level.create "w" [ "w", torch.ones (2L, dtype = f64) ] (sgd 0.1) data (fun _ theta lambda () ->
+                            (square theta["w"] * lambda["x"]).sum ())
+                        Level.general "x" [ "x", torch.ones (2L, dtype = f64) ] (sgd 0.1) data (fun _ levels () ->
+                            (square levels["w"].["w"]).sum ()
+                            + (levels["x"].["x"] * levels["y"].["y"]).sum ())
+                        Level.general "y" [ "y", torch.ones (2L, dtype = f64) ] (sgd 0.1) data (fun _ levels () ->
+                            (square levels["w"].["w"]).sum () + (square levels["y"].["y"]).sum ())
+                        |> Level.every 2 ]
+
+              use run = new BilevelRun(problem, 0L)
+
+              for _ in 1..12 do
+                  run.Step() |> ignore
+
+              let steps stream =
+                  seen
+                  |> Seq.filter (fun draw -> draw.Stream = stream)
+                  |> Seq.map _.Step
+                  |> Seq.distinct
+                  |> List.ofSeq
+
+              Expect.equal (steps 0) [ 0L .. 23L ] "two micro-batches of 12 base steps"
+              Expect.equal (steps 1) [ 0L .. 3L ] "a meta step in 3"
+              Expect.equal (steps 2) [ 0L .. 1L ] "one of its steps in 2"
+
           testCase "masks of levels, steps and seeds are apart"
           <| fun _ ->
               let mask (draw: Draw) =
