@@ -17,9 +17,10 @@ let private draw seed step rank =
 
 /// What all ranks take at so many steps, step by step.
 let private taken (sampling: Sampling) rows seed steps =
-    let pick = Sampling.rows rows sampling
+    // each rank is a process of its own
+    let picks = [| for _ in 1 .. sampling.Ranks -> Sampling.rows rows sampling |]
 
-    [ for t in 0L .. steps - 1L -> [ for rank in 0 .. sampling.Ranks - 1 -> pick (draw seed t rank) ] ]
+    [ for t in 0L .. steps - 1L -> [ for rank in 0 .. sampling.Ranks - 1 -> picks[rank](draw seed t rank) ] ]
 
 let private property name (body: int -> int -> int -> int64 -> unit) =
     testPropertyWithConfig
@@ -169,10 +170,16 @@ let tests =
               do
                   use ahead = new Prefetch<Tensor>(Func<_, _> source, 3)
 
-                  for step in [ 0L; 1L; 2L; 7L; 8L; 3L; 3L; 4L; 100L; 101L ] do
+                  let draws =
+                      [ for step in [ 0L; 1L; 2L; 7L; 8L; 3L; 3L; 4L; 100L; 101L ] do
+                            draw 9L step 0
+
+                        { draw 9L 102L 0 with Stream = 1 }
+                        { draw 8L 103L 0 with Stream = 1 } ]
+
+                  for d in draws do
                       use _ = torch.NewDisposeScope()
-                      let d = draw 9L step 0
-                      Expect.isTrue (same (ahead.Next d) (source d)) $"{step}"
+                      Expect.isTrue (same (ahead.Next d) (source d)) $"{d}"
 
               // the last guesses end on the pool's threads
               Threading.SpinWait.SpinUntil((fun () -> Tensor.TotalCount = before), 10_000)

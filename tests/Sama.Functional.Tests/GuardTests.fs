@@ -160,15 +160,19 @@ let tests =
                   Expect.equal (run.RollbacksTaken, ended.Step, ended.Seed = 1L) (1, 9L, false) "")
 
               inFolder (fun folder ->
+                  let seeds = Collections.Generic.HashSet<int64>()
+
                   let problem =
-                      failing NonFinitePolicy.Stop (fun name draw -> name = "base" && draw.Step = 5L)
+                      failing NonFinitePolicy.Stop (fun name draw ->
+                          seeds.Add draw.Seed |> ignore
+                          name = "base" && draw.Step = 5L)
 
                   use run = GuardedRun.FromSeed(problem, 1L, { options folder with Rollbacks = 2 })
 
                   throws<NonFiniteException, _> [ "'base'" ] (fun () -> run.RunTo(9L, CancellationToken.None))
                   |> ignore
 
-                  Expect.equal run.RollbacksTaken 2 "")
+                  Expect.equal (run.RollbacksTaken, seeds.Count) (2, 3) "a seed for each try")
 
           testCase "a step that a user's delegate breaks off is a checkpoint of the one before, and goes on"
           <| fun () ->

@@ -39,6 +39,7 @@ let main args =
               TrainerTests.tests
               NormTests.tests
               DrawTests.tests
+              TraceTests.tests
               ScheduleTests.tests
               GroupTests.tests
               KernelTests.tests
