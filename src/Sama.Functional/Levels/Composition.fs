@@ -117,6 +117,7 @@ module internal Composition =
                     refuse
                         method
                         "a nudge along each rank's own meta gradient (ResponseReduction.Local) would take θ apart; take ResponseReduction.Joined"
+                | SecondDerivatives
                 | Products _ ->
                     refuse
                         method
