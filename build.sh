@@ -100,7 +100,8 @@ run_tests() {
     for project in "${tests[@]}"; do
         code=0
         run_project "$project" --summary --no-spinner --colours 0 2>&1 | tee "$log" || code=$?
-        line=$(grep -E '[0-9]+ passed, [0-9]+ ignored, [0-9]+ failed, [0-9]+ errored' "$log" | tail -n 1 || true)
+        # 1,395 is 1395
+        line=$(grep -E '[0-9]+ passed, [0-9]+ ignored, [0-9]+ failed, [0-9]+ errored' "$log" | tail -n 1 | sed -E 's/([0-9]),([0-9]{3})/\1\2/g' || true)
         local p f e
         p=$(sed -nE 's/.* ([0-9]+) passed, .*/\1/p' <<<"$line")
         f=$(sed -nE 's/.* ([0-9]+) failed, .*/\1/p' <<<"$line")
