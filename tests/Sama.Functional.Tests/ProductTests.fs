@@ -235,6 +235,28 @@ let tests =
                   [ Nullable ProductForm.Exact; Nullable ProductForm.Differences ]
                   "of the lowest level, and of the one above it"
 
+          testCase "differences over a module with kinks say so"
+          <| fun _ ->
+              let note (activation: torch.nn.Module<Tensor, Tensor>) =
+                  let net =
+                      torch.nn.Sequential(torch.nn.Linear(3L, 4L), activation, torch.nn.Linear(4L, 1L))
+
+                  let x = torch.randn (8L, 3L)
+
+                  let problem =
+                      Problem.create
+                          BilevelOptions.Default
+                          (Hypergradient.conjugateGradient 2)
+                          [ Level.ofModule "net" net (sgd 0.1) ignore (fun _ () -> square(net.call x).mean ())
+                            Level.create "meta" [ "x", torch.ones 1L ] (sgd 0.1) ignore (fun _ _ own () ->
+                                (square(net.call x).mean () * own["x"]).sum ()) ]
+
+                  use run = new BilevelRun(problem, 0L)
+                  string (run.Step()).Meta.Response.Note
+
+              Expect.stringContains (note (torch.nn.ReLU())) "kinks of ReLU" "ReLU"
+              Expect.isFalse ((note (torch.nn.Tanh())).Contains "kinks") "tanh"
+
           testCase "no tensor is left behind"
           <| fun _ ->
               let _, problem, _ = twins (Hypergradient.neumann 3 0.1)

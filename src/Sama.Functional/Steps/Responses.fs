@@ -50,6 +50,11 @@ module internal Responses =
 
                          { report with
                              ProductForm = Nullable form
+                             Note =
+                                 (if isNull report.Note then
+                                      Products.note form point.Problem.Levels[k]
+                                  else
+                                      report.Note)
                              Passes = report.Passes + passes.Value }) }
 
     /// Gradients of level i's own problem at a vector of its own and, where given, other vectors above it.
