@@ -4,31 +4,13 @@ module Sama.Benchmarks.Memory
 open System
 open System.Diagnostics
 open System.IO
-open System.Runtime.InteropServices
 open System.Reflection
 open System.Text.Json
 open System.Threading
-
-[<Struct; StructLayout(LayoutKind.Sequential)>]
-type private MallocInfo =
-    { Arena: unativeint
-      OrdBlocks: unativeint
-      SmallBlocks: unativeint
-      HugeBlocks: unativeint
-      Mapped: unativeint
-      MaxUsed: unativeint
-      FreeSmall: unativeint
-      Used: unativeint
-      Free: unativeint
-      Keep: unativeint }
-
-[<DllImport("libc", EntryPoint = "mallinfo2")>]
-extern MallocInfo private mallinfo2()
+open Sama.Functional
 
 /// Bytes that glibc has handed out and not taken back.
-let private allocated () : int64 =
-    let info = mallinfo2 ()
-    int64 info.Used + int64 info.Mapped
+let private allocated () : int64 = ProcessMemory.native().Value
 
 /// Bytes of tensors at their peak, over what was allocated before, and the process's resident high-water mark.
 type Peak =

@@ -142,6 +142,24 @@ module AdamRule =
           Learnable.nonNegative "Epsilon" epsilon
           Learnable.nonNegative "WeightDecay" decay ]
 
+    /// The formula of Adam and its relatives at that learning rate with its schedule, without an update yet: p = q = 0, s as
+    /// it is under the root.
+    let internal momentFormula (given: Given) (rate: Coefficient) (decoupled: bool) (maximize: bool) : AdamFormula =
+        let off = Coefficient.Of 0.0
+
+        { P = off
+          Q = off
+          A = k 1.0
+          Beta1 = given["Beta1"]
+          Beta2 = given["Beta2"]
+          Epsilon = given["Epsilon"]
+          Coupled = if decoupled then off else given["WeightDecay"]
+          Decoupled = if decoupled then rate .* given["WeightDecay"] else off
+          Divide = true
+          AmsGrad = false
+          CorrectBeforeMaximum = false
+          Maximize = maximize }
+
     /// m ← β₁m + (1−β₁)g, s ← β₂s + (1−β₂)g², d = √(s/c₂) + ε, c = 1−βᵗ: u = lr m/(c₁ d).
     /// ∂u/∂g = lr [(1−β₁)(β₂s₋ + ε√(c₂s)) − β₁(1−β₂) m₋ g] / (c₁ d² √(c₂s)), m₋ and s₋ before the step; 0 where s = 0.
     /// AMSGrad: s is the maximum so far; where it is an older one ∂u/∂g = lr(1−β₁)/(c₁d). State: exp_avg, exp_avg_sq,
@@ -154,25 +172,13 @@ module AdamRule =
 
         let at (given: Given) (rate: float) t _ =
             let rate = k rate .* given["LearningRate"]
-            let off = Coefficient.Of 0.0
 
             Kernel.ofFormula
-                { P = off
-                  Q = rate ./ correction given["Beta1"] t
-                  A = k 1.0 ./ correction given["Beta2"] t
-                  Beta1 = given["Beta1"]
-                  Beta2 = given["Beta2"]
-                  Epsilon = given["Epsilon"]
-                  Coupled = if o.DecoupledDecay then off else given["WeightDecay"]
-                  Decoupled =
-                    if o.DecoupledDecay then
-                        rate .* given["WeightDecay"]
-                    else
-                        off
-                  Divide = true
-                  AmsGrad = o.AmsGrad
-                  CorrectBeforeMaximum = o.CorrectBeforeMaximum
-                  Maximize = o.Maximize }
+                { momentFormula given rate o.DecoupledDecay o.Maximize with
+                    Q = rate ./ correction given["Beta1"] t
+                    A = k 1.0 ./ correction given["Beta2"] t
+                    AmsGrad = o.AmsGrad
+                    CorrectBeforeMaximum = o.CorrectBeforeMaximum }
 
         { Elementwise.stateless (if o.DecoupledDecay then "adamW" else "adam") at with
             Options = momentOptions o.LearningRate o.Beta1 o.Beta2 o.Epsilon o.WeightDecay

@@ -176,25 +176,13 @@ module AdamVariants =
 
         let at (given: Given) (rate: float) t (product: Coefficient) =
             let rate, ahead = k rate .* given["LearningRate"], mu given (t + 1L)
-            let mu, off = mu given, Coefficient.Of 0.0
+            let mu = mu given
 
             Kernel.ofFormula
-                { P = rate .* (k 1.0 .- mu t) ./ (k 1.0 .- product)
-                  Q = rate .* ahead ./ (k 1.0 .- product .* ahead)
-                  A = k 1.0 ./ correction given["Beta2"] t
-                  Beta1 = given["Beta1"]
-                  Beta2 = given["Beta2"]
-                  Epsilon = given["Epsilon"]
-                  Coupled = if o.DecoupledDecay then off else given["WeightDecay"]
-                  Decoupled =
-                    if o.DecoupledDecay then
-                        rate .* given["WeightDecay"]
-                    else
-                        off
-                  Divide = true
-                  AmsGrad = false
-                  CorrectBeforeMaximum = false
-                  Maximize = o.Maximize }
+                { momentFormula given rate o.DecoupledDecay o.Maximize with
+                    P = rate .* (k 1.0 .- mu t) ./ (k 1.0 .- product)
+                    Q = rate .* ahead ./ (k 1.0 .- product .* ahead)
+                    A = k 1.0 ./ correction given["Beta2"] t }
 
         { Elementwise.stateless "nadam" at with
             Options =
@@ -220,7 +208,7 @@ module AdamVariants =
         let at (given: Given) (rate: float) t _ =
             let rate, beta2 = k rate .* given["LearningRate"], given["Beta2"]
             let c1, c2 = correction given["Beta1"] t, correction beta2 t
-            let one, off = Coefficient.Of 1.0, Coefficient.Of 0.0
+            let one = Coefficient.Of 1.0
 
             let top = k 2.0 ./ (k 1.0 .- beta2) .- k 1.0
             let rho = top .- k (2.0 * float t) .* beta2.Power(k (float t)) ./ c2
@@ -239,22 +227,10 @@ module AdamVariants =
             let late = o.EpsilonAfterCorrection || not rectified
 
             Kernel.ofFormula
-                { P = off
-                  Q = rate .* r ./ c1 .* (if late then one else root c2)
-                  A = if late then one ./ c2 else one
-                  Beta1 = given["Beta1"]
-                  Beta2 = given["Beta2"]
-                  Epsilon = given["Epsilon"]
-                  Coupled = if o.DecoupledDecay then off else given["WeightDecay"]
-                  Decoupled =
-                    if o.DecoupledDecay then
-                        rate .* given["WeightDecay"]
-                    else
-                        off
-                  Divide = rectified
-                  AmsGrad = false
-                  CorrectBeforeMaximum = false
-                  Maximize = o.Maximize }
+                { momentFormula given rate o.DecoupledDecay o.Maximize with
+                    Q = rate .* r ./ c1 .* (if late then one else root c2)
+                    A = if late then one ./ c2 else one
+                    Divide = rectified }
 
         { Elementwise.stateless "radam" at with
             Options = momentOptions o.LearningRate o.Beta1 o.Beta2 o.Epsilon o.WeightDecay
