@@ -26,7 +26,7 @@ sealed record Learner(string Name, Options Options, int Shots, Tensor Characters
         var length = net.Where(p => Moves(p.Name)).Sum(p => p.Value.numel());
         var rule = UpdateRule.Sgd(Rate);
         if (Name == "metasgd")
-            rule = rule.Learning(nameof(SgdOptions.LearningRate), start => start["rates"]);
+            rule = rule.Learning(nameof(SgdOptions.LearningRate), start => start["logRates"].exp());
 
         var tasks = Enumerable.Range(0, Options.Tasks).Select(i =>
             Level.Create<(Tensor X, Tensor Y)>(
@@ -36,7 +36,7 @@ sealed record Learner(string Name, Options Options, int Shots, Tensor Characters
             .ResetTo(levels => Flat(levels["start"])));
 
         var start = Level.Create<(Tensor X, Tensor Y)[]>(
-            "start", Name == "metasgd" ? [.. net, ("rates", full(length, Rate))] : net, UpdateRule.Adam(1e-3),
+            "start", Name == "metasgd" ? [.. net, ("logRates", full(length, Math.Log(Rate)))] : net, UpdateRule.Adam(1e-3),
             draw => [.. Enumerable.Range(0, Options.Tasks).Select(i => Episode(draw.Seed, draw.Step, i).Query)],
             (_, levels, batch) => stack(
                 [.. batch.Select((query, i) => cross_entropy(Logits(levels[$"task{i}"], levels["start"], query.X), query.Y))]).mean());
@@ -60,7 +60,7 @@ sealed record Learner(string Name, Options Options, int Shots, Tensor Characters
         using var scope = NewDisposeScope();
         var names = start.Layout.Slices.Select(slice => slice.Name).Where(Moves).ToArray();
         var theta = names.ToDictionary(name => name, name => start[name].detach());
-        var rates = Name == "metasgd" ? start["rates"].split([.. names.Select(name => start[name].numel())]) : null;
+        var rates = Name == "metasgd" ? start["logRates"].exp().split([.. names.Select(name => start[name].numel())]) : null;
         for (var step = 0; step < Steps; step++)
         {
             var leaves = names.Select(name => theta[name].detach().requires_grad_()).ToArray();
@@ -90,7 +90,7 @@ sealed record Learner(string Name, Options Options, int Shots, Tensor Characters
 
     static double Right(Tensor logits, Tensor labels) => logits.argmax(1).eq(labels).to(float64).mean().item<double>();
 
-    bool Moves(string name) => name != "rates" && (!HeadOnly || ConvNet.OfHead(name));
+    bool Moves(string name) => name != "logRates" && (!HeadOnly || ConvNet.OfHead(name));
 
     Tensor Flat(Params start) =>
         cat([.. start.Layout.Slices.Where(slice => Moves(slice.Name)).Select(slice => start[slice.Name].reshape(-1))]);
