@@ -223,27 +223,22 @@ let steady (ranks: Communicator) (steps: int) (bucketBytes: int64) =
         say $"{name}.tensors.rank{ranks.Rank}" Tensor.TotalCount
         say $"{name}.memory.rank{ranks.Rank}" (memory.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1])
         say $"{name}.managed.rank{ranks.Rank}" (GC.GetTotalMemory true)
+        // bytes that the native allocator has handed out and not got back
+        say $"{name}.native.rank{ranks.Rank}" (ProcessMemory.native().GetValueOrDefault())
 
     use small = torch.ones 100L
 
-    // on cores that others share, as many steps as go in two minutes
-    let clock = Diagnostics.Stopwatch.StartNew()
-    let mutable i = 0
-
-    while i < steps
-          && (i % 100 > 0 || not (ranks.Any(i > 0 && clock.Elapsed.TotalSeconds > 120.0))) do
+    for i in 1..steps do
         if bucketBytes < 0L then
             for _ in 1..9 do
                 (ranks.Mean small).Wait()
         else
             run.Step() |> ignore
 
-        i <- i + 1
-
-        if i = steps / 20 then
+        if i = steps / 5 then
             measure "first"
 
-    say "steps" i
+    say "steps" steps
     measure "last"
 
 /// Buffers of modules behind some steps, under both ways.
