@@ -10,7 +10,7 @@ open Sama.Ranks.Tests.Problems
 let private plan variables size library =
     let known = dict variables
 
-    Launch.plan (fun name -> if known.ContainsKey name then known[name] else null) size library
+    Launch.plan (fun name -> if known.ContainsKey name then known[name] else null) size library false
     |> Option.map (fun (kind, launched) -> kind, launched.Size)
 
 let private refused (parts: string list) (body: unit -> 'a) =

@@ -40,7 +40,7 @@ type Ended =
         let text = String.Join("\n", ended.Lines)
         $"code {ended.Code} behind {ended.Seconds:F1} s:\n{text}"
 
-let private find (names: string list) : string option =
+let find (names: string list) : string option =
     let folders = (Environment.GetEnvironmentVariable "PATH").Split ':'
 
     names
@@ -57,7 +57,7 @@ let private launcher (mpi: Mpi) : string =
     | Some path -> path
     | None -> skiptest $"no {names.Head} here: apt-get install --no-install-recommends {package}"
 
-let private run (file: string) (arguments: string list) (variables: (string * string) list) : Ended =
+let run (file: string) (arguments: string list) (variables: (string * string) list) : Ended =
     let info =
         ProcessStartInfo(file, arguments, RedirectStandardOutput = true, RedirectStandardError = true)
 

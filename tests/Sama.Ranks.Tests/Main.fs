@@ -17,7 +17,11 @@ let private case (args: string list) =
     use ranks =
         Ranks.start
             { RankOptions.Default with
-                Timeout = TimeSpan.FromSeconds seconds }
+                Timeout = TimeSpan.FromSeconds seconds
+                Transport =
+                    match Environment.GetEnvironmentVariable "TEST_TRANSPORT" with
+                    | null -> RankTransport.Auto
+                    | name -> Enum.Parse<RankTransport> name }
 
     match args with
     | [ "none" ] -> ()
@@ -40,5 +44,5 @@ let main args =
     | _ ->
         Native.initialize ()
 
-        testSequenced (testList "Sama.Ranks" [ LaunchTests.tests; RankTests.tests; FailureTests.tests ])
+        testSequenced (testList "Sama.Ranks" [ LaunchTests.tests; RankTests.tests; NcclTests.tests; FailureTests.tests ])
         |> runTestsWithCLIArgs [] args

@@ -13,7 +13,7 @@ module internal Across =
 
     let private ranks (problem: BilevelProblem) = problem.Ranks.Communicator
 
-    let alone (problem: BilevelProblem) : bool = (ranks problem).Size = 1
+    let alone (problem: BilevelProblem) : bool = (ranks problem).IsAlone
 
     /// Where the run is, for messages; what was not finite before is forgotten.
     let at (problem: BilevelProblem) (step: int64) : unit =
