@@ -278,3 +278,28 @@ let buffers (ranks: Communicator) =
 
         say $"{way}.rank{ranks.Rank}" all
         net.Dispose()
+
+/// What a watched run says of its reductions: the phases exclude each other.
+let telemetry (ranks: Communicator) =
+    for name, bytes in [ "whole", 0L; "each", 1L ] do
+        let problem =
+            deep 8L 4 f64
+            |> Problem.onRanksWith
+                { ReductionOptions.Default with
+                    BucketBytes = bytes }
+                ranks
+
+        use run = new BilevelRun(problem, 1L, Telemetry = TelemetryOptions())
+
+        for _ in 1..5 do
+            let watched = run.Step().Telemetry
+            let reduced = watched.Phases[RunPhase.Reduction]
+
+            if
+                reduced <= TimeSpan.Zero
+                || reduced >= watched.Phases.Total
+                || watched.Phases.Total > watched.Duration
+            then
+                say $"wrong.{name}" watched
+
+            say $"{name}.rank{ranks.Rank}" watched

@@ -29,6 +29,7 @@ let private case (args: string list) =
     | [ "trajectories"; steps ] -> Cases.trajectories ranks (int steps)
     | [ "sums" ] -> Cases.sums ranks
     | [ "steady"; steps; bytes ] -> Cases.steady ranks (int steps) (int64 bytes)
+    | [ "telemetry" ] -> Cases.telemetry ranks
     | [ "buffers" ] -> Cases.buffers ranks
     | [ "resumed"; folder; steps ] -> Cases.resumed ranks folder (int64 steps)
     | [ "survived" ] -> Failures.survived ranks

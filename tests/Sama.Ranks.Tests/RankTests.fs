@@ -95,6 +95,12 @@ let tests =
               let first, mean = same ended 2 "First", same ended 2 "Mean"
               Expect.notEqual first mean "the two ways differ"
 
+          testCase "telemetry of a run has the time of its reductions, and no time twice"
+          <| fun _ ->
+              let ended = ranks OpenMpi 2 [ "telemetry" ] |> succeeded
+              Expect.isEmpty (ended.Lines |> List.filter _.Contains("wrong")) (string ended)
+              Expect.equal (ended.Values "whole.rank1").Length 5 (string ended)
+
           testCase "a run goes on bit for bit on as many ranks, and from its state on others"
           <| fun _ ->
               inFolder (fun folder ->

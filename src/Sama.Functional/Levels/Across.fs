@@ -21,13 +21,29 @@ module internal Across =
             (ranks problem).Place <- $"step {step}"
             (ranks problem).Culprit <- -1
 
+    /// What ranks wait for from now on is surrounded by this, such as a clock; null: by nothing.
+    let watch (problem: BilevelProblem) (around: Func<Func<int>, int>) : unit =
+        if not (alone problem) then
+            (ranks problem).Around <- around
+
+    /// `wait` gives the first rank whose numbers are not finite, or −1.
     let private waited (communicator: Communicator) (wait: unit -> int) : unit =
         let clock = Stopwatch.GetTimestamp()
-        let notFinite = wait ()
+
+        let notFinite =
+            match communicator.Around with
+            | null -> wait ()
+            | around -> around.Invoke wait
+
         communicator.Waited <- communicator.Waited + Stopwatch.GetElapsedTime clock
 
         if notFinite >= 0 && communicator.Culprit < 0 then
             communicator.Culprit <- notFinite
+
+    let private waitedFor (communicator: Communicator) (wait: unit -> unit) : unit =
+        waited communicator (fun () ->
+            wait ()
+            -1)
 
     /// The mean over the ranks, in place.
     let mean (problem: BilevelProblem) (what: string) (x: Tensor) : unit =
@@ -126,7 +142,7 @@ module internal Across =
     /// Every rank is here, with the same text.
     let agree (problem: BilevelProblem) (text: string) : unit =
         if not (alone problem) then
-            (ranks problem).Agree text
+            waitedFor (ranks problem) (fun () -> (ranks problem).Agree text)
 
     /// Buffers of modules become the same on all ranks.
     let buffers (problem: BilevelProblem) (live: (string * Tensor) list) : unit =
@@ -142,7 +158,9 @@ module internal Across =
                 else
                     [], floating @ others
 
-            Scope.run (fun _ ->
+            waitedFor (ranks problem) (fun () ->
+                use _ = torch.NewDisposeScope()
+
                 let together (tensors: Tensor list) (reduce: Tensor -> Task) =
                     if not tensors.IsEmpty then
                         let all =

@@ -88,6 +88,9 @@ type Communicator internal (thread: RankThread option, transport: RankTransport)
     /// The first rank whose numbers were not finite, or −1, since that was last asked.
     member val internal Culprit = -1 with get, set
 
+    /// What surrounds everything that the engine waits for, such as a clock; null: nothing.
+    member val internal Around: Func<Func<int>, int> = null with get, set
+
     /// How long this rank has waited for others.
     member val internal Waited = TimeSpan.Zero with get, set
 

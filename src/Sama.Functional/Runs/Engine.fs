@@ -174,6 +174,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
                 step,
                 fun watching ->
                     clock <- watching
+                    Across.watch problem (LiveStep.reducing clock)
 
                     try
                         transaction take

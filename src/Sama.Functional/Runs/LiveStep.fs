@@ -1,5 +1,6 @@
 namespace Sama.Functional
 
+open System
 open System.Collections.Generic
 open TorchSharp
 open Sama
@@ -51,6 +52,13 @@ type internal LiveStep =
                 live.Levels[i].Record(live.Number, live.Fetch i))
 
 module internal LiveStep =
+
+    /// What ranks wait for, as the clock's phase; null without one.
+    let reducing (clock: PhaseClock) : Func<Func<int>, int> =
+        if isNull clock then
+            null
+        else
+            Func<Func<int>, int>(fun wait -> clock.Within(RunPhase.Reduction, wait.Invoke))
 
     /// Lowest levels that start every window anew do, where the levels above say; how to undo it, and to be done with it.
     let reset (problem: BilevelProblem) (levels: LevelRun[]) (step: int64) =
