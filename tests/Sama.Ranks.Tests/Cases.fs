@@ -192,9 +192,76 @@ let sums (ranks: Communicator) =
     ranks.Barrier()
     say "whole" (Checksum.ofTensors [ whole ])
 
+let private sharing =
+    { ReductionOptions.Default with
+        ShardStates = true }
+
+/// Runs whose rules' states are in shards beside those where every rank has all: how far θ and λ are from each other, in
+/// units of the last place of what one step moves, and the shares of the states' bytes that this rank has.
+let sharded (ranks: Communicator) =
+    let half name = name = "W1"
+
+    let rules =
+        [ "sgd", sgd 1e-2
+          "momentum", sgdWith { SgdOptions.Default with LearningRate = 1e-2; Momentum = 0.9 }
+          "adam", adam 1e-2
+          "adamW", adamW 1e-2 1e-2
+          "nadam", nadam 1e-2
+          "adagrad", adagrad 1e-2
+          "rmsprop", rmsprop 1e-2
+          "lamb", lamb 1e-2
+          "clipped", UpdateRule.chain [ clipByGlobalNorm 0.1; adam 1e-2 ]
+          "grouped", UpdateRule.groups [ half, sgd 1e-2; (fun name -> not (half name)), adam 1e-2 ]
+          "scheduled", UpdateRule.scheduled (fun t -> 1.0 / float (t + 1L)) (adamW 1e-2 1e-2)
+          "boxed", projectBox -0.4 0.4 (adam 1e-2) ]
+
+    let methods = [ "sama", Hypergradient.sama; "neumann", Hypergradient.neumann 3 0.5 ]
+
+    for ruleName, rule in rules do
+        for methodName, method in methods do
+            let make plan =
+                new BilevelRun(regularised Own (unroll 2) rule method |> Problem.onRanksWith plan ranks, 3L)
+
+            use whole = make ReductionOptions.Default
+            use parts = make sharing
+            let mutable worst = 0.0
+
+            for _ in 1..10 do
+                let before = whole.Theta.Vector.clone (), whole.Lambda.Vector.clone ()
+                whole.Step() |> ignore
+                parts.Step() |> ignore
+
+                let off (x: Tensor) (y: Tensor) (before: Tensor) =
+                    let moved = (y - before).abs().max().item<float> ()
+                    (x - y).abs().max().item<float> () / (Math.BitIncrement moved - moved)
+
+                worst <- max worst (off parts.Theta.Vector whole.Theta.Vector (fst before))
+                worst <- max worst (off parts.Lambda.Vector whole.Lambda.Vector (snd before))
+
+            let bytes (run: BilevelRun) =
+                run.RuleStates
+                |> List.sumBy (fun state -> state.All |> Seq.sumBy (fun t -> t.numel () * t.ElementSize))
+
+            say $"off.{ruleName}.{methodName}" worst
+            say $"bytes.{ruleName}.{methodName}.rank{ranks.Rank}" $"{bytes parts} {bytes whole}"
+            // what all have together is the whole
+            use own = parts.Snapshot()
+            use other = whole.Snapshot()
+
+            let states (state: RunState) =
+                Checksum.ofTensors [ for level in state.Levels do yield! level.Rule.All ]
+
+            if worst = 0.0 && states own <> states other then
+                say "wrong.state" ruleName
+
+            if [ for level in own.Levels -> [ for t in level.Rule.All -> t.shape ] ]
+               <> [ for level in other.Levels -> [ for t in level.Rule.All -> t.shape ] ] then
+                say "wrong.shapes" ruleName
+
 /// A checkpoint of five steps, and five steps more from it, in a folder of another number of ranks perhaps.
-let resumed (ranks: Communicator) (folder: string) (steps: int64) =
-    let problem = deep 24L 3 f64 |> Problem.onRanks ranks
+let resumed (ranks: Communicator) (folder: string) (steps: int64) (inShards: bool) =
+    let plan = if inShards then sharing else ReductionOptions.Default
+    let problem = deep 24L 3 f64 |> Problem.onRanksWith plan ranks
 
     let options =
         { GuardOptions.Default with

@@ -31,7 +31,9 @@ let private case (args: string list) =
     | [ "steady"; steps; bytes ] -> Cases.steady ranks (int steps) (int64 bytes)
     | [ "telemetry" ] -> Cases.telemetry ranks
     | [ "buffers" ] -> Cases.buffers ranks
-    | [ "resumed"; folder; steps ] -> Cases.resumed ranks folder (int64 steps)
+    | [ "sharded" ] -> Cases.sharded ranks
+    | [ "resumed"; folder; steps ] -> Cases.resumed ranks folder (int64 steps) false
+    | [ "resumedInShards"; folder; steps ] -> Cases.resumed ranks folder (int64 steps) true
     | [ "survived" ] -> Failures.survived ranks
     | [ "fatal"; kind ] -> Failures.fatal ranks kind
     | other -> failwith $"no such case: {other}"

@@ -62,6 +62,49 @@ module internal Across =
         mean problem what x
         x
 
+    /// How the states of a problem's rules are split among its ranks; none: they are whole on each.
+    let shards (problem: BilevelProblem) : Shards option =
+        if alone problem || not problem.Ranks.Options.ShardStates then
+            None
+        else
+            let communicator = ranks problem
+
+            let gather (whole: Tensor) bounds =
+                waitedFor communicator (fun () ->
+                    communicator
+                        .GatherParts("what a rule makes of its shards", whole, bounds)
+                        .GetAwaiter()
+                        .GetResult()
+                    |> ignore)
+
+            let all (own: bool) =
+                let mutable found = own
+
+                waitedFor communicator (fun () ->
+                    found <-
+                        fst (communicator.GatherChecked [| (if own then 1.0 else 0.0) |])
+                        |> Array.forall (fun values -> values[0] = 1.0))
+
+                found
+
+            Some
+                { Rank = communicator.Rank
+                  Size = communicator.Size
+                  Gather = gather
+                  All = all }
+
+    /// A level's rule among the ranks. ArgumentException naming a rule whose state cannot be split.
+    let rule (problem: BilevelProblem) (level: Level) : BoundRule =
+        match shards problem with
+        | None -> level.Rule
+        | Some shards ->
+            match BoundRule.sharded shards level.Rule with
+            | Ok rule -> rule
+            | Error reason ->
+                invalidArg
+                    "options"
+                    $"the state of rule '{level.Update.Name}' of level '{level.Name}' cannot be split among ranks (ShardStates): {reason}"
+
     /// The gradient of a loss above, before the response to it.
     let meta (problem: BilevelProblem) (k: int) (v: Tensor) : unit =
         if problem.Ranks.Options.Response = ResponseReduction.Joined then
