@@ -258,10 +258,14 @@ let sharded (ranks: Communicator) =
                <> [ for level in other.Levels -> [ for t in level.Rule.All -> t.shape ] ] then
                 say "wrong.shapes" ruleName
 
-/// A checkpoint of five steps, and five steps more from it, in a folder of another number of ranks perhaps.
+/// So many steps, from the newest checkpoint of a folder that perhaps another number of ranks wrote: the ranks share batches
+/// of one size.
 let resumed (ranks: Communicator) (folder: string) (steps: int64) (inShards: bool) =
     let plan = if inShards then sharing else ReductionOptions.Default
-    let problem = deep 24L 3 f64 |> Problem.onRanksWith plan ranks
+
+    let problem =
+        reweighting (Part ranks.Size) (unroll 3) (adam 1e-2) Hypergradient.sama
+        |> Problem.onRanksWith plan ranks
 
     let options =
         { GuardOptions.Default with
@@ -277,10 +281,22 @@ let resumed (ranks: Communicator) (folder: string) (steps: int64) (inShards: boo
 
     say $"from.rank{ranks.Rank}" run.Run.StepsTaken
     use started = run.Run.Snapshot()
-    say $"start.rank{ranks.Rank}" (Checksum.ofTensors [ started.Theta; started.Lambda ])
+
+    let all (state: RunState) =
+        Checksum.ofTensors
+            [ for level in state.Levels do
+                  level.Vector
+                  yield! level.Rule.All ]
+
+    say $"start.rank{ranks.Rank}" (all started)
     run.RunTo(steps, Threading.CancellationToken.None)
     use state = run.Run.Snapshot()
-    say $"end.rank{ranks.Rank}" (Checksum.ofTensors [ state.Theta; state.Lambda; yield! state.Levels[0].Rule.All ])
+    say $"end.rank{ranks.Rank}" (all state)
+
+    let numbers =
+        torch.cat([| for level in state.Levels -> level.Vector |]).data<float>().ToArray()
+
+    say "numbers" (String.Join(' ', [ for x in numbers -> x.ToString("R", Globalization.CultureInfo.InvariantCulture) ]))
 
 /// Many steps in buckets: tensors and memory behind a fifth of them, and behind all.
 let steady (ranks: Communicator) (steps: int) (bucketBytes: int64) =

@@ -15,7 +15,8 @@ type Mpi =
 type Ended =
     { Code: int
       Lines: string list
-      Seconds: float }
+      Seconds: float
+      At: DateTimeOffset }
 
     /// Values of the "name=value" lines of that name.
     member ended.Values(name: string) : string list =
@@ -82,12 +83,14 @@ let run (file: string) (arguments: string list) (variables: (string * string) li
         let text = lock lines (fun () -> String.Join("\n", lines))
         failtest $"it hangs:\n{text}"
 
+    let at = DateTimeOffset.UtcNow
     // and until what was printed is read
     started.WaitForExit()
 
     { Code = started.ExitCode
       Lines = lock lines (fun () -> List.ofSeq lines)
-      Seconds = clock.Elapsed.TotalSeconds }
+      Seconds = clock.Elapsed.TotalSeconds
+      At = at }
 
 let private program = Path.Combine(AppContext.BaseDirectory, "Sama.Ranks.Tests.dll")
 

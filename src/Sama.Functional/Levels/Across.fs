@@ -93,17 +93,29 @@ module internal Across =
                   Gather = gather
                   All = all }
 
-    /// A level's rule among the ranks. ArgumentException naming a rule whose state cannot be split.
+    let private split (level: Level) (shards: Shards) : BoundRule =
+        match BoundRule.sharded shards level.Rule with
+        | Ok rule -> rule
+        | Error reason ->
+            invalidArg
+                "options"
+                $"the state of rule '{level.Update.Name}' of level '{level.Name}' cannot be split among ranks (ShardStates): {reason}"
+
+    /// ArgumentException naming a rule whose state cannot be split, whatever the ranks.
+    let requireShards (level: Level) : unit =
+        split
+            level
+            { Rank = 0
+              Size = 1
+              Gather = fun _ _ -> ()
+              All = id }
+        |> ignore
+
+    /// A level's rule among the ranks.
     let rule (problem: BilevelProblem) (level: Level) : BoundRule =
         match shards problem with
         | None -> level.Rule
-        | Some shards ->
-            match BoundRule.sharded shards level.Rule with
-            | Ok rule -> rule
-            | Error reason ->
-                invalidArg
-                    "options"
-                    $"the state of rule '{level.Update.Name}' of level '{level.Name}' cannot be split among ranks (ShardStates): {reason}"
+        | Some shards -> split level shards
 
     /// The gradient of a loss above, before the response to it.
     let meta (problem: BilevelProblem) (k: int) (v: Tensor) : unit =
