@@ -92,10 +92,11 @@ let run (file: string) (arguments: string list) (variables: (string * string) li
       Seconds = clock.Elapsed.TotalSeconds
       At = at }
 
-let private program = Path.Combine(AppContext.BaseDirectory, "Sama.Ranks.Tests.dll")
+let private folder = AppContext.BaseDirectory
+let private program = Path.Combine(folder, "Sama.Ranks.Tests.dll")
 
-/// A case on so many ranks.
-let ranksWith (variables: (string * string) list) (mpi: Mpi) (count: int) (case: string list) : Ended =
+/// A program of .NET on so many ranks.
+let private launched (variables: (string * string) list) (mpi: Mpi) (count: int) (command: string list) : Ended =
     let own =
         match mpi with
         | OpenMpi -> [ "--oversubscribe"; "--bind-to"; "none" ]
@@ -103,7 +104,7 @@ let ranksWith (variables: (string * string) list) (mpi: Mpi) (count: int) (case:
 
     run
         (launcher mpi)
-        ([ "-n"; string count ] @ own @ [ "dotnet"; program; "case" ] @ case)
+        ([ "-n"; string count ] @ own @ [ "dotnet" ] @ command)
         ([ "OMPI_ALLOW_RUN_AS_ROOT", "1"
            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"
            "OMPI_MCA_mpi_yield_when_idle", "1"
@@ -111,7 +112,15 @@ let ranksWith (variables: (string * string) list) (mpi: Mpi) (count: int) (case:
            "TERM", "dumb" ]
          @ variables)
 
+/// A case on so many ranks.
+let ranksWith variables mpi count (case: string list) : Ended =
+    launched variables mpi count ([ program; "case" ] @ case)
+
 let ranks mpi count case = ranksWith [] mpi count case
+
+/// The tool `sama` on so many ranks.
+let tool mpi count (arguments: string list) : Ended =
+    launched [] mpi count (Path.Combine(folder, "sama.dll") :: arguments)
 
 /// A case without a launcher.
 let alone (variables: (string * string) list) (case: string list) : Ended =
