@@ -95,7 +95,7 @@ let private noisyText () =
 
         Expect.equal (File.ReadAllLines report).Length 1 "one run, written once"
 
-        let header = ended.Lines |> List.filter _.Contains("way of training")
+        let header = ended.Lines |> List.filter _.StartsWith("labels right")
         Expect.equal header.Length 1 (string ended))
 
 let tests =
