@@ -117,11 +117,6 @@ module internal Across =
         | None -> level.Rule
         | Some shards -> split level shards
 
-    /// The gradient of a loss above, before the response to it.
-    let meta (problem: BilevelProblem) (k: int) (v: Tensor) : unit =
-        if problem.Ranks.Options.Response = ResponseReduction.Joined then
-            mean problem $"the meta gradient by level '{problem.Levels[k].Name}'" v
-
     /// Gradients of a level's loss: by its own vector they are reduced, by the levels above they stay this rank's until h is.
     let own (problem: BilevelProblem) (i: int) (wanted: int list) (gradients: Tensor[]) : Tensor[] =
         if List.contains i wanted then
@@ -147,30 +142,50 @@ module internal Across =
                 member _.LambdaJvp d =
                     meanOf problem "a product" (local.LambdaJvp d) }
 
+    let private bucketed (problem: BilevelProblem) (what: string) (index: int) (gradient: Tensor) : Buckets =
+        let level, communicator = problem.Levels[index], ranks problem
+        let bytes = problem.Ranks.Options.BucketBytes
+
+        let tells =
+            bytes > 0L
+            && level.Module.IsNone
+            && Number.onHost gradient
+            && problem.Options.Precision = Precision.Own
+
+        new Buckets(
+            level.Layout,
+            gradient,
+            (if tells then bytes else Int64.MaxValue),
+            tells,
+            fun first count ->
+                communicator.Reduce($"mean of {what}", gradient, first, count, 1.0 / float communicator.Size)
+        )
+
     /// The gradient of a level's loss, reduced while it comes about where its parameters tell when they are done; null on one
     /// process.
     let gradient (problem: BilevelProblem) (index: int) (gradient: Tensor) : Buckets =
         if alone problem then
             null
         else
-            let level, communicator = problem.Levels[index], ranks problem
-            let bytes = problem.Ranks.Options.BucketBytes
+            bucketed problem $"the gradient of level '{problem.Levels[index].Name}'" index gradient
 
-            let tells =
-                bytes > 0L
-                && level.Module.IsNone
-                && Number.onHost gradient
-                && problem.Options.Precision = Precision.Own
+    let private metaOf (problem: BilevelProblem) (k: int) =
+        $"the meta gradient by level '{problem.Levels[k].Name}'"
 
-            let what = $"mean of the gradient of level '{level.Name}'"
+    let private joins (problem: BilevelProblem) =
+        problem.Ranks.Options.Response = ResponseReduction.Joined
 
-            new Buckets(
-                level.Layout,
-                gradient,
-                (if tells then bytes else Int64.MaxValue),
-                tells,
-                fun first count -> communicator.Reduce(what, gradient, first, count, 1.0 / float communicator.Size)
-            )
+    /// The gradient by a lowest level of a loss above it, before the response to it, in the same way.
+    let metaGradient (problem: BilevelProblem) (index: int) (gradient: Tensor) : Buckets =
+        if alone problem || not (joins problem) then
+            null
+        else
+            bucketed problem (metaOf problem index) index gradient
+
+    /// The same by a level between others, to which the responses of those below it are added first.
+    let meta (problem: BilevelProblem) (k: int) (v: Tensor) : unit =
+        if joins problem then
+            mean problem (metaOf problem k) v
 
     /// Waits for a gradient.
     let finish (problem: BilevelProblem) (buckets: Buckets) : unit =
