@@ -7,11 +7,11 @@ open Sama
 open Sama.Functional
 open Sama.Ranks.Tests.Problems
 
-let private output = Console.OpenStandardOutput ()
+let private output = Console.OpenStandardOutput()
 
 // one write a line: Console writes a long one in pieces, and a launcher puts another rank's line between them
 let say (name: string) (value: obj) =
-    output.Write (ReadOnlySpan (Text.Encoding.UTF8.GetBytes $"{name}={value}\n"))
+    output.Write(ReadOnlySpan(Text.Encoding.UTF8.GetBytes $"{name}={value}\n"))
 
 let private unroll k =
     { BilevelOptions.Default with
@@ -165,11 +165,16 @@ let sums (ranks: Communicator) =
 
     // each rank's part, of lengths that differ, one of them none
     for count in [ 1L; 7L; 1_000_003L ] do
-        let bounds = [| for r in 0 .. ranks.Size -> count * int64 r * int64 r / int64 (ranks.Size * ranks.Size) |]
+        let bounds =
+            [| for r in 0 .. ranks.Size -> count * int64 r * int64 r / int64 (ranks.Size * ranks.Size) |]
+
         let expected = torch.arange (count, dtype = torch.float32)
         let mine = torch.full_like (expected, scalar -1.0)
         let first, length = bounds[ranks.Rank], bounds[ranks.Rank + 1] - bounds[ranks.Rank]
-        mine.narrow(0L, first, length).copy_ (expected.narrow (0L, first, length)) |> ignore
+
+        mine.narrow(0L, first, length).copy_ (expected.narrow (0L, first, length))
+        |> ignore
+
         wait (ranks.GatherParts("parts", mine, bounds))
 
         if not (mine.Equals expected) then
@@ -203,7 +208,11 @@ let sharded (ranks: Communicator) =
 
     let rules =
         [ "sgd", sgd 1e-2
-          "momentum", sgdWith { SgdOptions.Default with LearningRate = 1e-2; Momentum = 0.9 }
+          "momentum",
+          sgdWith
+              { SgdOptions.Default with
+                  LearningRate = 1e-2
+                  Momentum = 0.9 }
           "adam", adam 1e-2
           "adamW", adamW 1e-2 1e-2
           "nadam", nadam 1e-2
@@ -249,13 +258,17 @@ let sharded (ranks: Communicator) =
             use other = whole.Snapshot()
 
             let states (state: RunState) =
-                Checksum.ofTensors [ for level in state.Levels do yield! level.Rule.All ]
+                Checksum.ofTensors
+                    [ for level in state.Levels do
+                          yield! level.Rule.All ]
 
             if worst = 0.0 && states own <> states other then
                 say "wrong.state" ruleName
 
-            if [ for level in own.Levels -> [ for t in level.Rule.All -> t.shape ] ]
-               <> [ for level in other.Levels -> [ for t in level.Rule.All -> t.shape ] ] then
+            if
+                [ for level in own.Levels -> [ for t in level.Rule.All -> t.shape ] ]
+                <> [ for level in other.Levels -> [ for t in level.Rule.All -> t.shape ] ]
+            then
                 say "wrong.shapes" ruleName
 
 /// So many steps, from the newest checkpoint of a folder that perhaps another number of ranks wrote: the ranks share batches
@@ -296,7 +309,9 @@ let resumed (ranks: Communicator) (folder: string) (steps: int64) (inShards: boo
     let numbers =
         torch.cat([| for level in state.Levels -> level.Vector |]).data<float>().ToArray()
 
-    say "numbers" (String.Join(' ', [ for x in numbers -> x.ToString("R", Globalization.CultureInfo.InvariantCulture) ]))
+    say
+        "numbers"
+        (String.Join(' ', [ for x in numbers -> x.ToString("R", Globalization.CultureInfo.InvariantCulture) ]))
 
 /// Many steps in buckets: tensors and memory behind a fifth of them, and behind all.
 let steady (ranks: Communicator) (steps: int) (bucketBytes: int64) =

@@ -59,14 +59,11 @@ let private ends mpi kind (parts: string list) =
     for part in parts do
         Expect.stringContains (string ended) part (string ended)
 
-    let failed =
-        DateTimeOffset.FromUnixTimeMilliseconds(int64 (ended.Value "fails"))
+    let failed = DateTimeOffset.FromUnixTimeMilliseconds(int64 (ended.Value "fails"))
 
-    let beyond =
-        (ended.At - failed).TotalSeconds - (if kind = "hang" then 3.0 else 0.0)
+    let beyond = (ended.At - failed).TotalSeconds - (if kind = "hang" then 3.0 else 0.0)
 
-    printfn
-        $"{kind}, {mpi}: all ranks have ended {beyond:F1} s behind it"
+    printfn $"{kind}, {mpi}: all ranks have ended {beyond:F1} s behind it"
     // what hangs is found; how fast it goes is said, and depends on the machine
     Expect.isLessThan beyond 30.0 "it does not hang"
 

@@ -89,7 +89,12 @@ let tests =
           testCase "rules whose states cannot be split are refused by name, on one process too"
           <| fun _ ->
               let on rule method =
-                  regularised Own { BilevelOptions.Default with Unroll = 2 } rule method
+                  regularised
+                      Own
+                      { BilevelOptions.Default with
+                          Unroll = 2 }
+                      rule
+                      method
                   |> Problem.onRanksWith
                       { ReductionOptions.Default with
                           ShardStates = true }

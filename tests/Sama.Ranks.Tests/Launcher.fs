@@ -78,7 +78,7 @@ let run (file: string) (arguments: string list) (variables: (string * string) li
     started.BeginOutputReadLine()
     started.BeginErrorReadLine()
 
-    if not (started.WaitForExit 600_000) then
+    if not (started.WaitForExit 1_200_000) then
         started.Kill true
         let text = lock lines (fun () -> String.Join("\n", lines))
         failtest $"it hangs:\n{text}"

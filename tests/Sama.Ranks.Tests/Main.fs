@@ -47,5 +47,13 @@ let main args =
     | _ ->
         Native.initialize ()
 
-        testSequenced (testList "Sama.Ranks" [ LaunchTests.tests; RankTests.tests; NcclTests.tests; ToolTests.tests; FailureTests.tests ])
+        testSequenced (
+            testList
+                "Sama.Ranks"
+                [ LaunchTests.tests
+                  RankTests.tests
+                  NcclTests.tests
+                  ToolTests.tests
+                  FailureTests.tests ]
+        )
         |> runTestsWithCLIArgs [] args

@@ -72,8 +72,7 @@ let private running () =
 
 let private failing fails (parts: string list) =
     withStub (fun library log ->
-        let ended =
-            ranksWith (variables library log fails) OpenMpi 2 [ "fatal"; "none" ]
+        let ended = ranksWith (variables library log fails) OpenMpi 2 [ "fatal"; "none" ]
 
         Expect.notEqual ended.Code 0 (string ended)
         Expect.isEmpty (ended.Values "survived") "nobody went on"
@@ -106,10 +105,13 @@ let tests =
 
           for fails, parts in
               [ "init", [ "ncclCommInitRank"; "invalid usage (error 5): Duplicate GPU" ]
-                "call", [ "ncclBroadcast"; "unhandled cuda error (error 1): Cuda failure 'out of memory'" ]
+                "call",
+                [ "ncclBroadcast"
+                  "unhandled cuda error (error 1): Cuda failure 'out of memory'" ]
                 "async", [ "a call that was under way"; "remote process exited"; "Connection closed" ]
                 "late", [ "within 3 s" ] ] do
-              testCase $"NCCL fails ({fails}): every rank ends with what it says" <| fun _ -> failing fails parts
+              testCase $"NCCL fails ({fails}): every rank ends with what it says"
+              <| fun _ -> failing fails parts
 
           testCase "a library that is not there, or does not load, is named with the package"
           <| fun _ ->

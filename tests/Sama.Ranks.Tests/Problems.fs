@@ -30,7 +30,11 @@ let private rows (rows: Rows) (count: int64) : Draw -> Tensor =
     match rows with
     | Own -> fun draw -> own draw.Rank draw
     | OfAll size -> fun draw -> torch.cat [| for rank in 0 .. size - 1 -> own rank draw |]
-    | Part size -> Batches.create { Sampling.Of(8 / size) with Ranks = size } (Rows.tensor (torch.arange 40L))
+    | Part size ->
+        Batches.create
+            { Sampling.Of(8 / size) with
+                Ranks = size }
+            (Rows.tensor (torch.arange 40L))
 
 let private losses (x: Tensor) (y: Tensor) (p: Params) (at: Tensor) : Tensor =
     let hidden =

@@ -147,7 +147,10 @@ let tests =
                   let chain = [ 1, go 1 "chain" 5; 2, go 2 "chain" 10; 4, go 4 "chain" 15 ]
 
                   for (before, earlier), (count, later) in List.pairwise chain do
-                      Expect.equal (same later count "start") (same earlier before "end") $"{before} → {count}: one state"
+                      Expect.equal
+                          (same later count "start")
+                          (same earlier before "end")
+                          $"{before} → {count}: one state"
 
                   near (snd chain[2]) straight "1 → 2 → 4 beside 1")
 

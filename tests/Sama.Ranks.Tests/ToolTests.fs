@@ -15,11 +15,27 @@ let private inFolder (body: string -> unit) =
         folder.Delete true
 
 let private words =
-    [| "ball"; "goal"; "team"; "bank"; "stock"; "price"; "the"; "of"; "new"; "last" |]
+    [| "ball"
+       "goal"
+       "team"
+       "bank"
+       "stock"
+       "price"
+       "the"
+       "of"
+       "new"
+       "last" |]
 
 /// Six words, every other one of the row's subject.
 let private text (random: Random) (truth: int) : string =
-    String.Join(' ', [| for i in 0..5 -> if i % 2 = 0 then words[6 + random.Next 4] else words[3 * truth + random.Next 3] |])
+    String.Join(
+        ' ',
+        [| for i in 0..5 ->
+               if i % 2 = 0 then
+                   words[6 + random.Next 4]
+               else
+                   words[3 * truth + random.Next 3] |]
+    )
 
 let private name c = if c = 0 then "sport" else "business"
 
@@ -45,8 +61,19 @@ let private cleaned () =
             tool
                 OpenMpi
                 2
-                [ "clean"; "--train"; path "train.csv"; "--clean"; path "clean.csv"; "--truth"; "right"
-                  "--steps"; "40"; "--tokens"; "16"; "--out"; path out ]
+                [ "clean"
+                  "--train"
+                  path "train.csv"
+                  "--clean"
+                  path "clean.csv"
+                  "--truth"
+                  "right"
+                  "--steps"
+                  "40"
+                  "--tokens"
+                  "16"
+                  "--out"
+                  path out ]
             |> succeeded
 
         let ended = clean "once"
@@ -89,8 +116,19 @@ let private noisyText () =
             tool
                 OpenMpi
                 2
-                [ "noisytext"; "--data"; folder; "--clean"; "5"; "--steps"; "20"; "--tuning-steps"; "10"
-                  "--ways"; "noisy;SAMA weights"; "--report"; report ]
+                [ "noisytext"
+                  "--data"
+                  folder
+                  "--clean"
+                  "5"
+                  "--steps"
+                  "20"
+                  "--tuning-steps"
+                  "10"
+                  "--ways"
+                  "noisy;SAMA weights"
+                  "--report"
+                  report ]
             |> succeeded
 
         Expect.equal (File.ReadAllLines report).Length 1 "one run, written once"

@@ -132,7 +132,8 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
         use average =
             new AveragedParameters(Params.frozen (Layout.ofNamed start) (Layout.ravel start))
 
-        use run = new BilevelRun(problem average |> Problem.onRanks options.Ranks, int64 seed)
+        use run =
+            new BilevelRun(problem average |> Problem.onRanks options.Ranks, int64 seed)
 
         use lambda = new AveragedParameters(run.Lambda)
         let steered = run.Problem.LevelNames.Length > 1
@@ -251,6 +252,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                       (read table opinion sample)
                       (fun pass theta lambda batch ->
                           let log = model.LogProbabilities(theta, batch.Inputs, true)
+
                           learner.Loss(pass, lambda, batch.Rows, log, batch.Opinion, prior, options.Smoothing)
                           |> batch.Of)
                   Level.create

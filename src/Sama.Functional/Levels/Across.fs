@@ -40,7 +40,8 @@ module internal Across =
         if notFinite >= 0 && communicator.Culprit < 0 then
             communicator.Culprit <- notFinite
 
-    let private waitedFor (communicator: Communicator) (wait: unit -> unit) : unit =
+    /// Waits for what needs no numbers.
+    let waitedFor (communicator: Communicator) (wait: unit -> unit) : unit =
         waited communicator (fun () ->
             wait ()
             -1)
@@ -61,61 +62,6 @@ module internal Across =
     let meanOf problem what (x: Tensor) : Tensor =
         mean problem what x
         x
-
-    /// How the states of a problem's rules are split among its ranks; none: they are whole on each.
-    let shards (problem: BilevelProblem) : Shards option =
-        if alone problem || not problem.Ranks.Options.ShardStates then
-            None
-        else
-            let communicator = ranks problem
-
-            let gather (whole: Tensor) bounds =
-                waitedFor communicator (fun () ->
-                    communicator
-                        .GatherParts("what a rule makes of its shards", whole, bounds)
-                        .GetAwaiter()
-                        .GetResult()
-                    |> ignore)
-
-            let all (own: bool) =
-                let mutable found = own
-
-                waitedFor communicator (fun () ->
-                    found <-
-                        fst (communicator.GatherChecked [| (if own then 1.0 else 0.0) |])
-                        |> Array.forall (fun values -> values[0] = 1.0))
-
-                found
-
-            Some
-                { Rank = communicator.Rank
-                  Size = communicator.Size
-                  Gather = gather
-                  All = all }
-
-    let private split (level: Level) (shards: Shards) : BoundRule =
-        match BoundRule.sharded shards level.Rule with
-        | Ok rule -> rule
-        | Error reason ->
-            invalidArg
-                "options"
-                $"the state of rule '{level.Update.Name}' of level '{level.Name}' cannot be split among ranks (ShardStates): {reason}"
-
-    /// ArgumentException naming a rule whose state cannot be split, whatever the ranks.
-    let requireShards (level: Level) : unit =
-        split
-            level
-            { Rank = 0
-              Size = 1
-              Gather = fun _ _ -> ()
-              All = id }
-        |> ignore
-
-    /// A level's rule among the ranks.
-    let rule (problem: BilevelProblem) (level: Level) : BoundRule =
-        match shards problem with
-        | None -> level.Rule
-        | Some shards -> split level shards
 
     /// Gradients of a level's loss: by its own vector they are reduced, by the levels above they stay this rank's until h is.
     let own (problem: BilevelProblem) (i: int) (wanted: int list) (gradients: Tensor[]) : Tensor[] =

@@ -112,7 +112,11 @@ type BilevelProblem =
                         Options = reduced } =
                       problem.Ranks
 
-                  let sharded = if reduced.ShardStates then ", states of rules in shards" else ""
+                  let sharded =
+                      if reduced.ShardStates then
+                          ", states of rules in shards"
+                      else
+                          ""
 
                   $"on {ranks.Size} ranks: meta gradients {reduced.Response}, buffers {reduced.Buffers}, buckets of {reduced.BucketBytes} bytes{sharded}" ]
         )

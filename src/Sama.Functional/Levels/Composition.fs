@@ -147,7 +147,7 @@ module internal Composition =
                         "it differentiates through the steps of a rule, which it has to have whole (ReductionOptions.ShardStates)"
                 | _ -> ()
 
-            Across.requireShards level
+            RankRules.requireShards level
 
     let requireServed (problem: BilevelProblem) : unit =
         let top = Array.last problem.Heights

@@ -51,11 +51,13 @@ module internal Cuda =
 
     let private notReady = 600
 
+    let private loaded =
+        lazy
+            (RankLibraries.load library (RankLibraries.named "SAMA_CUDA" [ "libcuda.so.1" ]) (fun reasons ->
+                $"CUDA's driver does not load: {reasons}. It comes with NVIDIA's driver of the machine; SAMA_CUDA names another libcuda.so.1"))
+
     /// DllNotFoundException where the driver is not there.
-    let load () : unit =
-        RankLibraries.load library (RankLibraries.named "SAMA_CUDA" [ "libcuda.so.1" ]) (fun reasons ->
-            $"CUDA's driver does not load: {reasons}. It comes with NVIDIA's driver of the machine; SAMA_CUDA names another libcuda.so.1")
-        |> ignore
+    let load () : unit = loaded.Force() |> ignore
 
     let private check (what: string) (code: int) : unit =
         if code <> 0 then

@@ -17,9 +17,6 @@ module internal Nccl =
     let private library = "sama-nccl"
 
     [<DllImport(library)>]
-    extern int private ncclGetVersion(int& version)
-
-    [<DllImport(library)>]
     extern int private ncclGetUniqueId(nativeint id)
 
     [<DllImport(library)>]
@@ -70,13 +67,18 @@ module internal Nccl =
 
     let private inProgress = 7
 
-    /// DllNotFoundException with the package to install; FileNotFoundException for a file of SAMA_NCCL that is not there.
-    let load () : unit =
-        Cuda.load ()
+    let private loaded =
+        lazy
+            (Cuda.load ()
 
-        RankLibraries.load library (RankLibraries.named "SAMA_NCCL" [ "libnccl.so.2"; "libnccl.so" ]) (fun reasons ->
-            $"NCCL, which sums what lies on CUDA devices, does not load: {reasons}. Install libnccl2 (NVIDIA's packages for Debian and Ubuntu), or name the file by SAMA_NCCL (of an installed PyTorch: site-packages/nvidia/nccl/lib/libnccl.so.2); RankTransport.Mpi goes through the host's memory without it")
-        |> ignore
+             RankLibraries.load
+                 library
+                 (RankLibraries.named "SAMA_NCCL" [ "libnccl.so.2"; "libnccl.so" ])
+                 (fun reasons ->
+                     $"NCCL, which sums what lies on CUDA devices, does not load: {reasons}. Install libnccl2 (NVIDIA's packages for Debian and Ubuntu), or name the file by SAMA_NCCL (of an installed PyTorch: site-packages/nvidia/nccl/lib/libnccl.so.2); RankTransport.Mpi goes through the host's memory without it"))
+
+    /// DllNotFoundException with the package to install; FileNotFoundException for a file of SAMA_NCCL that is not there.
+    let load () : unit = loaded.Force() |> ignore
 
     let private text (at: nativeint) : string =
         if at = 0n then "" else Marshal.PtrToStringUTF8 at
@@ -98,16 +100,6 @@ module internal Nccl =
 
     let private bytes = 1
     let private sum, mean = 0, 4
-
-    /// As 2.20.5.
-    let version () : string =
-        let mutable v = 0
-        check "ncclGetVersion" 0n (ncclGetVersion &v)
-
-        if v < 10000 then
-            $"{v / 1000}.{v / 100 % 10}.{v % 100}"
-        else
-            $"{v / 10000}.{v / 100 % 100}.{v % 100}"
 
     /// Writes what one rank makes and all need: 128 bytes.
     let newId (place: nativeint) : unit =

@@ -80,12 +80,18 @@ module internal BoundRule =
     let sharded (shards: Shards) (rule: BoundRule) : Result<BoundRule, string> =
         match rule.Sharded with
         | Some split -> split shards
-        | None when rule.Elementwise -> ShardedRule.requireAlike rule |> Result.map (fun () -> ShardedRule.ofElementwise shards rule)
+        | None when rule.Elementwise ->
+            (if shards.IsTrial then
+                 ShardedRule.requireAlike rule
+             else
+                 Ok())
+            |> Result.map (fun () -> ShardedRule.ofElementwise shards rule)
         | None -> Error "it couples coordinates (or is not known to be elementwise: UpdateRule.elementwise)"
 
     /// The rule as it is on every rank: it has no state that could be split, and what it is given is whole.
     let stateless (rule: BoundRule) : BoundRule =
-        { rule with Sharded = Some(fun _ -> Ok rule) }
+        { rule with
+            Sharded = Some(fun _ -> Ok rule) }
 
     /// The rule at values of its learned options.
     let at (values: Tensor list) (rule: BoundRule) : BoundRule =

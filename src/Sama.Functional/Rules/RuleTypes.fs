@@ -49,6 +49,8 @@ type internal Shards =
         Gather: Tensor -> int64[] -> unit
         /// true if it is true on every rank
         All: bool -> bool
+        /// rules are tried out: whether they step a part as they step the whole
+        IsTrial: bool
     }
 
 /// A rule on a layout: three pure functions of flat vectors, as in Optax. The state is the one before the step, in

@@ -74,8 +74,7 @@ module internal ShardedRule =
                     fun state g theta out ->
                         within out (fun own -> rule.InPlace.Advance state (mine g) (mine theta) own)
                   AdaptInto =
-                    fun state g theta v ->
-                        within v (fun own -> rule.InPlace.AdaptInto state (mine g) (mine theta) own) } }
+                    fun state g theta v -> within v (fun own -> rule.InPlace.AdaptInto state (mine g) (mine theta) own) } }
 
     /// Two steps of a small vector as a whole and in two parts.
     let private stepped (rule: BoundRule) (theta: Tensor) : Tensor list =

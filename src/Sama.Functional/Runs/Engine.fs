@@ -16,7 +16,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
     let initial = Sharding.keepPart problem initial
 
     let levels =
-        [| for level, own in Seq.zip problem.Levels initial.Levels -> LevelRun(level, Across.rule problem level, own) |]
+        [| for level, own in Seq.zip problem.Levels initial.Levels -> LevelRun(level, RankRules.rule problem level, own) |]
 
     let vectors = levels |> Array.map _.Vector
     let lowest = Structure.lowest problem

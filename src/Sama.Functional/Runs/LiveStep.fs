@@ -87,7 +87,8 @@ module internal LiveStep =
                 micros
 
         for i, level: LevelRun in Array.indexed levels do
-            level.Follow(LearnedOptions.rule problem i vectors)
+            if LearnedOptions.any problem i then
+                level.Follow(LearnedOptions.rule problem i vectors)
 
         { Problem = problem
           Levels = levels

@@ -6,7 +6,7 @@ open Sama
 /// States of rules among the ranks: whole in every state of a run, split while it runs.
 module internal Sharding =
 
-    let isUsed (problem: BilevelProblem) : bool = (Across.shards problem).IsSome
+    let isUsed (problem: BilevelProblem) : bool = (RankRules.shards problem).IsSome
 
     // what a rule counts by lies in one number, which every rank has
     let private isSplit (tensor: Tensor) = tensor.dim () = 1L
@@ -17,7 +17,7 @@ module internal Sharding =
 
     /// The same state with this rank's part of every rule's; views, of the caller's scope.
     let part (problem: BilevelProblem) (state: RunState) : RunState =
-        match Across.shards problem with
+        match RankRules.shards problem with
         | None -> state
         | Some shards ->
             let part (whole: Tensor) =
@@ -43,7 +43,7 @@ module internal Sharding =
 
     /// The whole of a state of which each rank gives its part, which it has no longer then.
     let whole (problem: BilevelProblem) (state: RunState) : RunState =
-        match Across.shards problem with
+        match RankRules.shards problem with
         | None -> state
         | Some shards ->
             let together (own: Tensor) : Tensor =
