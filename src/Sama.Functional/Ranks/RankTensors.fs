@@ -11,8 +11,14 @@ module internal RankTensors =
     /// Posts what is about to happen: its description, what else the rank brings to it, and how it is done.
     type Post = string -> (Ballot -> Ballot) -> (Link -> unit) -> Task<Verdict>
 
-    let private freeing (own: Tensor) (task: Task<Verdict>) : Task<Verdict> =
-        task.ContinueWith((fun (_: Task<Verdict>) -> own.Dispose()), TaskContinuationOptions.ExecuteSynchronously)
+    /// Frees the handle before anybody is told that it is done; what fails is not done, and frees it then.
+    let private posted (post: Post) what (own: Tensor) full (act: Link -> unit) : Task<Verdict> =
+        let task =
+            post what full (fun link ->
+                act link
+                own.Dispose())
+
+        task.ContinueWith((fun (_: Task<Verdict>) -> own.Dispose()), TaskContinuationOptions.OnlyOnFaulted)
         |> ignore
 
         task
@@ -117,11 +123,12 @@ module internal RankTensors =
                     GC.KeepAlive copy
                     part().copy_ copy |> ignore)
 
-        post
+        posted
+            post
             $"{what} of elements {first} to {first + count} of {own.numel ()}, {own.dtype}{way isDevice}"
+            own
             (fun ballot -> { ballot with IsFinite = isFinite () })
             act
-        |> freeing own
 
     /// Where the host's memory has to be gone through, a copy there, and back.
     let private throughHost (own: Tensor) (work: nativeint -> unit) =
@@ -149,8 +156,7 @@ module internal RankTensors =
 
         let shape = String.Join("x", own.shape)
 
-        post $"broadcast of [{shape}], {own.dtype}, from rank {root}{way isDevice}" id act
-        |> freeing own
+        posted post $"broadcast of [{shape}], {own.dtype}, from rank {root}{way isDevice}" own id act
 
     /// Of rank r, elements `bounds[r]` to `bounds[r + 1]` of a flat tensor, on all.
     let gather (post: Post) transport what (tensor: Tensor) (bounds: int64[]) : Task<Verdict> =
@@ -163,5 +169,4 @@ module internal RankTensors =
             else
                 throughHost own (fun at -> link.Ring.Gather(at, [| for b in bounds -> b * own.ElementSize |]))
 
-        post $"{what} of {own.numel ()} elements, {own.dtype}, in parts{way isDevice}" id act
-        |> freeing own
+        posted post $"{what} of {own.numel ()} elements, {own.dtype}, in parts{way isDevice}" own id act
