@@ -128,17 +128,21 @@ public static class BilevelProblemExtensions
         /// <param name="buffers">What becomes of modules' buffers.</param>
         /// <param name="bucketBytes">Bytes of the base gradient that are reduced together while the backward pass goes on, for
         /// functional models; 0: all behind it.</param>
+        /// <param name="shardStates">Each rank has the states of rules of a range of coordinates alone and steps those (ZeRO-1).
+        /// Snapshots and checkpoints are whole: every rank takes part in them.</param>
         /// <returns>The problem; it owns nothing.</returns>
-        /// <exception cref="ArgumentException">A method that cannot be reduced in that way, with the reason; a negative
-        /// <paramref name="bucketBytes"/>.</exception>
+        /// <exception cref="ArgumentException">A method that cannot be reduced in that way, or a rule whose state cannot be split,
+        /// with the reason; a negative <paramref name="bucketBytes"/>.</exception>
         public BilevelProblem OnRanks(
             Communicator ranks,
             ResponseReduction response = ResponseReduction.Joined,
             RankBuffers buffers = RankBuffers.First,
-            long bucketBytes = 4 << 20)
+            long bucketBytes = 4 << 20,
+            bool shardStates = false)
         {
             ArgumentNullException.ThrowIfNull(ranks);
-            var options = new ReductionOptions(response: response, buffers: buffers, bucketBytes: bucketBytes);
+            var options = new ReductionOptions(
+                response: response, buffers: buffers, bucketBytes: bucketBytes, shardStates: shardStates);
             return F.Problem.onRanksWith(options, ranks, NotNull(problem));
         }
 

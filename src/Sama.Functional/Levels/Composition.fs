@@ -129,11 +129,32 @@ module internal Composition =
                 refuse method $"{reason}, for which all ranks need one meta gradient (ResponseReduction.Joined)"
             | _ -> ()
 
+    /// Whether the states of rules can be split among the ranks, where that is asked for; one process says so too.
+    let private requireShards (problem: BilevelProblem) index =
+        if problem.Ranks.Options.ShardStates then
+            let level, method = problem.Levels[index], Structure.methodOf problem index
+
+            if not level.Rule.Learned.IsEmpty then
+                invalidArg
+                    "options"
+                    $"the rule of level '{level.Name}' is '{level.Update.Name}': the state of a rule with learned options cannot be split among ranks (ShardStates)"
+
+            for need in method.Needs do
+                match need with
+                | History _ when problem.Heights[index] < Array.last problem.Heights ->
+                    refuse
+                        method
+                        "it differentiates through the steps of a rule, which it has to have whole (ReductionOptions.ShardStates)"
+                | _ -> ()
+
+            RankRules.requireShards level
+
     let requireServed (problem: BilevelProblem) : unit =
         let top = Array.last problem.Heights
 
         for index in 0 .. problem.Levels.Length - 1 do
             requireLearned problem index
+            requireShards problem index
 
             if problem.Heights[index] < top then
                 for need in (Structure.methodOf problem index).Needs do

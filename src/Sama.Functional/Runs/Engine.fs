@@ -13,8 +13,10 @@ open Sama
 /// A base step evaluates everything first and writes last: a step that fails has changed nothing, buffers included.
 [<Sealed>]
 type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) =
+    let initial = Sharding.keepPart problem initial
+
     let levels =
-        Array.map2 (fun level own -> LevelRun(level, own)) problem.Levels (Array.ofSeq initial.Levels)
+        [| for level, own in Seq.zip problem.Levels initial.Levels -> LevelRun(level, RankRules.rule problem level, own) |]
 
     let vectors = levels |> Array.map _.Vector
     let lowest = Structure.lowest problem
@@ -174,6 +176,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
                 step,
                 fun watching ->
                     clock <- watching
+                    Across.watch problem (LiveStep.reducing clock)
 
                     try
                         transaction take
@@ -245,7 +248,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
                 live.Read()
                 loss.Value))
 
-    /// A copy of the state, owned by the caller.
+    /// A copy of the state, owned by the caller; all ranks call it where they share states of rules.
     member _.Snapshot() : RunState =
         requireWhole ()
 
@@ -257,14 +260,16 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
         claim ()
 
-        { RunState.copy own with
-            Buffers = readOnlyDict (Buffers.copy (buffers ())) }
+        Sharding.whole
+            problem
+            { RunState.copy own with
+                Buffers = readOnlyDict (Buffers.copy (buffers ())) }
 
     /// The run goes on from another state of its problem, which is copied; its vectors stay where they are.
     member _.Load(state: RunState) : unit =
         claim ()
 
-        for level, own in Seq.zip levels state.Levels do
+        for level, own in Seq.zip levels (Sharding.part problem state).Levels do
             level.Load own
 
         Buffers.load [ for b in state.Buffers -> b.Key, b.Value ] (buffers ())

@@ -6,12 +6,13 @@ open Sama
 
 /// One level of a run in place: its vector and rule state, which are the run's own, and the vectors that its steps work
 /// in, each made when it is first needed. A step that leads to a meta step leaves θ and the rule's state alone until
-/// everything is known: θₜ lies in `next`, which is lent as scratch meanwhile.
+/// everything is known: θₜ lies in `next`, which is lent as scratch meanwhile. `atRest` is its rule outside a step, and on
+/// ranks the state may be the part of it that this one has.
 [<Sealed>]
-type internal LevelRun(level: Level, own: LevelState) =
+type internal LevelRun(level: Level, atRest: BoundRule, own: LevelState) =
     let vector = own.Vector
     let mutable rule = own.Rule
-    let mutable bound = level.Rule
+    let mutable bound = atRest
     let mutable window = own.Window
     let zeros () = Scope.detach (torch.zeros_like vector)
     let gradient, next, meta = lazy zeros (), lazy zeros (), lazy zeros ()
@@ -143,7 +144,7 @@ type internal LevelRun(level: Level, own: LevelState) =
 
         let vectorBefore, ruleBefore = Scope.copy vector, rule
         vector.copy_ (start.detach().reshape -1L) |> ignore
-        rule <- Scope.run (fun _ -> RuleState.map Scope.copy (level.Rule.Start vector))
+        rule <- Scope.run (fun _ -> RuleState.map Scope.copy (atRest.Start vector))
 
         struct ((fun () ->
                     vector.copy_ vectorBefore |> ignore

@@ -1,5 +1,6 @@
 namespace Sama.Functional
 
+open System
 open System.Collections.Generic
 open TorchSharp
 open Sama
@@ -52,6 +53,13 @@ type internal LiveStep =
 
 module internal LiveStep =
 
+    /// What ranks wait for, as the clock's phase; null without one.
+    let reducing (clock: PhaseClock) : Func<Func<int>, int> =
+        if isNull clock then
+            null
+        else
+            Func<Func<int>, int>(fun wait -> clock.Within(RunPhase.Reduction, wait.Invoke))
+
     /// Lowest levels that start every window anew do, where the levels above say; how to undo it, and to be done with it.
     let reset (problem: BilevelProblem) (levels: LevelRun[]) (step: int64) =
         [ for i in Structure.lowest problem do
@@ -79,7 +87,8 @@ module internal LiveStep =
                 micros
 
         for i, level: LevelRun in Array.indexed levels do
-            level.Follow(LearnedOptions.rule problem i vectors)
+            if LearnedOptions.any problem i then
+                level.Follow(LearnedOptions.rule problem i vectors)
 
         { Problem = problem
           Levels = levels

@@ -22,7 +22,10 @@ module internal Responses =
         [ for k in Structure.below problem i do
               match point.Taken[k] with
               | Some _ when not (isNull gradients[k]) ->
-                  Across.meta problem k gradients[k]
+                  // by a lowest level nothing has been added to what Points.partials has reduced
+                  if problem.Heights[k] > 0 then
+                      Across.meta problem k gradients[k]
+
                   let response = respond point k top gradients[k]
                   let above = Points.upper problem k top
 
