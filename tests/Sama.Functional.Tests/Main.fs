@@ -29,6 +29,7 @@ let main args =
               MethodInputTests.tests
               ProductTests.tests
               LearnedTests.tests
+              MetagradientTests.tests
               FixtureTests.tests
               EngineTests.tests
               LevelGraphTests.tests

@@ -7,11 +7,11 @@ open Sama
 open Sama.Functional
 open Sama.Ranks.Tests.Problems
 
-let private output = Console.OpenStandardOutput ()
+let private output = Console.OpenStandardOutput()
 
 // one write a line: Console writes a long one in pieces, and a launcher puts another rank's line between them
 let say (name: string) (value: obj) =
-    output.Write (ReadOnlySpan (Text.Encoding.UTF8.GetBytes $"{name}={value}\n"))
+    output.Write(ReadOnlySpan(Text.Encoding.UTF8.GetBytes $"{name}={value}\n"))
 
 let private unroll k =
     { BilevelOptions.Default with

@@ -16,7 +16,7 @@ type UnrolledOptions =
         Steps: int
         /// how many of them, the last, are differentiated; 0 is all
         Last: int
-        /// keep every √Steps-th state and take the others' steps again, instead of keeping all
+        /// keep √(2·Steps) states and take steps again, each once at most (revolve), instead of keeping all
         Recompute: bool
         /// differentiate through stop-features too, as the trajectory does: they depend on θ from the second step on
         FollowStops: bool

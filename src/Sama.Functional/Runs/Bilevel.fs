@@ -39,7 +39,7 @@ module Bilevel =
               Seed = seed })
 
     /// An engine on a copy of the state; what `body` makes of it is the caller's, through `keep`.
-    let private onCopy
+    let internal onCopy
         (problem: BilevelProblem)
         (argument: string)
         (state: RunState)
@@ -104,7 +104,11 @@ module Bilevel =
 
     /// The highest level's loss at the state, on the batch of its step.
     let internal topLossAt (problem: BilevelProblem) (state: RunState) : float =
-        onCopy problem (nameof state) state (fun _ engine -> engine.TopLoss())
+        onCopy problem (nameof state) state (fun _ engine ->
+            engine.Look(fun live ->
+                let loss = MetaSteps.loss live (problem.Levels.Length - 1)
+                live.Read()
+                loss.Value))
 
     /// Base steps alone, from the state, until ‖u‖ ≤ tolerance or `maxSteps` are taken. Pure; the report has ‖u‖ as its
     /// residual, and says whether it converged. ArgumentException for a negative tolerance or no step.

@@ -18,6 +18,8 @@ type internal LiveStep =
         Fetch: int -> Micro list
         /// null where nobody looks on
         Clock: PhaseClock
+        /// whether passes and products of this step are looked at twice
+        Replays: bool
     }
 
     /// Where all levels are, those of `taken` having stepped.
@@ -30,7 +32,8 @@ type internal LiveStep =
                 | Some step -> step.After()
                 | None -> live.Vectors[k]
           Taken = taken
-          Clock = live.Clock }
+          Clock = live.Clock
+          Disagreement = if live.Replays then Some(ref 0.0) else None }
 
     /// The update is finite, and the rule's next state.
     member live.Sound(i: int) : unit =
@@ -87,4 +90,5 @@ module internal LiveStep =
           Number = step
           Readings = readings
           Fetch = fetch fetched
-          Clock = clock }
+          Clock = clock
+          Replays = false }

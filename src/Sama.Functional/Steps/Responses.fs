@@ -36,6 +36,11 @@ module internal Responses =
     /// The best response of level k to the levels above it, up to `top`; overwrites v.
     and respond (point: Point) (k: int) (top: int) (v: Tensor) : Response =
         let passes = ref 0
+        let disagreement = point.Disagreement |> Option.map (fun _ -> ref 0.0)
+
+        let point =
+            { point with
+                Disagreement = disagreement }
 
         let response =
             (Structure.methodOf point.Problem k).BestResponse (solution passes point k top) v
@@ -51,10 +56,9 @@ module internal Responses =
                          { report with
                              ProductForm = Nullable form
                              Note =
-                                 (if isNull report.Note then
-                                      Products.note form point.Problem.Levels[k]
-                                  else
-                                      report.Note)
+                                 (match disagreement, report.Note with
+                                  | Some found, null -> Products.note point.Problem.Levels[k] found.Value
+                                  | _, own -> own)
                              Passes = report.Passes + passes.Value }) }
 
     /// Gradients of level i's own problem at a vector of its own and, where given, other vectors above it.
@@ -215,7 +219,8 @@ module internal Responses =
               Index = i
               Upper = Points.upper problem i top
               Vectors = Points.seenBy point i
-              Precision = None }
+              Precision = None
+              Disagreement = point.Disagreement }
 
         let products =
             { new IBaseProducts with
@@ -287,4 +292,4 @@ module internal Responses =
             let gradients = gradientsAt point i top micros theta [] (i :: upper)
             torch.cat [| gradients[i]; yield! [ for j in upper -> gradients[j] ] |]
 
-        Differences.linearization passes theta lambda own ofLambda both ownAt
+        Differences.linearization passes point.Disagreement theta lambda own ofLambda both ownAt
