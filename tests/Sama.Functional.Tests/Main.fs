@@ -30,6 +30,7 @@ let main args =
               ProductTests.tests
               LearnedTests.tests
               MetagradientTests.tests
+              DescentTests.tests
               FixtureTests.tests
               EngineTests.tests
               LevelGraphTests.tests

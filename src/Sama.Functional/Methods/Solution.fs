@@ -97,8 +97,14 @@ type ITrajectory =
     /// differentiated.
     abstract Unrolled: options: UnrolledOptions * v: Tensor -> struct (Tensor * int)
 
+/// What a method that has a memory (`Need.Memory`) kept.
+type IMethodMemory =
+    /// The vector of θ's length that its meta step before this one left; 0 at the first. Borrowed.
+    abstract Kept: Tensor
+
 /// A level at its last step, as a hypergradient method sees it.
 type IBaseSolution =
+    inherit IMethodMemory
     inherit IRuleJacobians
     inherit IBaseGradients
     inherit IBaseProducts

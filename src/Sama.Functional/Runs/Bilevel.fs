@@ -32,7 +32,8 @@ module Bilevel =
                          Vector = keep vector
                          // a rule's Init may hand out a tensor that it keeps
                          Rule = RuleState.map (fun t -> keep (t.clone ())) (level.Rule.Start vector)
-                         Window = null } |]
+                         Window = null
+                         Kept = null } |]
               Buffers =
                 readOnlyDict [ for name, buffer in Problem.buffers problem -> name, keep (buffer.detach().clone ()) ]
               Step = 0L

@@ -99,6 +99,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
         for meta in metas do
             for k, response in meta.Responses do
                 response.Move |> Option.iter (fun move -> levels[k].Vector.add_ move |> ignore)
+                response.Kept |> Option.iter levels[k].Keep
 
         writing <- false
 

@@ -84,7 +84,7 @@ module internal LiveStep =
         for i, level: LevelRun in Array.indexed levels do
             level.Follow(LearnedOptions.rule problem i vectors)
 
-        { Problem = problem
+        { Problem = Structure.at problem step
           Levels = levels
           Vectors = vectors
           Number = step

@@ -29,6 +29,7 @@ module Metagradient =
         { Name = "metagradient"
           Needs = [ Products form; LearnedOptions ]
           Motion = Unknown "a metagradient goes through a whole training"
+          Choose = None
           BestResponse = fun _ _ -> invalidOp "a metagradient is no response of one step" }
 
     /// The problem under a method that asks for what a metagradient needs, so that it is refused as methods are.

@@ -261,14 +261,23 @@ module internal Responses =
         let rule =
             LevelStep.jacobians gradients.Lambda (Points.options point i subject.Upper) step
 
+        let memory =
+            { new IMethodMemory with
+                member _.Kept =
+                    if isNull step.Kept then
+                        torch.zeros_like step.Theta
+                    else
+                        step.Kept }
+
         if isNull point.Clock then
-            LevelSolution(rule, gradients, products, trajectory)
+            LevelSolution(rule, gradients, products, trajectory, memory)
         else
             LevelSolution(
                 Watched.rule point.Clock rule,
                 gradients,
                 Watched.products point.Clock passes products,
-                Watched.trajectory point.Clock passes trajectory
+                Watched.trajectory point.Clock passes trajectory,
+                memory
             )
 
     /// Products with the derivatives of a middle level's total hypergradient; ∂h/∂θ is the Hessian of the reduced loss,
