@@ -127,7 +127,7 @@ let run (folder: string) (write: Row list -> unit) : int =
           "TracIn, ten checkpoints", tracIn, cost ]
 
     let without fraction =
-        Counterfactuals.retrained rows fraction subsets 7 (fun keep ->
+        Metagradient.retrained rows fraction subsets 7 (fun keep ->
             use _ = torch.NewDisposeScope()
             let weights = torch.tensor [| for k in keep -> if k then 1f else 0f |]
             Metagradient.lossOfTraining problem (RunState.at 1 weights state) steps)

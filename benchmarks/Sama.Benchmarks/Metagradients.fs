@@ -122,7 +122,7 @@ let private measure (steps, memory, disk) : Row =
 
 let run (write: Row list -> unit) : int =
     let rows =
-        [ 100, 20, 0; 1000, 20, 0; 10_000, 20, 0; 10_000, 5, 20; 1000, 1000, 0 ] |> List.map measure
+        [ 100, 20, 0; 1000, 20, 0; 10_000, 20, 0; 1000, 5, 20; 1000, 1000, 0 ] |> List.map measure
 
     write rows
 

@@ -83,6 +83,6 @@ public static class Metagradient
         int rows, double fraction, int subsets, Func<bool[], double> retrain, int seed = 0)
     {
         ArgumentNullException.ThrowIfNull(retrain);
-        return F.Counterfactuals.retrained(rows, fraction, subsets, seed, Interop.Function(retrain));
+        return F.Metagradient.retrained(rows, fraction, subsets, seed, Interop.Function(retrain));
     }
 }

@@ -492,7 +492,7 @@ let tests =
               let truth = [| for i in 0..19 -> sin (float i) |]
 
               let found =
-                  Counterfactuals.retrained 20 0.3 12 4 (fun keep ->
+                  Metagradient.retrained 20 0.3 12 4 (fun keep ->
                       Expect.equal (keep |> Array.filter not |> Array.length) 6 "dropped"
                       exp (Array.fold2 (fun sum k s -> if k then sum + s else sum) 0.0 keep truth))
 
@@ -502,5 +502,5 @@ let tests =
               throws [ "19 scores"; "20" ] (fun () -> found.Lds(Array.zeroCreate 19) |> ignore)
               throws [ "row 3" ] (fun () -> found.Lds(Array.updateAt 3 nan truth) |> ignore)
 
-              throws [ "fraction" ] (fun () -> Counterfactuals.retrained 20 1.0 2 1 (fun _ -> 0.0) |> ignore)
-              throws [ "subset 0"; "NaN" ] (fun () -> Counterfactuals.retrained 20 0.1 2 1 (fun _ -> nan) |> ignore) ]
+              throws [ "fraction" ] (fun () -> Metagradient.retrained 20 1.0 2 1 (fun _ -> 0.0) |> ignore)
+              throws [ "subset 0"; "NaN" ] (fun () -> Metagradient.retrained 20 0.1 2 1 (fun _ -> nan) |> ignore) ]

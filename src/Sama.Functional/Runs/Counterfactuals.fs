@@ -72,25 +72,15 @@ namespace Sama.Functional
 open System
 open Sama
 
-/// Counterfactual trainings.
-module Counterfactuals =
+/// Trainings without random parts of the rows.
+module internal Retraining =
 
     let private shuffled (random: Random) (rows: int) : int[] =
         let all = Array.init rows id
         random.Shuffle all
         all
 
-    /// Trains `subsets` times without a random part of the rows (`fraction` of them, at least one, drawn anew each time from
-    /// `seed`): `retrain keep` trains with the rows for which `keep` is true and gives the meta loss. ArgumentException for
-    /// fewer than two rows or subsets, or a fraction that is not between 0 and 1; InvalidOperationException for a loss that
-    /// is not finite.
-    let retrained
-        (rows: int)
-        (fraction: float)
-        (subsets: int)
-        (seed: int)
-        (retrain: bool[] -> float)
-        : Counterfactuals =
+    let without (rows: int) (fraction: float) (subsets: int) (seed: int) (retrain: bool[] -> float) : Counterfactuals =
         Method.atLeast 2 (nameof rows) rows
         Method.atLeast 2 (nameof subsets) subsets
 
