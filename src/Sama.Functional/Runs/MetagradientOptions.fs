@@ -42,6 +42,11 @@ type MetagradientReport =
         Resumed: bool
     }
 
+    override report.ToString() =
+        let resumed = if report.Resumed then ", gone on from a folder" else ""
+
+        $"{report.Steps} steps, {report.Taken} taken in all, states in memory {report.InMemory}, in a folder {report.OnDisk}, products {report.ProductForm}{resumed}"
+
 /// The derivative of the meta loss behind a training by everything that the training began with: flat vectors, which the
 /// owner of this object disposes with it.
 [<ReferenceEquality>]
