@@ -1,6 +1,7 @@
 /// How well scores of rows predict trainings without some of them: LDS of metagradients, of SAMA's weights, of TracIn.
 module Sama.Benchmarks.Attribution
 
+open System
 open System.Diagnostics
 open TorchSharp
 open Sama
@@ -12,7 +13,7 @@ type Row =
         /// LDS where each training leaves out 1 % and 10 % of the rows
         OnePercent: float
         TenPercent: float
-        /// time in trainings
+        /// processor time in trainings
         Trainings: float
     }
 
@@ -40,8 +41,8 @@ let private start () =
       "W2", normal 0.2 [| 10L; hidden |]
       "b2", torch.zeros 10L ]
 
-/// A net of 32 GELU units, 500 steps of SGD with momentum on 100 rows, each row with a weight; λ learns by `metaRate`.
-let private problemOf (x: Tensor, y: Tensor) heldRows (metaRate: float) =
+/// A net of 32 GELU units, 500 steps of SGD with momentum on 100 rows, each row with a weight that learns behind the warm-up.
+let private problemOf (x: Tensor, y: Tensor) heldRows (warmUp: int64) =
     let pick (draw: Draw) =
         use generator = new torch.Generator(uint64 draw.RandomSeed)
         torch.randint (int64 rows, [| 100L |], dtype = torch.int64, generator = generator)
@@ -53,12 +54,13 @@ let private problemOf (x: Tensor, y: Tensor) heldRows (metaRate: float) =
                 Momentum = 0.9 }
 
     Problem.create
-        BilevelOptions.Default
+        { BilevelOptions.Default with
+            WarmUp = warmUp }
         Hypergradient.sama
         [ Level.create "net" (start ()) rule pick (fun _ theta lambda own ->
               let losses = losses theta (x.index_select (0L, own), y.index_select (0L, own))
               (losses * lambda["w"].index_select (0L, own)).mean ())
-          Level.create "rows" [ "w", torch.ones rows ] (sgd metaRate) ignore (fun _ theta _ () ->
+          Level.create "rows" [ "w", torch.ones rows ] (sgd 1.0) ignore (fun _ theta _ () ->
               (losses theta heldRows).mean ()) ]
 
 let private values (t: Tensor) : float[] =
@@ -66,7 +68,7 @@ let private values (t: Tensor) : float[] =
 
 /// What SAMA's weights say: how far 500 meta steps on all held-out rows moved each.
 let private ofSama data heldRows : float[] =
-    use run = new BilevelRun(problemOf data heldRows 1.0, 1L)
+    use run = new BilevelRun(problemOf data heldRows 0L, 1L)
 
     for _ in 1..steps do
         run.Step() |> ignore
@@ -78,7 +80,7 @@ let private ofSama data heldRows : float[] =
 /// −Σ ⟨∇ℓᵢ, ∇L⟩, by a central difference of all losses along ∇L.
 let private ofTracIn data heldRows : float[] =
     use _ = torch.NewDisposeScope()
-    let problem = problemOf data heldRows 1e-30
+    let problem = problemOf data heldRows Int64.MaxValue
     use run = new BilevelRun(problem, 1L)
     let total = torch.zeros rows
 
@@ -103,16 +105,22 @@ let private ofTracIn data heldRows : float[] =
     values total
 
 let private timed (body: unit -> 'result) =
-    let clock = Stopwatch.StartNew()
+    let time () =
+        Process.GetCurrentProcess().TotalProcessorTime
+
+    let before = time ()
     let result = body ()
-    result, clock.Elapsed.TotalSeconds
+    result, (time () - before).TotalSeconds
 
 let run (folder: string) (write: Row list -> unit) : int =
     use _ = torch.NewDisposeScope()
     let data, heldRows = ThreeLevels.digits folder rows held
-    let problem = problemOf data heldRows 1.0
+    let problem = problemOf data heldRows 0L
     use state = Bilevel.start 1L problem
-    let training () = Metagradient.lossOfTraining problem state steps
+
+    let training () =
+        Metagradient.lossOfTraining problem state steps
+
     training () |> ignore
     let loss, once = timed training
 
@@ -142,7 +150,7 @@ let run (folder: string) (write: Row list -> unit) : int =
                 Trainings = cost / once } ]
 
     write found
-    printfn $"held-out loss {loss:F4}; a training takes {once:F2} s\n"
+    printfn $"held-out loss {loss:F4}; a training takes {once:F2} s of processor time\n"
 
     for step in Metagradient.smoothness problem state steps metagradient [ 0.1; 1.0; 10.0 ] do
         printfn $"λ moved by {step.Length}: predicted {step.Predicted:E2}, actual {step.Actual:E2}"

@@ -46,8 +46,7 @@ let private phaseTests =
           <| fun _ ->
               use _ = torch.NewDisposeScope()
 
-              let found =
-                  followed 5 unroll (Hypergradient.everyNth 3 better usual) usual better
+              let found = followed 5 unroll (Hypergradient.everyNth 3 better usual) usual better
 
               for i, (name, isUsual, isBetter) in List.indexed found do
                   let due = i % 3 = 0
@@ -70,7 +69,8 @@ let private phaseTests =
                   BilevelOptions.Default
                   method
                   [ Level.ofModule "net" net rule ignore (fun _ () -> net.weight.sum ())
-                    Level.create "meta" [ "x", torch.ones 1L ] (sgd 0.1) ignore (fun _ theta _ () -> theta.Vector.sum ()) ]
+                    Level.create "meta" [ "x", torch.ones 1L ] (sgd 0.1) ignore (fun _ theta _ () ->
+                        theta.Vector.sum ()) ]
               |> ignore
 
           throws [ "each 2th t1t2"; "module" ] (fun () ->
@@ -237,10 +237,7 @@ let private solverTests =
               |> ignore)
 
           throws [ "amigo"; "couples" ] (fun () ->
-              quadratic
-                  (UpdateRule.chain [ clipByGlobalNorm 1.0; sgd 0.1 ])
-                  1
-                  (Hypergradient.amigo 2 1.0)
+              quadratic (UpdateRule.chain [ clipByGlobalNorm 1.0; sgd 0.1 ]) 1 (Hypergradient.amigo 2 1.0)
               |> ignore)
 
           throws [ "step"; "positive" ] (fun () -> Hypergradient.soba 0.0 |> ignore)
@@ -256,7 +253,11 @@ let tests =
           <| fun _ ->
               use run =
                   new BilevelRun(
-                      reweighting Stopped 0.2 (adam 0.02) (Hypergradient.everyNth 2 (Hypergradient.soba 0.5) Hypergradient.sama),
+                      reweighting
+                          Stopped
+                          0.2
+                          (adam 0.02)
+                          (Hypergradient.everyNth 2 (Hypergradient.soba 0.5) Hypergradient.sama),
                       1L
                   )
 

@@ -78,7 +78,13 @@ let private curve (p: Quadratic) (losses: Suite.Losses) unroll rate method weigh
         if System.Double.IsNaN square then infinity else square
 
     let levels =
-        match Suite.levels losses (sgd 1.0) (torch.zeros (100L, dtype = torch.float64)) (torch.full (100L, -2.0, dtype = torch.float64)) with
+        match
+            Suite.levels
+                losses
+                (sgd 1.0)
+                (torch.zeros (100L, dtype = torch.float64))
+                (torch.full (100L, -2.0, dtype = torch.float64))
+        with
         | [ lowest; upper ] ->
             let rule = descent rate weight
 

@@ -66,6 +66,9 @@ let measure () : Row list =
                       [| for _ in 1..starts -> infinity, infinity |]
 
               { Method = name
-                Success = ends |> Array.filter (fun (gap, slope) -> gap < 1e-2 && slope < 1e-2) |> Array.length
+                Success =
+                  ends
+                  |> Array.filter (fun (gap, slope) -> gap < 1e-2 && slope < 1e-2)
+                  |> Array.length
                 Gap = median (Seq.map fst ends)
                 Gradient = median (Seq.map snd ends) } ]

@@ -19,7 +19,10 @@ module internal Structure =
 
     /// The problem as it is at a base step: each level under the method of the meta step behind it.
     let at (problem: BilevelProblem) (step: int64) : BilevelProblem =
-        let methods = problem.Method :: [ for level in problem.Levels do yield! Option.toList level.Method ]
+        let methods =
+            problem.Method
+            :: [ for level in problem.Levels do
+                     yield! Option.toList level.Method ]
 
         if methods |> List.forall _.Choose.IsNone then
             problem

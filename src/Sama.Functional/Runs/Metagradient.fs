@@ -163,7 +163,13 @@ module Metagradient =
     /// `seed`): `retrain keep` trains with the rows for which `keep` is true and gives the meta loss. Its `Lds` then tells how
     /// well scores of rows predict the losses. ArgumentException for fewer than two rows or subsets, or a fraction that is not
     /// between 0 and 1; InvalidOperationException for a loss that is not finite.
-    let retrained (rows: int) (fraction: float) (subsets: int) (seed: int) (retrain: bool[] -> float) : Counterfactuals =
+    let retrained
+        (rows: int)
+        (fraction: float)
+        (subsets: int)
+        (seed: int)
+        (retrain: bool[] -> float)
+        : Counterfactuals =
         Retraining.without rows fraction subsets seed retrain
 
     /// How predictive a metagradient is (metasmoothness): for each length ℓ the training is done again at λ − ℓ h/‖h‖, h the

@@ -84,3 +84,12 @@ module internal LevelStep =
 
             member _.OptionsJvp d =
                 ofOptions Autodiff.jvp (fun _ -> torch.zeros_like step.Theta) d }
+
+    /// What the level's method kept, 0 at first.
+    let memory (step: LevelStep) : IMethodMemory =
+        { new IMethodMemory with
+            member _.Kept =
+                if isNull step.Kept then
+                    torch.zeros_like step.Theta
+                else
+                    step.Kept }

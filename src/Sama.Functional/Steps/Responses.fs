@@ -243,31 +243,12 @@ module internal Responses =
                     else
                         snd (Products.at passes subject step.Micros (Mode.Linearized followStops) known theta) }
 
-        let trajectory =
-            { new ITrajectory with
-                member _.Unrolled(o, v) =
-                    // a state of another method may have brought a longer window
-                    let steps = step.Window.Steps
-                    let first = steps[steps.Count - 1] - Structure.lookback problem i
-                    let taken = steps |> Seq.filter (fun number -> number > first) |> Seq.length
-                    let last = if o.Last = 0 then taken else min o.Last taken
-
-                    let replayed =
-                        { subject with
-                            Precision = Problem.precision problem }
-
-                    struct (Trajectory.vjp passes replayed o last step.Window v, last) }
+        let trajectory = Trajectory.ofWindow passes subject step.Window
 
         let rule =
             LevelStep.jacobians gradients.Lambda (Points.options point i subject.Upper) step
 
-        let memory =
-            { new IMethodMemory with
-                member _.Kept =
-                    if isNull step.Kept then
-                        torch.zeros_like step.Theta
-                    else
-                        step.Kept }
+        let memory = LevelStep.memory step
 
         if isNull point.Clock then
             LevelSolution(rule, gradients, products, trajectory, memory)

@@ -228,3 +228,19 @@ module internal Trajectory =
                 | None -> total
             else
                 total)
+
+    /// The steps of a window, as methods see them.
+    let ofWindow (passes: int ref) (s: Linearization.Subject) (window: OpenWindow) : ITrajectory =
+        { new ITrajectory with
+            member _.Unrolled(o, v) =
+                // a state of another method may have brought a longer window
+                let steps = window.Steps
+                let first = steps[steps.Count - 1] - Structure.lookback s.Problem s.Index
+                let taken = steps |> Seq.filter (fun number -> number > first) |> Seq.length
+                let last = if o.Last = 0 then taken else min o.Last taken
+
+                let replayed =
+                    { s with
+                        Precision = Problem.precision s.Problem }
+
+                struct (vjp passes replayed o last window v, last) }
