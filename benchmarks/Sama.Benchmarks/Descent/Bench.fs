@@ -16,7 +16,7 @@ let run (write: Rows list -> unit) : int =
     printfn "|---|---|---|%s" (Curves.budgets |> List.map (fun _ -> "---|") |> String.concat "")
 
     for r in rows.Quadratic do
-        let squares = r.Squares |> List.map (sprintf "%.1e") |> String.concat " | "
+        let squares = r.Squares |> List.map _.ToString("E1") |> String.concat " | "
         printfn $"| {r.Method} | {r.Unroll} | {r.Rate} | {squares} |"
 
     printfn "\n| method | success of 1,000 | median \\|x + y\\| | median projected gradient |"
