@@ -90,6 +90,24 @@ public static class BilevelProblemExtensions
         }
     }
 
+    extension(BilevelOptions)
+    {
+        /// <summary>How a problem is run; what is left out is as in <see cref="BilevelOptions.Default"/>.</summary>
+        /// <param name="unroll">Base steps per meta step, at least 1.</param>
+        /// <param name="warmUp">Base steps before the first window that ends with a meta step.</param>
+        /// <param name="accumulate">Micro-batches a base step; their draws have steps t·accumulate + i.</param>
+        /// <param name="nonFinite">What a run does when a loss, gradient or update is not finite.</param>
+        /// <param name="precision">The type in which base and meta passes compute.</param>
+        /// <returns>The options.</returns>
+        public static BilevelOptions Create(
+            int unroll = 1,
+            long warmUp = 0,
+            int accumulate = 1,
+            NonFinitePolicy nonFinite = NonFinitePolicy.Stop,
+            Precision precision = Precision.Own) =>
+            new(unroll: unroll, warmUp: warmUp, accumulate: accumulate, nonFinite: nonFinite, precision: precision);
+    }
+
     extension(BilevelProblem problem)
     {
         /// <summary>The same problem with another method.</summary>
