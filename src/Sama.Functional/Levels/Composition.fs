@@ -54,6 +54,9 @@ module internal Composition =
             refuse $"it differentiates the last {last} base steps, more than Unroll ({window})"
         | MicroBatches count when count > options.Accumulate ->
             refuse $"it asks for {count} micro-batches of a base step, which has {options.Accumulate} (Accumulate)"
+        | Memory when problem.Levels.Length - List.length (Structure.lowest problem) <> 1 ->
+            refuse
+                $"it keeps one vector for the level above '{level.Name}', of which there are several; take a method without a memory"
         | AtMost size when level.Layout.Length > size ->
             refuse
                 $"level '{level.Name}' has {level.Layout.Length} parameters, its limit is {size}; conjugateGradient and neumann have none"

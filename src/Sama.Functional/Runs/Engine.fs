@@ -101,6 +101,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
         for meta in metas do
             for k, response in meta.Responses do
                 response.Move |> Option.iter (fun move -> levels[k].Vector.add_ move |> ignore)
+                response.Kept |> Option.iter levels[k].Keep
 
         writing <- false
 
@@ -110,9 +111,11 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
     /// Meta steps behind base steps; their reports once all values are known.
     let metaSteps (live: LiveStep) working (taken: LevelStep option[]) due direct =
         Problem.keepingBuffers problem (fun () ->
-            let again = Checks.replays problem
+            let live =
+                { live with
+                    Replays = Checks.replays problem }
 
-            if again then
+            if live.Replays then
                 BaseSteps.replay live working
 
             PhaseClock.within clock RunPhase.Rule (fun () ->
@@ -123,7 +126,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
             live.Read()
             let point = live.PointOf taken
 
-            if again then
+            if live.Replays then
                 MetaSteps.replay live point metas
 
             metas, [ for meta in metas -> recorder.Compared(live, meta.Index, warnings.Report(live, point, meta)) ])
@@ -240,13 +243,9 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
             let report = reports[metas |> List.findIndex (fun meta -> meta.Index = top)]
             look live (live.PointOf taken) top report direct.Value)
 
-    /// The loss of the highest level at the state, on the batch of its step.
-    member _.TopLoss() : float =
-        transaction (fun live ->
-            Problem.keepingBuffers problem (fun () ->
-                let loss = MetaSteps.loss live (vectors.Length - 1)
-                live.Read()
-                loss.Value))
+    /// What `body` finds of the step that comes next, of which nothing is written.
+    member _.Look(body: LiveStep -> 'result) : 'result =
+        transaction (fun live -> Problem.keepingBuffers problem (fun () -> body live))
 
     /// A copy of the state, owned by the caller; all ranks call it where they share states of rules.
     member _.Snapshot() : RunState =

@@ -14,6 +14,7 @@ type internal LevelRun(level: Level, atRest: BoundRule, own: LevelState) =
     let mutable rule = own.Rule
     let mutable bound = atRest
     let mutable window = own.Window
+    let mutable kept = own.Kept
     let zeros () = Scope.detach (torch.zeros_like vector)
     let gradient, next, meta = lazy zeros (), lazy zeros (), lazy zeros ()
     let mutable lent = false
@@ -95,7 +96,15 @@ type internal LevelRun(level: Level, atRest: BoundRule, own: LevelState) =
           After = run.After
           Scratch = run.Scratch
           AdaptInPlace = fun v -> bound.InPlace.AdaptInto rule gradient.Value vector v
-          Window = window }
+          Window = window
+          Kept = kept }
+
+    /// What the level's method finds at the next meta step; copied.
+    member _.Keep(vector: Tensor) : unit =
+        if isNull kept then
+            kept <- Scope.copy vector
+        else
+            kept.copy_ vector |> ignore
 
     /// Whether the step is finite, 0-D: u and the rule's next state.
     member _.Sound() : Tensor =
@@ -111,6 +120,11 @@ type internal LevelRun(level: Level, atRest: BoundRule, own: LevelState) =
         vector.copy_ own.Vector |> ignore
         RuleState.dispose rule
         rule <- RuleState.map Scope.copy own.Rule
+
+        if not (isNull kept) then
+            kept.Dispose()
+
+        kept <- if isNull own.Kept then null else Scope.copy own.Kept
         run.Close()
 
         window <-
@@ -162,7 +176,8 @@ type internal LevelRun(level: Level, atRest: BoundRule, own: LevelState) =
           Update = Level.rule level
           Vector = vector
           Rule = rule
-          Window = window }
+          Window = window
+          Kept = kept }
 
     /// Frees what the steps worked in, but not the state.
     member _.Free() : unit =

@@ -19,6 +19,8 @@ type internal LiveStep =
         Fetch: int -> Micro list
         /// null where nobody looks on
         Clock: PhaseClock
+        /// whether passes and products of this step are looked at twice
+        Replays: bool
     }
 
     /// Where all levels are, those of `taken` having stepped.
@@ -31,7 +33,8 @@ type internal LiveStep =
                 | Some step -> step.After()
                 | None -> live.Vectors[k]
           Taken = taken
-          Clock = live.Clock }
+          Clock = live.Clock
+          Disagreement = if live.Replays then Some(ref 0.0) else None }
 
     /// The update is finite, and the rule's next state.
     member live.Sound(i: int) : unit =
@@ -90,10 +93,11 @@ module internal LiveStep =
             if LearnedOptions.any problem i then
                 level.Follow(LearnedOptions.rule problem i vectors)
 
-        { Problem = problem
+        { Problem = Structure.at problem step
           Levels = levels
           Vectors = vectors
           Number = step
           Readings = readings
           Fetch = fetch fetched
-          Clock = clock }
+          Clock = clock
+          Replays = false }

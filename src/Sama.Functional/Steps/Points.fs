@@ -15,6 +15,8 @@ type internal Point =
         Taken: LevelStep option[]
         /// what times and counts what responses ask for; null for nothing
         Clock: PhaseClock
+        /// how far products are from those with half the step, where that is looked at
+        Disagreement: float ref option
     }
 
 /// What is seen and differentiated at a point.
