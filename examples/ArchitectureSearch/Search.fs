@@ -38,7 +38,7 @@ let alone = "alone"
 let private batch = 50
 
 /// The base rule: weights of the network are trained by Adam.
-let private rate = 3e-3
+let private rate = 1e-2
 
 /// Where a learned decay starts.
 let private startDecay = 0.1
