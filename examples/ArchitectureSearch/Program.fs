@@ -28,26 +28,6 @@ type Arguments =
             | Report _ -> "a file of one JSON object a training or search; what is in it is not run again"
             | Picture _ -> "an SVG file for the cells that were found"
 
-/// Numbers of a list 0,2 or a range 0-4. ArgumentException for anything else.
-let private numbersOf (option: string) (text: string) : int list =
-    let bad () =
-        raise (ArgumentException $"{option} {text}: a list like 0,2 or a range like 0-4 is expected, no number twice")
-
-    let number (part: string) =
-        match Int32.TryParse part with
-        | true, value when value >= 0 -> value
-        | _ -> bad ()
-
-    let numbers =
-        match text.Split '-' with
-        | [| first; last |] -> [ number first .. number last ]
-        | _ -> [ for part in text.Split ',' -> number part ]
-
-    if numbers.IsEmpty || List.distinct numbers <> numbers then
-        bad ()
-
-    numbers
-
 let private atLeast (least: int) (option: string) (value: int) : int =
     if value < least then
         raise (ArgumentException $"{option} {value}: at least {least} is expected")
@@ -71,7 +51,10 @@ let private dataOf (parsed: ParseResults<Arguments>) : Data =
     if (fst own).shape[0] < 2L * half then
         raise (ArgumentException $"--rows {rows}: there are {(fst own).shape[0]} rows to train and choose on")
 
-    let name = folder |> Option.map (fun f -> DirectoryInfo(f).Name) |> Option.defaultValue "drawn"
+    let name =
+        folder
+        |> Option.map (fun f -> DirectoryInfo(f).Name)
+        |> Option.defaultValue "drawn"
 
     { Name = $"{name}, {rows} rows, {steps} steps"
       Train = Digits.take (seq { 0L .. half - 1L }) own
@@ -80,7 +63,7 @@ let private dataOf (parsed: ParseResults<Arguments>) : Data =
       Steps = steps }
 
 let private run (parsed: ParseResults<Arguments>) : unit =
-    let seeds = parsed.GetResult(Seeds, "0") |> numbersOf "--seeds"
+    let seeds = parsed.GetResult(Seeds, "0") |> Numbers.parse "--seeds"
     let trainings = parsed.GetResult(Alone, 1) |> atLeast 1 "--alone"
     let report = parsed.TryGetResult Report
 
@@ -92,7 +75,10 @@ let private run (parsed: ParseResults<Arguments>) : unit =
     let mutable rows = report |> Option.map Results.read |> Option.defaultValue []
 
     match rows |> List.tryFind (fun row -> row.Data <> data.Name) with
-    | Some other -> raise (ArgumentException $"--report {report.Value} is of '{other.Data}', not of '{data.Name}': name another file")
+    | Some other ->
+        raise (
+            ArgumentException $"--report {report.Value} is of '{other.Data}', not of '{data.Name}': name another file"
+        )
     | None -> ()
 
     let asked =
@@ -121,7 +107,9 @@ let private run (parsed: ParseResults<Arguments>) : unit =
     let keys = asked |> List.map fst |> Set.ofList
     let own = rows |> List.filter (fun row -> keys.Contains(keyOf row))
     Results.table own
-    parsed.TryGetResult Picture |> Option.iter (fun path -> Results.picture path own)
+
+    parsed.TryGetResult Picture
+    |> Option.iter (fun path -> Results.picture path own)
 
 [<EntryPoint>]
 let main args =

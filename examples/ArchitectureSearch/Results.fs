@@ -25,12 +25,18 @@ let write (path: string) (rows: Row list) : unit =
 
 /// What every network reached alone, in the order of `Space.networks`: the mean over its trainings of one part.
 let private truth (rows: Row list) (part: Row -> float) : float[] =
-    let means = rows |> List.groupBy _.Network |> List.map (fun (name, own) -> name, List.averageBy part own) |> Map.ofList
+    let means =
+        rows
+        |> List.groupBy _.Network
+        |> List.map (fun (name, own) -> name, List.averageBy part own)
+        |> Map.ofList
+
     Space.networks |> Array.map (fun network -> means[Space.name network])
 
 /// 1 for the best, and 1 more for each that is better.
 let private rank (values: float[]) (network: int) : float =
-    1.0 + float (values |> Array.filter (fun v -> v > values[network]) |> Array.length)
+    1.0
+    + float (values |> Array.filter (fun v -> v > values[network]) |> Array.length)
 
 let private indexOf (name: string) =
     Space.networks |> Array.findIndex (fun network -> Space.name network = name)
@@ -47,7 +53,9 @@ let private skips (name: string) : float =
 let private randomly (alone: Row list) (accuracy: float[]) (count: int) : float * float * float =
     let random = Random 0
     // one training each, as a searcher would have
-    let valid = truth (alone |> List.filter (fun row -> row.Seed = alone.Head.Seed)) _.Valid
+    let valid =
+        truth (alone |> List.filter (fun row -> row.Seed = alone.Head.Seed)) _.Valid
+
     let order = Array.init Space.networks.Length id
 
     let found =
@@ -57,7 +65,8 @@ let private randomly (alone: Row list) (accuracy: float[]) (count: int) : float 
 
     found |> Array.averageBy (rank accuracy),
     found |> Array.averageBy (fun network -> accuracy[network]),
-    found |> Array.averageBy (fun network -> skips (Space.name Space.networks[network]))
+    found
+    |> Array.averageBy (fun network -> skips (Space.name Space.networks[network]))
 
 let private spread (format: string) (values: float list) : string =
     if values.Length = 1 then
@@ -78,7 +87,8 @@ let table (rows: Row list) : unit =
         |> Seq.map (fun (a: float[], b) -> Correlation.Spearman(a, b))
         |> List.ofSeq
 
-    printfn $"best alone: {Space.name Space.networks[best]} {accuracy[best]:F3}, median {Statistics.Median accuracy:F3}, worst {Array.min accuracy:F3}"
+    printfn
+        $"best alone: {Space.name Space.networks[best]} {accuracy[best]:F3}, median {Statistics.Median accuracy:F3}, worst {Array.min accuracy:F3}"
 
     match [ for _, own in List.groupBy _.Seed trained -> truth own _.Test ] with
     | [ _ ] -> ()
@@ -88,7 +98,13 @@ let table (rows: Row list) : unit =
 
     let table = Table()
 
-    for column in [ "search"; "rank of 64"; "test accuracy alone"; "Spearman"; "skip edges"; "trainings" ] do
+    for column in
+        [ "search"
+          "rank of 64"
+          "test accuracy alone"
+          "Spearman"
+          "skip edges"
+          "trainings" ] do
         table.AddColumn column |> ignore
 
     let add (cells: string list) =
@@ -105,9 +121,23 @@ let table (rows: Row list) : unit =
               $"{own |> List.averageBy (fun row -> skips row.Network):P0}"
               spread "F1" (own |> List.map (fun row -> row.Seconds / cost)) ]
 
-        let count = own |> List.averageBy (fun row -> row.Seconds / cost) |> round |> int |> max 1 |> min 64
+        let count =
+            own
+            |> List.averageBy (fun row -> row.Seconds / cost)
+            |> round
+            |> int
+            |> max 1
+            |> min 64
+
         let rank, reached, skip = randomly trained accuracy count
-        add [ $"  random, {count} trainings"; $"{rank:F1}"; $"{reached:F3}"; ""; $"{skip:P0}"; string count ]
+
+        add
+            [ $"  random, {count} trainings"
+              $"{rank:F1}"
+              $"{reached:F3}"
+              ""
+              $"{skip:P0}"
+              string count ]
 
     AnsiConsole.Profile.Width <- max AnsiConsole.Profile.Width 120
     AnsiConsole.Write table
@@ -115,8 +145,10 @@ let table (rows: Row list) : unit =
 /// The cells that were found, as SVG: a panel a search, on each edge its strongest operation and that one's share.
 let picture (path: string) (rows: Row list) : unit =
     let searches = rows |> List.filter (fun row -> row.Method <> alone)
+
     let panel number (row: Row) =
         let ops, shares = row.Network.Split '|', shares row.Alpha
+
         let label edge (x: int) (y: int) =
             $"""<text x="{x}" y="{y}">{ops[edge]} {Array.max shares[edge]:F2}</text>"""
 

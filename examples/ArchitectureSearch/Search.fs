@@ -61,8 +61,7 @@ let methods: (string * (HypergradientMethod * bool)) list =
 let private loss (logits: Tensor) (labels: Tensor) =
     torch.nn.functional.cross_entropy (logits, labels)
 
-let private batches (x: Tensor, y: Tensor) =
-    Batches.shuffled (Rows.pair x y) batch
+let private batches (x: Tensor, y: Tensor) = Batches.shuffled (Rows.pair x y) batch
 
 /// The problem run to its end, and the processor time that took. OperationCanceledException once the token is cancelled.
 let private run (token: CancellationToken) (watch: float -> unit) steps seed (problem: BilevelProblem) =
@@ -127,13 +126,16 @@ let shares (alpha: float[]) : float[][] =
 let search token watch (data: Data) (seed: int) (name: string) : Row =
     use _ = torch.NewDisposeScope()
     let method, learnsDecay = (Map.ofList methods)[name]
-    let start = [ "alpha", torch.zeros (int64 Space.edges.Length, int64 Space.operations.Length) ]
+
+    let start =
+        [ "alpha", torch.zeros (int64 Space.edges.Length, int64 Space.operations.Length) ]
 
     let rule, start =
         if learnsDecay then
             adamW rate startDecay
             |> UpdateRule.learning "WeightDecay" (fun lambda -> lambda["decay"].exp ()),
-            start @ [ "decay", torch.full ([| 1L |], Scalar.op_Implicit (log startDecay), dtype = torch.float32) ]
+            start
+            @ [ "decay", torch.full ([| 1L |], Scalar.op_Implicit (log startDecay), dtype = torch.float32) ]
         else
             adam rate, start
 
@@ -147,12 +149,8 @@ let search token watch (data: Data) (seed: int) (name: string) : Row =
                   rule
                   (batches data.Train)
                   (fun _ theta lambda (x, y) -> loss (Space.ofMixture lambda["alpha"] theta x) y)
-              Level.create
-                  "alpha"
-                  start
-                  (adam 2e-2)
-                  (batches data.Valid)
-                  (fun _ theta lambda (x, y) -> loss (Space.ofMixture lambda["alpha"] theta x) y) ]
+              Level.create "alpha" start (adam 2e-2) (batches data.Valid) (fun _ theta lambda (x, y) ->
+                  loss (Space.ofMixture lambda["alpha"] theta x) y) ]
         |> run token watch data.Steps seed
 
     use run = run

@@ -25,8 +25,14 @@ let private idx (path: string) (dimensions: int) : int[] * byte[] =
     let sizes =
         [| for i in 1..dimensions -> Buffers.Binary.BinaryPrimitives.ReadInt32BigEndian(ReadOnlySpan(bytes, 4 * i, 4)) |]
 
-    if bytes.LongLength - int64 header <> (sizes |> Array.fold (fun n s -> n * int64 s) 1L) then
-        raise (InvalidDataException $"{path} has {bytes.Length} bytes; its header says {sizes} and {header} bytes of header")
+    if
+        bytes.LongLength - int64 header
+        <> (sizes |> Array.fold (fun n s -> n * int64 s) 1L)
+    then
+        raise (
+            InvalidDataException
+                $"{path} has {bytes.Length} bytes; its header says {sizes} and {header} bytes of header"
+        )
 
     sizes, bytes[header..]
 
@@ -43,13 +49,21 @@ let read (folder: string) (split: string) : Rows =
     let _, y = idx labels 1
 
     if sizes[1..] <> [| 28; 28 |] || sizes[0] <> y.Length then
-        raise (InvalidDataException $"{images} has {sizes[0]} images of {sizes[1]}x{sizes[2]}, {labels} {y.Length} labels")
+        raise (
+            InvalidDataException $"{images} has {sizes[0]} images of {sizes[1]}x{sizes[2]}, {labels} {y.Length} labels"
+        )
 
     torch.tensor(x).view (int64 y.Length, 784L), torch.tensor (y |> Array.map int64)
 
 // top, upper left, upper right, middle, lower left, lower right, bottom: row, column, height, width
 let private segments =
-    [| 0, 0, 2, 12; 0, 0, 11, 2; 0, 10, 11, 2; 9, 0, 2, 12; 9, 0, 11, 2; 9, 10, 11, 2; 18, 0, 2, 12 |]
+    [| 0, 0, 2, 12
+       0, 0, 11, 2
+       0, 10, 11, 2
+       9, 0, 2, 12
+       9, 0, 11, 2
+       9, 10, 11, 2
+       18, 0, 2, 12 |]
 
 let private lit = [| 0x77; 0x24; 0x5D; 0x6D; 0x2E; 0x6B; 0x7B; 0x25; 0x7F; 0x6F |]
 

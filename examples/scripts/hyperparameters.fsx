@@ -8,12 +8,13 @@
 #r "nuget: libtorch-cpu-linux-x64"
 #r "nuget: MathNet.Numerics, 5.0.0"
 #load "Digits.fs"
+#load "GaussianProcess.fs"
+#load "Curves.fs"
 
 open System
 open System.IO
 open System.Text.Json
 open MathNet.Numerics.Distributions
-open MathNet.Numerics.LinearAlgebra
 open MathNet.Numerics.Statistics
 open TorchSharp
 open Sama
@@ -21,23 +22,51 @@ open Sama.Functional
 
 Native.initialize ()
 
+let refuse (message: string) =
+    eprintfn $"hyperparameters: {message}"
+    exit 1
+
 let option (name: string) : string option =
     match fsi.CommandLineArgs |> Array.tryFindIndex ((=) name) with
     | Some i when i + 1 < fsi.CommandLineArgs.Length -> Some fsi.CommandLineArgs[i + 1]
-    | Some _ -> failwith $"{name} needs a value"
+    | Some _ -> refuse $"{name} needs a value"
     | None -> None
 
+let number (name: string) (least: int) (text: string) : int =
+    match Int32.TryParse text with
+    | true, value when value >= least -> value
+    | _ -> refuse $"{name} {text}: a whole number of at least {least} is expected"
+
+let count name usual =
+    option name |> Option.map (number name 2) |> Option.defaultValue usual
+
 let folder = option "--data"
-let real = folder.IsSome
-let trainings = option "--trainings" |> Option.map int |> Option.defaultValue (if real then 50 else 8)
-let steps = option "--steps" |> Option.map int |> Option.defaultValue (if real then 500 else 150)
-let seeds = (option "--seeds" |> Option.defaultValue "0").Split ',' |> Array.map int
+let trainings = count "--trainings" (if folder.IsSome then 50 else 8)
+let steps = count "--steps" (if folder.IsSome then 300 else 150)
+
+let seeds =
+    (option "--seeds" |> Option.defaultValue "0").Split ','
+    |> Array.map (number "--seeds" 0)
+
+let report = option "--report"
+
+let data =
+    folder
+    |> Option.map (fun folder -> DirectoryInfo(folder).Name)
+    |> Option.defaultValue "drawn"
+
+let settings = $"{data}, {steps} steps, {trainings} trainings a search"
 
 // ---------------------------------------------------------------- the task
 
 let rows, test =
     match folder with
-    | Some folder -> Digits.read folder "train", Digits.read folder "t10k"
+    | Some folder ->
+        try
+            Digits.read folder "train", Digits.read folder "t10k"
+        with
+        | :? IOException
+        | :? InvalidDataException as e -> refuse e.Message
     | None -> Digits.drawn 0 1000, Digits.drawn 1 2000
 
 let train = rows |> Digits.take [ 0L .. 699L ]
@@ -49,9 +78,13 @@ let start (seed: int) : (string * Tensor) list =
     use generator = new torch.Generator(uint64 seed)
 
     let normal (outputs: int64) (inputs: int64) =
-        torch.randn ([| outputs; inputs |], generator = generator) * sqrt (2.0 / float inputs)
+        torch.randn ([| outputs; inputs |], generator = generator)
+        * sqrt (2.0 / float inputs)
 
-    [ "W1", normal 128L 784L; "b1", torch.zeros 128L; "W2", normal 10L 128L; "b2", torch.zeros 10L ]
+    [ "W1", normal 128L 784L
+      "b1", torch.zeros 128L
+      "W2", normal 10L 128L
+      "b2", torch.zeros 10L ]
 
 let logits (theta: Params) (x: Tensor) =
     let h = torch.nn.functional.linear (x, theta["W1"], theta["b1"])
@@ -88,10 +121,25 @@ let low = [| log 1e-6; log 1e-6; log 1e-4; log 1e-4; -5.0; -5.0 |]
 let high = [| log 1e-1; log 1e-1; log 3e-2; log 3e-2; 1.0; 1.0 |]
 
 type Training =
-    { Way: string; Seed: int; Number: int; Values: float[]; ValidLoss: float; ValidError: float; TestError: float; Seconds: float }
+    { Settings: string
+      Way: string
+      Seed: int
+      Number: int
+      Values: float[]
+      ValidLoss: float
+      ValidError: float
+      TestError: float
+      Seconds: float }
 
 // a training on those rows from lambda's values, which SAMA moves or which stay; and where they ended
-let trained (way: string) (seed: int) (number: int) (x: Tensor, y: Tensor) (lambda: (string * Tensor) list) (learned: bool) =
+let trained
+    (way: string)
+    (seed: int)
+    (number: int)
+    (x: Tensor, y: Tensor)
+    (lambda: (string * Tensor) list)
+    (learned: bool)
+    =
     let options =
         { BilevelOptions.Default with
             WarmUp = if learned then 0L else Int64.MaxValue }
@@ -116,17 +164,21 @@ let trained (way: string) (seed: int) (number: int) (x: Tensor, y: Tensor) (lamb
     with :? NonFiniteException as e ->
         eprintfn $"{e.Message}: the state before it counts"
 
+    let seconds = (Environment.CpuUsage.TotalTime - clock).TotalSeconds
     use _ = torch.no_grad ()
     use _ = torch.NewDisposeScope()
 
     let error (x: Tensor, y: Tensor) =
         ((logits run.Theta x).argmax(1L).ne y).to_type(torch.float64).mean().item<float> ()
 
-    let mean (name: string) = run.Lambda[name].to_type(torch.float64).mean().item<float> ()
-    let rates = run.Lambda["rate"].to_type(torch.float64)
+    let mean (name: string) =
+        run.Lambda[name].to_type(torch.float64).mean().item<float> ()
+
+    let rates = run.Lambda["rate"].to_type (torch.float64)
 
     let result =
-        { Way = way
+        { Settings = settings
+          Way = way
           Seed = seed
           Number = number
           Values =
@@ -139,9 +191,10 @@ let trained (way: string) (seed: int) (number: int) (x: Tensor, y: Tensor) (lamb
           ValidLoss = (validLoss run.Theta valid).item<float32> () |> float |> min 10.0
           ValidError = error valid
           TestError = error testRows
-          Seconds = (Environment.CpuUsage.TotalTime - clock).TotalSeconds }
+          Seconds = seconds }
 
-    result, [ for slice in run.Lambda.Layout.Slices -> slice.Name, run.Lambda[slice.Name].clone().DetachFromDisposeScope() ]
+    result,
+    [ for slice in run.Lambda.Layout.Slices -> slice.Name, run.Lambda[slice.Name].clone().DetachFromDisposeScope() ]
 
 let lambdaOf (perWeight: bool) (values: float[]) : (string * Tensor) list =
     let full (shape: int64[]) (value: float) = torch.ones shape * value
@@ -155,29 +208,29 @@ let lambdaOf (perWeight: bool) (values: float[]) : (string * Tensor) list =
 
 // ---------------------------------------------------------------- trainings, each kept in the report as it ends
 
-let report = option "--report"
-let data = if real then DirectoryInfo(folder.Value).Name else "drawn"
-let settings = $"{data}, {steps} steps"
-
-let mutable kept =
+let mutable kept: Training list =
     [ match report with
       | Some path when File.Exists path ->
-          for line in File.ReadAllLines path -> JsonSerializer.Deserialize<{| Settings: string; Training: Training |}> line
+          for line in File.ReadAllLines path -> JsonSerializer.Deserialize<Training> line
       | _ -> () ]
 
 for other in kept do
     if other.Settings <> settings then
-        failwith $"--report {report.Value} is of '{other.Settings}', not of '{settings}': name another file"
+        refuse $"--report {report.Value} is of '{other.Settings}', not of '{settings}': name another file"
 
 let once (way: string) (seed: int) (number: int) (make: unit -> Training) : Training =
-    match kept |> List.tryFind (fun k -> (k.Training.Way, k.Training.Seed, k.Training.Number) = (way, seed, number)) with
-    | Some known -> known.Training
+    match kept |> List.tryFind (fun k -> (k.Way, k.Seed, k.Number) = (way, seed, number)) with
+    | Some known -> known
     | None ->
         use _ = torch.NewDisposeScope()
         let training = make ()
-        let line = {| Settings = settings; Training = training |}
-        kept <- kept @ [ line ]
-        report |> Option.iter (fun path -> File.AppendAllText(path, JsonSerializer.Serialize line + "\n"))
+        kept <- kept @ [ training ]
+
+        // written beside its place, and moved there whole
+        for path in Option.toList report do
+            File.WriteAllLines(path + ".part", kept |> List.map JsonSerializer.Serialize)
+            File.Move(path + ".part", path, true)
+
         eprintfn $"seed {seed}, {way} {number}: validation {training.ValidLoss:F3}, {training.Seconds:F1} s"
         training
 
@@ -197,37 +250,6 @@ let ofCube (x: float[]) =
 let draw (random: Random) =
     Array.init low.Length (fun _ -> random.NextDouble())
 
-// Matern 5/2 kernel; its length and noise by marginal likelihood of standardised values
-let gaussianProcess (xs: float[][]) (ys: float[]) : float[] -> struct (float * float) =
-    let mean, deviation = Statistics.Mean ys, max 1e-9 (Statistics.StandardDeviation ys)
-    let y = Vector<float>.Build.Dense [| for y in ys -> (y - mean) / deviation |]
-
-    let kernel length (a: float[]) (b: float[]) =
-        let r = sqrt 5.0 * sqrt (Array.fold2 (fun sum a b -> sum + (a - b) ** 2.0) 0.0 a b) / length
-        (1.0 + r + r * r / 3.0) * exp -r
-
-    let fitted =
-        [ for length in [ 0.2; 0.4; 0.8; 1.6; 3.2 ] do
-              for noise in [ 1e-3; 1e-2; 1e-1 ] ->
-                  let k =
-                      Matrix<float>.Build.Dense(xs.Length, xs.Length, fun i j ->
-                          kernel length xs[i] xs[j] + if i = j then noise else 0.0)
-
-                  let factor = k.Cholesky()
-                  let weights = factor.Solve y
-                  {| Fit = y * weights + factor.DeterminantLn; Length = length; Factor = factor; Weights = weights |} ]
-        |> List.minBy _.Fit
-
-    fun x ->
-        let k = Vector<float>.Build.Dense [| for own in xs -> kernel fitted.Length own x |]
-        let variance = max 1e-12 (1.0 - k * fitted.Factor.Solve k)
-        struct (mean + deviation * (k * fitted.Weights), deviation * sqrt variance)
-
-// how much smaller than the best a value is expected to be
-let expectedImprovement (best: float) (struct (mean: float, deviation: float)) =
-    let z = (best - mean) / deviation
-    (best - mean) * Normal.CDF(0.0, 1.0, z) + deviation * Normal.PDF(0.0, 1.0, z)
-
 let randomSearch seed =
     let random = Random seed
     [ for number in 0 .. trainings - 1 -> fixedAt "random search" seed number (ofCube (draw random)) ]
@@ -235,18 +257,28 @@ let randomSearch seed =
 // the first ten are those of the random search
 let processSearch seed (first: Training list) =
     let random = Random(seed + 1000)
-    let toCube (values: float[]) = Array.map3 (fun v low high -> (v - low) / (high - low)) values low high
+
+    let toCube (values: float[]) =
+        Array.map3 (fun v low high -> (v - low) / (high - low)) values low high
 
     let next (found: Training list) =
-        let xs, ys = found |> List.map (fun t -> toCube t.Values) |> Array.ofList, found |> List.map (fun t -> log t.ValidLoss) |> Array.ofList
-        let predict, best = gaussianProcess xs ys, Array.min ys
+        let xs, ys =
+            found |> List.map (fun t -> toCube t.Values) |> Array.ofList,
+            found |> List.map (fun t -> log t.ValidLoss) |> Array.ofList
+
+        let predict, best = GaussianProcess.fit xs ys, Array.min ys
         let incumbent = xs[Array.findIndex ((=) best) ys]
 
         let near () =
-            incumbent |> Array.map (fun x -> Math.Clamp(Normal.Sample(random, x, 0.1), 0.0, 1.0))
+            incumbent
+            |> Array.map (fun x -> Math.Clamp(Normal.Sample(random, x, 0.1), 0.0, 1.0))
 
         let candidates = [ for i in 1..2000 -> if i % 4 = 0 then near () else draw random ]
-        let chosen = candidates |> List.maxBy (fun x -> expectedImprovement best (predict x))
+
+        let chosen =
+            candidates
+            |> List.maxBy (fun x -> GaussianProcess.expectedImprovement best (predict x))
+
         found @ [ fixedAt "Gaussian process" seed found.Length (ofCube chosen) ]
 
     List.fold (fun found _ -> next found) first [ first.Length + 1 .. trainings ]
@@ -270,7 +302,8 @@ let bySama seed (way: string) (perWeight: bool) =
 
         found
 
-    [ way, [ learned ]; $"{way}, then all 1,000 rows", [ learned; onAllRows way seed values ] ]
+    [ way, [ learned ]
+      $"{way}, then all 1,000 rows", [ learned; onAllRows way seed values ] ]
 
 let chosen (found: Training list) = found |> List.minBy _.ValidLoss
 
@@ -292,10 +325,16 @@ let results: (string * Training list) list =
 
 // on all rows the last training counts, else the best by the validation loss
 let ended (way: string) (found: Training list) =
-    if way.EndsWith "rows" then List.last found else chosen found
+    if way.EndsWith "rows" then
+        List.last found
+    else
+        chosen found
 
 let second =
-    results |> List.filter (fun (way, _) -> way = "random search") |> List.collect snd |> List.averageBy _.Seconds
+    results
+    |> List.filter (fun (way, _) -> way = "random search")
+    |> List.collect snd
+    |> List.averageBy _.Seconds
 
 let spread (format: string) (values: float list) =
     if values.Length = 1 then
@@ -307,53 +346,40 @@ let shown (v: float[]) =
     let half x = 0.5 / (1.0 + exp -x)
     $"{exp v[0]:G2}, {exp v[1]:G2}; {exp v[2]:G2}, {exp v[3]:G2}; {half v[4]:F3}; {half v[5]:F3}"
 
-printfn $"{settings}, {seeds.Length} seeds, {trainings} trainings a search, {(fst testRows).shape[0]} test rows"
+printfn $"{settings}, {seeds.Length} seeds, {(fst testRows).shape[0]} test rows"
 printfn "| way | test error | validation loss | cost in trainings | decays; rates; smoothing; strength (first seed) |"
 printfn "|---|---|---|---|---|"
 
-let ways = results |> List.groupBy fst |> List.map (fun (way, own) -> way, List.map snd own)
+let ways =
+    results
+    |> List.groupBy fst
+    |> List.map (fun (way, own) -> way, List.map snd own)
 
 for way, seeds in ways do
     let best = seeds |> List.map (ended way)
     let error = spread "P1" (best |> List.map _.TestError)
     let loss = spread "F3" (best |> List.map _.ValidLoss)
-    let cost = spread "F1" [ for found in seeds -> (found |> List.sumBy _.Seconds) / second ]
+
+    let cost =
+        spread "F1" [ for found in seeds -> (found |> List.sumBy _.Seconds) / second ]
+
     printfn $"| {way} | {error} | {loss} | {cost} | {shown best.Head.Values} |"
 
-let picture (path: string) =
-    let colours = [| "gray"; "crimson"; "darkorange"; "steelblue"; "seagreen" |]
+// cost and test error behind each training, means over seeds
+let curve (way: string) (seeds: Training list list) : (float * float) list =
+    [ for count in (if way.EndsWith "rows" then seeds.Head.Length else 1) .. seeds.Head.Length ->
+          let first = seeds |> List.map (List.truncate count)
 
-    // cost and test error behind each training, means over seeds
-    let curve (way: string) (seeds: Training list list) =
-        [ for count in (if way.EndsWith "rows" then seeds.Head.Length else 1) .. seeds.Head.Length ->
-              let first = seeds |> List.map (List.truncate count)
-              (first |> List.averageBy (List.sumBy _.Seconds)) / second, first |> List.averageBy (fun f -> (ended way f).TestError) ]
+          (first |> List.averageBy (List.sumBy _.Seconds)) / second,
+          first |> List.averageBy (fun found -> (ended way found).TestError) ]
 
-    let curves = [ for way, seeds in ways -> way, curve way seeds ]
-    let errors = curves |> List.collect snd |> List.map snd
-    let low, high = List.min errors * 0.9, List.max errors * 1.1
-    let x cost = 60.0 + 540.0 * Math.Clamp(log (cost / 0.5) / log (float trainings * 2.4), 0.0, 1.0)
-    let y (error: float) = 330.0 - 300.0 * (error - low) / (high - low)
+let colours = [| "gray"; "crimson"; "darkorange"; "steelblue"; "seagreen" |]
 
-    let lines =
-        [ for i, (way, points) in List.indexed curves do
-              let path = String.Join(' ', [ for cost, error in points -> $"{x cost:F1},{y error:F1}" ])
-              let cost, error = List.last points
-              let colour = colours[i / 2]
-              let fill = if i % 2 = 1 then "white" else colour
-              yield $"""<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>"""
-              yield $"""<circle cx="{x cost:F1}" cy="{y error:F1}" r="5" fill="{fill}" stroke="{colour}"/>"""
-              yield $"""<circle cx="620" cy="{30 + 20 * i}" r="5" fill="{fill}" stroke="{colour}"/>"""
-              yield $"""<text x="632" y="{34 + 20 * i}">{way}</text>"""
-          for error in [ low; (low + high) / 2.0; high ] do
-              yield $"""<text x="8" y="{y error + 4.0:F1}">{error:P1}</text>"""
-          for cost in [ 1; 3; 10; 30; trainings ] do
-              if cost <= trainings then
-                  yield $"""<text x="{x (float cost):F1}" y="350">{cost}</text>""" ]
-
-    File.WriteAllText(
-        path,
-        $"""<svg xmlns="http://www.w3.org/2000/svg" width="860" height="380" font-family="sans-serif" font-size="12"><rect width="100%%" height="100%%" fill="white"/><text x="60" y="16">test error against cost in trainings</text>{String.concat "\n" lines}</svg>"""
-    )
-
-option "--picture" |> Option.iter picture
+option "--picture"
+|> Option.iter (fun path ->
+    [ for number, (way, seeds) in List.indexed ways ->
+          { Curves.Name = way
+            Curves.Colour = colours[number / 2]
+            Curves.Filled = number % 2 = 0
+            Curves.Points = curve way seeds } ]
+    |> Curves.write path "test error against cost in trainings" 0.5 (1.2 * float trainings))
