@@ -85,8 +85,8 @@ let private run (parsed: ParseResults<Arguments>) : unit =
         [ for seed in 0 .. trainings - 1 do
               for network in Space.networks ->
                   (alone, seed, Space.name network), fun token watch -> trainAlone token watch data seed network
-          for seed in seeds do
-              for name, _ in methods -> (name, seed, ""), fun token watch -> search token watch data seed name ]
+          for name, _ in methods do
+              for seed in seeds -> (name, seed, ""), fun token watch -> search token watch data seed name ]
 
     let keyOf (row: Row) =
         row.Method, row.Seed, (if row.Method = alone then row.Network else "")

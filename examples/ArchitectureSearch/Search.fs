@@ -55,8 +55,8 @@ let methods: (string * (HypergradientMethod * bool)) list =
       "SAMA-NA", (Hypergradient.samaNa, false)
       "T1–T2 by differences (second-order DARTS)", (byDifferences (Hypergradient.truncated 1), false)
       "first-order DARTS", (direct, false)
-      "CG(5) by differences", (byDifferences (Hypergradient.conjugateGradient 5), false)
-      "SAMA, learned decay", (Hypergradient.sama, true) ]
+      "SAMA, learned decay", (Hypergradient.sama, true)
+      "CG(5) by differences", (byDifferences (Hypergradient.conjugateGradient 5), false) ]
 
 let private loss (logits: Tensor) (labels: Tensor) =
     torch.nn.functional.cross_entropy (logits, labels)
