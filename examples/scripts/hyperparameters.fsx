@@ -10,55 +10,34 @@
 #load "Digits.fs"
 #load "GaussianProcess.fs"
 #load "Curves.fs"
+#load "Trainings.fs"
 
 open System
 open System.IO
-open System.Text.Json
 open MathNet.Numerics.Distributions
-open MathNet.Numerics.Statistics
 open TorchSharp
 open Sama
 open Sama.Functional
+open Trainings
 
 Native.initialize ()
-
-let refuse (message: string) =
-    eprintfn $"hyperparameters: {message}"
-    exit 1
-
-let option (name: string) : string option =
-    match fsi.CommandLineArgs |> Array.tryFindIndex ((=) name) with
-    | Some i when i + 1 < fsi.CommandLineArgs.Length -> Some fsi.CommandLineArgs[i + 1]
-    | Some _ -> refuse $"{name} needs a value"
-    | None -> None
-
-let number (name: string) (least: int) (text: string) : int =
-    match Int32.TryParse text with
-    | true, value when value >= least -> value
-    | _ -> refuse $"{name} {text}: a whole number of at least {least} is expected"
-
-let count name usual =
-    option name |> Option.map (number name 2) |> Option.defaultValue usual
 
 let folder = option "--data"
 let trainings = count "--trainings" (if folder.IsSome then 50 else 8)
 let steps = count "--steps" (if folder.IsSome then 300 else 150)
 
 let seeds =
-    (option "--seeds" |> Option.defaultValue "0").Split ','
-    |> Array.map (number "--seeds" 0)
-
-let report = option "--report"
+    [ for seed in (defaultArg (option "--seeds") "0").Split ',' -> number "--seeds" 0 seed ]
 
 let data =
-    folder
-    |> Option.map (fun folder -> DirectoryInfo(folder).Name)
-    |> Option.defaultValue "drawn"
+    if folder.IsSome then
+        DirectoryInfo(folder.Value).Name
+    else
+        "drawn"
 
 let settings = $"{data}, {steps} steps, {trainings} trainings a search"
 
-// ---------------------------------------------------------------- the task
-
+// the task
 let rows, test =
     match folder with
     | Some folder ->
@@ -115,38 +94,31 @@ let baseLoss (theta: Params) (lambda: Params) (x: Tensor, y: Tensor) =
 let validLoss (theta: Params) (x: Tensor, y: Tensor) =
     torch.nn.functional.cross_entropy (logits theta x, y)
 
-// decay and rate of layer 1, of layer 2, smoothing, strength: what a user would start with, and the ranges of a search
+// what a user would start with, and the ranges of a search
+let names = [| "decay1"; "decay2"; "rate1"; "rate2"; "smoothing"; "strength" |]
 let usual = [| log 1e-4; log 1e-4; log 1e-3; log 1e-3; -4.0; -4.0 |]
 let low = [| log 1e-6; log 1e-6; log 1e-4; log 1e-4; -5.0; -5.0 |]
 let high = [| log 1e-1; log 1e-1; log 3e-2; log 3e-2; 1.0; 1.0 |]
 
-type Training =
-    { Settings: string
-      Way: string
-      Seed: int
-      Number: int
-      Values: float[]
-      ValidLoss: float
-      ValidError: float
-      TestError: float
-      Seconds: float }
+let lambdaOf (perWeight: bool) (values: float[]) : (string * Tensor) list =
+    let shape (name: string) : int64[] =
+        match name with
+        | "decay1" when perWeight -> [| 128L; 784L |]
+        | "decay2" when perWeight -> [| 10L; 128L |]
+        | _ -> [| 1L |]
+
+    [ for name, value in Array.zip names values -> name, torch.ones (shape name) * value ]
 
 // a training on those rows from lambda's values, which SAMA moves or which stay; and where they ended
-let trained
-    (way: string)
-    (seed: int)
-    (number: int)
-    (x: Tensor, y: Tensor)
-    (lambda: (string * Tensor) list)
-    (learned: bool)
-    =
+let trained way seed number (x: Tensor, y: Tensor) (lambda: (string * Tensor) list) (learned: bool) =
     let options =
         { BilevelOptions.Default with
             WarmUp = if learned then 0L else Int64.MaxValue }
 
     let rule =
         adam 1e-3
-        |> UpdateRule.learning "LearningRate" (fun lambda -> lambda["rate"].exp().repeat_interleave 2L)
+        |> UpdateRule.learning "LearningRate" (fun lambda ->
+            torch.cat([| lambda["rate1"]; lambda["rate2"] |]).exp().repeat_interleave 2L)
 
     let problem =
         Problem.create
@@ -174,65 +146,22 @@ let trained
     let mean (name: string) =
         run.Lambda[name].to_type(torch.float64).mean().item<float> ()
 
-    let rates = run.Lambda["rate"].to_type (torch.float64)
-
     let result =
         { Settings = settings
           Way = way
           Seed = seed
           Number = number
-          Values =
-            [| mean "decay1"
-               mean "decay2"
-               rates[0].item<float> ()
-               rates[1].item<float> ()
-               mean "smoothing"
-               mean "strength" |]
+          Values = Array.map mean names
           ValidLoss = (validLoss run.Theta valid).item<float32> () |> float |> min 10.0
-          ValidError = error valid
           TestError = error testRows
           Seconds = seconds }
 
-    result,
-    [ for slice in run.Lambda.Layout.Slices -> slice.Name, run.Lambda[slice.Name].clone().DetachFromDisposeScope() ]
+    result, [ for name in names -> name, run.Lambda[name].clone().DetachFromDisposeScope() ]
 
-let lambdaOf (perWeight: bool) (values: float[]) : (string * Tensor) list =
-    let full (shape: int64[]) (value: float) = torch.ones shape * value
-    let shape own = if perWeight then own else [| 1L |]
-
-    [ "decay1", full (shape [| 128L; 784L |]) values[0]
-      "decay2", full (shape [| 10L; 128L |]) values[1]
-      "rate", torch.tensor [| float32 values[2]; float32 values[3] |]
-      "smoothing", full [| 1L |] values[4]
-      "strength", full [| 1L |] values[5] ]
-
-// ---------------------------------------------------------------- trainings, each kept in the report as it ends
-
-let mutable kept: Training list =
-    [ match report with
-      | Some path when File.Exists path ->
-          for line in File.ReadAllLines path -> JsonSerializer.Deserialize<Training> line
-      | _ -> () ]
-
-for other in kept do
-    if other.Settings <> settings then
-        refuse $"--report {report.Value} is of '{other.Settings}', not of '{settings}': name another file"
-
-let once (way: string) (seed: int) (number: int) (make: unit -> Training) : Training =
-    match kept |> List.tryFind (fun k -> (k.Way, k.Seed, k.Number) = (way, seed, number)) with
-    | Some known -> known
-    | None ->
+let once way seed number make =
+    Trainings.once settings way seed number (fun () ->
         use _ = torch.NewDisposeScope()
-        let training = make ()
-        kept <- kept @ [ training ]
-
-        // written beside its place, and moved there whole
-        for path in Option.toList report do
-            File.WriteAllLines(path + ".part", kept |> List.map JsonSerializer.Serialize)
-            File.Move(path + ".part", path, true)
-
-        eprintfn $"seed {seed}, {way} {number}: validation {training.ValidLoss:F3}, {training.Seconds:F1} s"
-        training
+        make ())
 
 let fixedAt way seed number (values: float[]) =
     once way seed number (fun () -> fst (trained way seed number train (lambdaOf false values) false))
@@ -242,10 +171,11 @@ let onAllRows way seed (lambda: unit -> (string * Tensor) list) =
     let way = $"{way}, then all 1,000 rows"
     once way seed 0 (fun () -> fst (trained way seed 0 both (lambda ()) false))
 
-// ---------------------------------------------------------------- the searches, in the unit cube
+// the searches, in the unit cube
+let ofCube = Array.map3 (fun low high x -> low + x * (high - low)) low high
 
-let ofCube (x: float[]) =
-    Array.map3 (fun x low high -> low + x * (high - low)) x low high
+let toCube =
+    Array.map3 (fun low high value -> (value - low) / (high - low)) low high
 
 let draw (random: Random) =
     Array.init low.Length (fun _ -> random.NextDouble())
@@ -258,14 +188,9 @@ let randomSearch seed =
 let processSearch seed (first: Training list) =
     let random = Random(seed + 1000)
 
-    let toCube (values: float[]) =
-        Array.map3 (fun v low high -> (v - low) / (high - low)) values low high
-
     let next (found: Training list) =
-        let xs, ys =
-            found |> List.map (fun t -> toCube t.Values) |> Array.ofList,
-            found |> List.map (fun t -> log t.ValidLoss) |> Array.ofList
-
+        let xs = [| for training in found -> toCube training.Values |]
+        let ys = [| for training in found -> log training.ValidLoss |]
         let predict, best = GaussianProcess.fit xs ys, Array.min ys
         let incumbent = xs[Array.findIndex ((=) best) ys]
 
@@ -283,27 +208,25 @@ let processSearch seed (first: Training list) =
 
     List.fold (fun found _ -> next found) first [ first.Length + 1 .. trainings ]
 
-// ---------------------------------------------------------------- one training by SAMA, and with what it found held
-
+// one training by SAMA, and with what it found held
 let bySama seed (way: string) (perWeight: bool) =
-    let mutable found = []
-
     let learn () =
-        let training, lambda = trained way seed 0 train (lambdaOf perWeight usual) true
-        found <- lambda
-        training
+        trained way seed 0 train (lambdaOf perWeight usual) true
 
-    let learned = once way seed 0 learn
+    let mutable values = None
 
-    let values () =
-        // what was learned is in no report: it is learned again where it is not at hand
-        if found.IsEmpty then
-            learn () |> ignore
+    let learned =
+        once way seed 0 (fun () ->
+            let training, found = learn ()
+            values <- Some found
+            training)
 
-        found
+    // what was learned is in no report: where that is read, it is learned again
+    let again () =
+        values |> Option.defaultWith (learn >> snd)
 
     [ way, [ learned ]
-      $"{way}, then all 1,000 rows", [ learned; onAllRows way seed values ] ]
+      $"{way}, then all 1,000 rows", [ learned; onAllRows way seed again ] ]
 
 let chosen (found: Training list) = found |> List.minBy _.ValidLoss
 
@@ -321,8 +244,6 @@ let results: (string * Training list) list =
           yield! bySearch seed "random search" random
           yield! bySearch seed "Gaussian process" (processSearch seed (List.truncate (min 10 (trainings / 2)) random)) ]
 
-// ---------------------------------------------------------------- what they reached, and a picture of it
-
 // on all rows the last training counts, else the best by the validation loss
 let ended (way: string) (found: Training list) =
     if way.EndsWith "rows" then
@@ -330,17 +251,11 @@ let ended (way: string) (found: Training list) =
     else
         chosen found
 
-let second =
-    results
-    |> List.filter (fun (way, _) -> way = "random search")
-    |> List.collect snd
-    |> List.averageBy _.Seconds
+let searched =
+    results |> List.filter (fst >> (=) "random search") |> List.collect snd
 
-let spread (format: string) (values: float list) =
-    if values.Length = 1 then
-        values.Head.ToString format
-    else
-        $"{(Statistics.Mean values).ToString format} ± {(Statistics.StandardDeviation values).ToString format}"
+let costOf (found: Training list) =
+    (found |> List.sumBy _.Seconds) / (searched |> List.averageBy _.Seconds)
 
 let shown (v: float[]) =
     let half x = 0.5 / (1.0 + exp -x)
@@ -358,11 +273,14 @@ let ways =
 for way, seeds in ways do
     let best = seeds |> List.map (ended way)
     let error = spread "P1" (best |> List.map _.TestError)
-    let loss = spread "F3" (best |> List.map _.ValidLoss)
+    // rows that were trained on judge nothing
+    let loss =
+        if way.EndsWith "rows" then
+            ""
+        else
+            spread "F3" (best |> List.map _.ValidLoss)
 
-    let cost =
-        spread "F1" [ for found in seeds -> (found |> List.sumBy _.Seconds) / second ]
-
+    let cost = spread "F1" (List.map costOf seeds)
     printfn $"| {way} | {error} | {loss} | {cost} | {shown best.Head.Values} |"
 
 // cost and test error behind each training, means over seeds
@@ -370,16 +288,13 @@ let curve (way: string) (seeds: Training list list) : (float * float) list =
     [ for count in (if way.EndsWith "rows" then seeds.Head.Length else 1) .. seeds.Head.Length ->
           let first = seeds |> List.map (List.truncate count)
 
-          (first |> List.averageBy (List.sumBy _.Seconds)) / second,
-          first |> List.averageBy (fun found -> (ended way found).TestError) ]
-
-let colours = [| "gray"; "crimson"; "darkorange"; "steelblue"; "seagreen" |]
+          List.averageBy costOf first, first |> List.averageBy (fun found -> (ended way found).TestError) ]
 
 option "--picture"
 |> Option.iter (fun path ->
     [ for number, (way, seeds) in List.indexed ways ->
           { Curves.Name = way
-            Curves.Colour = colours[number / 2]
+            Curves.Colour = [| "gray"; "crimson"; "darkorange"; "steelblue"; "seagreen" |][number / 2]
             Curves.Filled = number % 2 = 0
             Curves.Points = curve way seeds } ]
     |> Curves.write path "test error against cost in trainings" 0.5 (1.2 * float trainings))
