@@ -67,24 +67,24 @@ let private segments =
 
 let private lit = [| 0x77; 0x24; 0x5D; 0x6D; 0x2E; 0x6B; 0x7B; 0x25; 0x7F; 0x6F |]
 
-/// Digits of seven segments, moved, of unlike brightness, in noise, with segments that fail one time in twelve.
+/// Digits of seven segments, moved, of unlike brightness, in noise, with segments that fail one time in 16.
 let drawn (seed: int) (count: int) : Rows =
     let random = Random seed
-    let bytes = Array.init (count * 784) (fun _ -> byte (random.Next 110))
+    let bytes = Array.init (count * 784) (fun _ -> byte (random.Next 60))
 
     let labels =
         [| for image in 0 .. count - 1 ->
                let label = random.Next 10
-               let top, left, bright = random.Next(1, 8), random.Next(2, 15), random.Next(70, 145)
+               let top, left, bright = random.Next(2, 7), random.Next(5, 12), random.Next(90, 195)
 
                for s in 0..6 do
-                   if (lit[label] >>> s) &&& 1 = 1 && random.Next 12 > 0 then
+                   if (lit[label] >>> s) &&& 1 = 1 && random.Next 16 > 0 then
                        let row, column, height, width = segments[s]
 
                        for i in row .. row + height - 1 do
                            for j in column .. column + width - 1 do
                                let at = image * 784 + (top + i) * 28 + left + j
-                               bytes[at] <- byte (min 255 (int bytes[at] % 110 + bright))
+                               bytes[at] <- byte (min 255 (int bytes[at] % 60 + bright))
 
                int64 label |]
 
