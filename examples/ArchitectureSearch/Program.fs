@@ -103,13 +103,24 @@ let private run (parsed: ParseResults<Arguments>) : unit =
                 rows <- rows @ [ make signal.Token watch ]
                 report |> Option.iter (fun path -> Results.write path rows)
 
-    fill ()
-    let keys = asked |> List.map fst |> Set.ofList
-    let own = rows |> List.filter (fun row -> keys.Contains(keyOf row))
-    Results.table own
+    let show () =
+        let keys = asked |> List.map fst |> Set.ofList
+        let own = rows |> List.filter (fun row -> keys.Contains(keyOf row))
 
-    parsed.TryGetResult Picture
-    |> Option.iter (fun path -> Results.picture path own)
+        let trained =
+            own |> List.filter (fun row -> row.Method = alone) |> List.distinctBy _.Network
+
+        // a search is judged by all networks
+        if trained.Length = Space.networks.Length then
+            Results.table own
+
+            parsed.TryGetResult Picture
+            |> Option.iter (fun path -> Results.picture path own)
+
+    try
+        fill ()
+    finally
+        show ()
 
 [<EntryPoint>]
 let main args =

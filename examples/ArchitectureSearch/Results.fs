@@ -90,7 +90,13 @@ let table (rows: Row list) : unit =
     printfn
         $"best alone: {Space.name Space.networks[best]} {accuracy[best]:F3}, median {Statistics.Median accuracy:F3}, worst {Array.min accuracy:F3}"
 
-    match [ for _, own in List.groupBy _.Seed trained -> truth own _.Test ] with
+    // a program that was stopped may have trained some of them
+    let whole =
+        trained
+        |> List.groupBy _.Seed
+        |> List.filter (fun (_, own) -> own.Length = Space.networks.Length)
+
+    match [ for _, own in whole -> truth own _.Test ] with
     | [ _ ] -> ()
     | seeds ->
         let agreement = spread "F2" (between seeds)
@@ -100,6 +106,7 @@ let table (rows: Row list) : unit =
 
     for column in
         [ "search"
+          "seeds"
           "rank of 64"
           "test accuracy alone"
           "Spearman"
@@ -115,6 +122,7 @@ let table (rows: Row list) : unit =
 
         add
             [ name
+              string own.Length
               spread "F1" (picked |> List.map (rank accuracy))
               spread "F3" (picked |> List.map (fun network -> accuracy[network]))
               spread "F2" (own |> List.map (fun row -> Correlation.Spearman(scores row, accuracy)))
@@ -133,6 +141,7 @@ let table (rows: Row list) : unit =
 
         add
             [ $"  random, {count} trainings"
+              ""
               $"{rank:F1}"
               $"{reached:F3}"
               ""
@@ -142,9 +151,11 @@ let table (rows: Row list) : unit =
     AnsiConsole.Profile.Width <- max AnsiConsole.Profile.Width 120
     AnsiConsole.Write table
 
-/// The cells that were found, as SVG: a panel a search, on each edge its strongest operation and that one's share.
+/// The cells that were found, as SVG: a panel for the first search of each method, on each edge its strongest operation and
+/// that one's share.
 let picture (path: string) (rows: Row list) : unit =
-    let searches = rows |> List.filter (fun row -> row.Method <> alone)
+    let searches =
+        rows |> List.filter (fun row -> row.Method <> alone) |> List.distinctBy _.Method
 
     let panel number (row: Row) =
         let ops, shares = row.Network.Split '|', shares row.Alpha
