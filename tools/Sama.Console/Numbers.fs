@@ -8,7 +8,9 @@ module Numbers =
     /// Numbers of a list 0,2 or a range 0-4. ArgumentException for anything else.
     let parse (option: string) (text: string) : int list =
         let bad () =
-            raise (ArgumentException $"{option} {text}: a list like 0,2 or a range like 0-4 is expected, no number twice")
+            raise (
+                ArgumentException $"{option} {text}: a list like 0,2 or a range like 0-4 is expected, no number twice"
+            )
 
         let number (part: string) =
             match Int32.TryParse part with
