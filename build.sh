@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TE
 usage() {
     cat <<'TEXT'
 ./build.sh quickstart          clean generated noisy labels with SAMA
-./build.sh run EXAMPLE ARGS    run an example of examples/, or a script NAME.cs of examples/scripts
+./build.sh run EXAMPLE ARGS    run an example of examples/, or a script NAME.cs or NAME.fsx of examples/scripts
 ./build.sh run-ranks N EXAMPLE ARGS   the same on N ranks of this machine, by mpirun
 ./build.sh sama COMMAND ARGS   the tool: sama clean --train FILE --clean FILE --out DIR, and others
 ./build.sh bench NAME --json FILE   a measurement of benchmarks/Sama.Benchmarks
@@ -183,13 +183,17 @@ format() {
     fi
 }
 
+pack_library() { # name
+    dotnet pack "$root/src/$1" -c Release -o "$root/artifacts" -v quiet -nologo
+    # a restore would take the cached package of the same version for this one
+    rm -rf "${NUGET_PACKAGES:-$HOME/.nuget/packages}/${1,,}"
+}
+
 pack() {
     prepare
     rm -rf "$root/artifacts"
     for library in Sama.Functional Sama.CSharp Sama.Language Sama.DataOptimization Sama.TextCleaning; do
-        dotnet pack "$root/src/$library" -c Release -o "$root/artifacts" -v quiet -nologo
-        # a restore would take the cached package of the same version for this one
-        rm -rf "${NUGET_PACKAGES:-$HOME/.nuget/packages}/${library,,}"
+        pack_library "$library"
     done
     # the tool, with libtorch's CPU libraries inside: dotnet tool install -g Sama.Tool --add-source artifacts
     dotnet pack "$root/tools/Sama.Tool" -c Release -o "$root/artifacts" -v quiet -nologo
@@ -206,12 +210,17 @@ case "$verb" in
             shift
             prepare
             dotnet run -c Release "$root/examples/scripts/$example" -- "$@"
+        elif [ -f "$root/examples/scripts/$example" ] && [[ $example == *.fsx ]]; then
+            shift
+            prepare
+            pack_library Sama.Functional >&2
+            RestoreAdditionalProjectSources="$root/artifacts" dotnet fsi --optimize+ "$root/examples/scripts/$example" "$@"
         elif [ -n "$example" ] && [ -f "$root/examples/$example/$example".*proj ]; then
             shift
             prepare
             run_project "examples/$example" "$@"
         else
-            (cd "$root/examples" && echo "examples: $(ls -d */ | grep -v scripts | tr -d / | tr '\n' ' ')$(cd scripts && ls *.cs | tr '\n' ' ')" >&2)
+            (cd "$root/examples" && echo "examples: $(ls -d */ | grep -v scripts | tr -d / | tr '\n' ' ')$(cd scripts && ls *.cs *.fsx | tr '\n' ' ')" >&2)
             exit 1
         fi
         ;;

@@ -45,26 +45,6 @@ type Arguments =
             | Device _ -> "cpu (the default) or cuda"
             | Quickstart -> "a generated data set instead of --data"
 
-/// Numbers of a list 0,2 or a range 0-4. ArgumentException for anything else.
-let numbersOf (option: string) (text: string) : int list =
-    let bad () =
-        raise (ArgumentException $"{option} {text}: a list like 0,2 or a range like 0-4 is expected, no number twice")
-
-    let number (part: string) =
-        match Int32.TryParse part with
-        | true, value when value >= 0 -> value
-        | _ -> bad ()
-
-    let numbers =
-        match text.Split '-' with
-        | [| first; last |] -> [ number first .. number last ]
-        | _ -> [ for part in text.Split ',' -> number part ]
-
-    if numbers.IsEmpty || List.distinct numbers <> numbers then
-        bad ()
-
-    numbers
-
 let private watching (line: LiveLine) (title: string) : IProgress<CleaningProgress> =
     { new IProgress<CleaningProgress> with
         member _.Report at =
@@ -111,8 +91,8 @@ let private run (parsed: ParseResults<Arguments>) : unit =
 
     let asked =
         [ for name, splits in sets do
-              for perClass in numbersOf "--clean" (parsed.GetResult(Clean, "30")) do
-                  for seed in numbersOf "--seeds" (parsed.GetResult(Seeds, "0")) -> (name, perClass, seed), splits ]
+              for perClass in Numbers.parse "--clean" (parsed.GetResult(Clean, "30")) do
+                  for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) -> (name, perClass, seed), splits ]
 
     let keyOf (cell: CellResult) = cell.Data, cell.PerClass, cell.Seed
     let mutable cells = report |> Option.map Table.read |> Option.defaultValue []
