@@ -114,7 +114,9 @@ let private timed (body: unit -> 'result) =
 
 let run (folder: string) (write: Row list -> unit) : int =
     use _ = torch.NewDisposeScope()
-    let data, heldRows = ThreeLevels.digits folder rows held
+    let all = Digits.read folder "train"
+    let data = all |> Digits.take [ 0L .. int64 rows - 1L ]
+    let heldRows = all |> Digits.take [ int64 rows .. int64 (rows + held) - 1L ]
     let problem = problemOf data heldRows 0L
     use state = Bilevel.start 1L problem
 
