@@ -227,13 +227,16 @@ case "$verb" in
     run-ranks)
         ranks=${1:-}
         example=${2:-}
-        [[ "$ranks" =~ ^[1-9][0-9]*$ ]] && [ -n "$example" ] && [ -d "$root/examples/$example" ] ||
-            { echo "./build.sh run-ranks N EXAMPLE ARGS; examples: $(ls "$root/examples" | tr '\n' ' ')" >&2; exit 1; }
+        project=examples/$example
+        library=$example
+        if [ "$example" = sama ]; then project=tools/Sama.Tool library=sama; fi
+        [[ "$ranks" =~ ^[1-9][0-9]*$ ]] && [ -n "$example" ] && [ -d "$root/$project" ] ||
+            { echo "./build.sh run-ranks N EXAMPLE ARGS; examples: sama $(ls "$root/examples" | tr '\n' ' ')" >&2; exit 1; }
         shift 2
         prepare
         mpi openmpi-bin
-        dotnet build "$root/examples/$example" -c Release -v quiet -nologo >&2
-        mpirun_here "$ranks" dotnet "$root/examples/$example/bin/Release/net10.0/linux-x64/$example.dll" "$@"
+        dotnet build "$root/$project" -c Release -v quiet -nologo >&2
+        mpirun_here "$ranks" dotnet "$root/$project/bin/Release/net10.0/linux-x64/$library.dll" "$@"
         ;;
     sama) prepare && run_tool "$@" ;;
     bench) prepare && run_project benchmarks/Sama.Benchmarks "$@" ;;

@@ -53,13 +53,14 @@ let private watching (line: LiveLine) (title: string) : IProgress<CleaningProgre
                 $"{title}: {at.Done + 1}/{at.Stages} {at.Stage}"
             ) }
 
-let private settingsOf (line: LiveLine) (parsed: ParseResults<Arguments>) : Settings =
+let private settingsOf (ranks: Communicator) (line: LiveLine) (parsed: ParseResults<Arguments>) : Settings =
     let device = torch.device (parsed.GetResult(Device, "cpu"))
 
     if device.``type`` <> DeviceType.CPU && not (torch.cuda.is_available ()) then
         raise (ArgumentException $"--device {device}: this libtorch sees no CUDA device")
 
     { Device = device
+      Ranks = ranks
       Model = Option.toObj (parsed.TryGetResult Model)
       Frozen = parsed.GetResult(Frozen, -1)
       Vectors = Option.toObj (parsed.TryGetResult Vectors)
@@ -74,7 +75,7 @@ let private settingsOf (line: LiveLine) (parsed: ParseResults<Arguments>) : Sett
                 Rate = Option.toNullable (parsed.TryGetResult Rate),
                 Batch = parsed.GetResult(Batch, CleaningOptions().Batch),
                 Ways = (parsed.TryGetResult Ways |> Option.map _.Split(';') |> Option.toObj),
-                Progress = watching line title
+                Progress = (if ranks.Rank = 0 then watching line title else null)
             ) }
 
 let private run (parsed: ParseResults<Arguments>) : unit =
@@ -84,6 +85,8 @@ let private run (parsed: ParseResults<Arguments>) : unit =
         | None when parsed.Contains Quickstart -> [ "generated", lazy Generator.generate 0 ]
         | None -> raise (ArgumentException "--data FOLDER or --quickstart is needed")
 
+    // a rank alone without a launcher; of several, rank 0 writes and prints
+    use ranks = Ranks.start RankOptions.Default
     let report = parsed.TryGetResult Report
 
     let asked =
@@ -101,17 +104,21 @@ let private run (parsed: ParseResults<Arguments>) : unit =
 
     let fill () =
         use line = new LiveLine "reading"
-        let settings = settingsOf line parsed
+        let settings = settingsOf ranks line parsed
 
         for (name, perClass, seed), splits in asked do
             if not (cells |> List.exists (fun cell -> keyOf cell = (name, perClass, seed))) then
                 let cell = Cell.run settings name (splits.Force()) perClass seed
                 cells <- cells @ [ cell ]
-                report |> Option.iter (fun path -> Table.write path cells)
+
+                if ranks.Rank = 0 then
+                    report |> Option.iter (fun path -> Table.write path cells)
 
     fill ()
     let keys = List.map fst asked
-    Table.print (cells |> List.filter (fun cell -> List.contains (keyOf cell) keys))
+
+    if ranks.Rank = 0 then
+        Table.print (cells |> List.filter (fun cell -> List.contains (keyOf cell) keys))
 
 [<EntryPoint>]
 let main args =

@@ -7,6 +7,7 @@ open System.Threading
 open Argu
 open Spectre.Console
 open Sama
+open Sama.Functional
 open Sama.DataOptimization
 open Sama.TextCleaning
 
@@ -127,12 +128,29 @@ let private table (result: TextCleaningResult) : unit =
 
     AnsiConsole.Write table
 
+let private told (result: TextCleaningResult) : unit =
+    table result
+    let wrong = result.Cleaning.Wrong.Length
+    printfn $"chosen: {result.Cleaning.Choice.Name}; {wrong} of {result.Cleaning.Rows.Length} labels are likely wrong"
+
+    if result.QualityAuroc.HasValue then
+        printfn $"AUROC of quality over rows of known truth: {result.QualityAuroc.Value:F3}"
+
+    if result.TestAccuracy.HasValue then
+        printfn $"test accuracy: {result.TestAccuracy.Value:F3}"
+
+    for path in result.Written do
+        printfn $"  {path}"
+
 /// Exit code: 0, 2 for bad options, 130 if it was stopped; exceptions of bad files are the caller's.
 let run (args: string list) : int =
     let parser = ArgumentParser.Create<Arguments>(programName = "sama clean")
 
     try
         let options = optionsOf (parser.Parse(Array.ofList args))
+        // a rank alone without a launcher
+        use ranks = Ranks.start RankOptions.Default
+        options.Cleaning.Ranks <- ranks
         use source = new CancellationTokenSource()
         options.Cleaning.Cancellation <- source.Token
 
@@ -145,21 +163,10 @@ let run (args: string list) : int =
 
         try
             try
-                let result = watched options (fun () -> TextCleaning.Run options)
-                table result
-                let wrong = result.Cleaning.Wrong.Length
-
-                printfn
-                    $"chosen: {result.Cleaning.Choice.Name}; {wrong} of {result.Cleaning.Rows.Length} labels are likely wrong"
-
-                if result.QualityAuroc.HasValue then
-                    printfn $"AUROC of quality over rows of known truth: {result.QualityAuroc.Value:F3}"
-
-                if result.TestAccuracy.HasValue then
-                    printfn $"test accuracy: {result.TestAccuracy.Value:F3}"
-
-                for path in result.Written do
-                    printfn $"  {path}"
+                if ranks.Rank = 0 then
+                    told (watched options (fun () -> TextCleaning.Run options))
+                else
+                    TextCleaning.Run options |> ignore
 
                 0
             with :? OperationCanceledException ->

@@ -6,7 +6,8 @@ open System.Diagnostics
 /// The stages of a cleaning by name, each made once, counted and told of.
 [<Sealed>]
 type internal Stages(options: CleaningOptions, count: int) =
-    let store = CleaningStore options.StateFolder
+    // of several ranks, rank 0 writes
+    let store = CleaningStore(options.StateFolder, options.Ranks.Rank = 0)
     let seconds = Dictionary<string, float>()
     let clock = Stopwatch()
     let mutable stage = ""
@@ -28,10 +29,11 @@ type internal Stages(options: CleaningOptions, count: int) =
 
     /// What the store has under a name, else what `make` gives, which must not make another stage.
     member _.Made(name: string, make: unit -> float32[]) : float32[] =
-        options.Cancellation.ThrowIfCancellationRequested()
+        options.StopIfCancelled()
+        let found = store.TryLoad name
 
-        match store.TryLoad name with
-        | null ->
+        // where one rank lacks it, all make it
+        if options.Ranks.Any(isNull found) then
             stage <- name
             clock.Restart()
             let values = make ()
@@ -39,11 +41,11 @@ type internal Stages(options: CleaningOptions, count: int) =
             store.Save(name, values, seconds[name])
             finished <- finished + 1
             values
-        | values ->
+        else
             if seconds.TryAdd(name, store.Seconds name) then
                 finished <- finished + 1
 
-            values
+            found
 
     /// Seconds of some stages.
     member _.Seconds(names: string seq) : float =
