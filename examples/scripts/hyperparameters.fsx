@@ -2,8 +2,7 @@
 // together by SAMA in one training on 1,000 rows; beside them random search and a search by a Gaussian process with many
 // trainings each. All choose on the same validation rows; the test rows are looked at once, at the end.
 //   ./build.sh run hyperparameters.fsx --data FOLDER --trainings 50 --seeds 0,1,2 --report FILE --picture FILE.svg
-// FOLDER holds MNIST's four gzipped files; without it digits are drawn, and everything is smaller. Trainings that are in the
-// report are not run again.
+// FOLDER holds MNIST's four gzipped files; without it few drawn digits serve. Trainings in the report are not run again.
 #r "nuget: Sama.Functional"
 #r "nuget: libtorch-cpu-linux-x64"
 #r "nuget: MathNet.Numerics, 5.0.0"
