@@ -65,8 +65,8 @@ let numbersOf (option: string) (text: string) : int list =
 
     numbers
 
-let private watching (line: LiveLine) (title: string) : IProgress<CleaningProgress> =
-    { new IProgress<CleaningProgress> with
+let private watching (line: LiveLine) (title: string) : IProgress<StageProgress> =
+    { new IProgress<StageProgress> with
         member _.Report at =
             line.At(
                 (float at.Done + float at.Step / float at.Steps) / float at.Stages,

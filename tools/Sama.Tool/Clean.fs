@@ -100,7 +100,7 @@ let private watched (options: TextCleaningOptions) (run: unit -> TextCleaningRes
     use line = new LiveLine "reading"
 
     options.Cleaning.Progress <-
-        { new IProgress<CleaningProgress> with
+        { new IProgress<StageProgress> with
             member _.Report at =
                 line.At(
                     (float at.Done + float at.Step / float at.Steps) / float at.Stages,

@@ -4,9 +4,9 @@ open System
 open System.Collections.Generic
 open System.Threading
 
-/// Where a cleaning is.
+/// Where a cleaning or a pruning is.
 [<NoComparison>]
-type CleaningProgress =
+type StageProgress =
     {
         /// what is trained
         Stage: string
@@ -87,7 +87,7 @@ type CleaningOptions() =
     member val StateFolder: string = null with get, set
 
     /// Told of every tenth step; null: nobody.
-    member val Progress: IProgress<CleaningProgress> = null with get, set
+    member val Progress: IProgress<StageProgress> = null with get, set
 
     /// Stops at the next step, by an OperationCanceledException.
     member val Cancellation = CancellationToken.None with get, set

@@ -1,14 +1,22 @@
 namespace Sama.DataOptimization
 
+open System
 open System.Collections.Generic
-open System.Diagnostics
+open System.Threading
 
-/// The stages of a cleaning by name, each made once, counted and told of.
+/// The stages of a cleaning or a pruning by name, each made once, counted and told of; `clock` gives the seconds that they
+/// are measured in.
 [<Sealed>]
-type internal Stages(options: CleaningOptions, count: int) =
-    let store = CleaningStore options.StateFolder
+type internal Stages
+    (
+        folder: string,
+        progress: IProgress<StageProgress>,
+        cancellation: CancellationToken,
+        count: int,
+        clock: unit -> float
+    ) =
+    let store = CleaningStore folder
     let seconds = Dictionary<string, float>()
-    let clock = Stopwatch()
     let mutable stage = ""
     let mutable finished = 0
 
@@ -17,8 +25,8 @@ type internal Stages(options: CleaningOptions, count: int) =
 
     /// Says how far the stage is that is being made.
     member _.Report (step: int) (steps: int) (loss: float) : unit =
-        if not (isNull options.Progress) then
-            options.Progress.Report
+        if not (isNull progress) then
+            progress.Report
                 { Stage = stage
                   Done = finished
                   Stages = count
@@ -28,14 +36,14 @@ type internal Stages(options: CleaningOptions, count: int) =
 
     /// What the store has under a name, else what `make` gives, which must not make another stage.
     member _.Made(name: string, make: unit -> float32[]) : float32[] =
-        options.Cancellation.ThrowIfCancellationRequested()
+        cancellation.ThrowIfCancellationRequested()
 
         match store.TryLoad name with
         | null ->
             stage <- name
-            clock.Restart()
+            let begun = clock ()
             let values = make ()
-            seconds[name] <- clock.Elapsed.TotalSeconds
+            seconds[name] <- clock () - begun
             store.Save(name, values, seconds[name])
             finished <- finished + 1
             values
