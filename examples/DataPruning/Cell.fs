@@ -15,6 +15,8 @@ type Settings =
         /// to which scores of `Model` are carried
         Other: string
         Shares: float[]
+        /// of `all`
+        Methods: string list
         HeldOut: bool
         /// a folder for what is trained, or null
         State: string
@@ -78,22 +80,34 @@ let private accuracy (task: Task) (pruner: Pruner) (theta: float32[]) =
 let private ownLabels (task: Task) =
     task.Train |> Array.map (fun row -> task.Images.Labels[row])
 
-/// Rows to keep by a method's scores: each class keeps its share. Coverage-centric selection is over the area under the
-/// margin; its cutoff is 0, a tenth where 30 % and less are kept.
+/// Rows to keep by a method's scores: each class keeps its share. Coverage-centric selection over them, ccs-NAME, cuts
+/// nothing off, a tenth where 30 % and less are kept.
 let private keptBy (pruner: Pruner) (labels: int[]) (share: float) (seed: int) (name: string) =
-    if name = "ccs" then
-        let score = pruner.Score "aum"
+    if name.StartsWith "ccs-" then
+        let score = pruner.Score name[4..]
         let cutoff = if share <= 0.3 then 0.1 else 0.0
-        score, Keep.CoverageCentric(score.Scores, share, cutoff, highestIsHardest = false, seed = seed)
+        score, Keep.CoverageCentric(score.Scores, share, cutoff, highestIsHardest = score.KeepsHighest, seed = seed)
     else
         let score = pruner.Score name
         score, score.Keep(share, labels, seed)
 
-let scored =
-    [ "random"; "el2n-1"; "el2n-10"; "grand-10"; "forgetting"; "aum"; "ccs"; "sama"; "sama-rows" ]
+let private scored =
+    [ "random"
+      "el2n-1"
+      "el2n-10"
+      "grand-10"
+      "forgetting"
+      "aum"
+      "ccs-aum"
+      "sama"
+      "sama-rows"
+      "ccs-sama" ]
 
 let private dynamic =
     [ "infobatch", DynamicPruning.InfoBatch; "dynams", DynamicPruning.DynaMs ]
+
+/// Names of all methods of the first table.
+let all = scored @ List.map fst dynamic
 
 let private cell table (task: Task) seed (full: float) (reached: float) outcomes =
     { Table = table
@@ -120,13 +134,13 @@ let methods (settings: Settings) (task: Task) (seed: int) : Cell =
 
     cell "methods" task seed full (accuracy task pruner theta) [
         for share in settings.Shares do
-            for name in scored do
+            for name in settings.Methods |> List.except (List.map fst dynamic) do
                 let score, kept = keptBy pruner labels share seed name
                 let rows = kept |> Array.map (fun place -> task.Train[place])
                 let struct (theta, seconds) = pruner.Train($"{name} {share}", rows)
                 outcome name share theta score.Seconds seconds
 
-            for name, kind in dynamic do
+            for name, kind in dynamic |> List.filter (fun (name, _) -> List.contains name settings.Methods) do
                 let struct (theta, seconds, search) = pruner.TrainDynamic($"{name} {share}", kind, share)
                 outcome name share theta search (seconds - search)
     ]

@@ -16,6 +16,7 @@ type Arguments =
     | Seeds of seeds: string
     | Rows of count: int
     | Shares of percents: string
+    | Methods of names: string
     | Epochs of count: int
     | Search_Share of share: float
     | Model of name: string
@@ -33,6 +34,7 @@ type Arguments =
             | Seeds _ -> "a list 0,2 or a range 0-2 (default 0)"
             | Rows _ -> "images of a set, the first ones; half of them judges (default 10000)"
             | Shares _ -> "percents kept (default 90,70,50,30)"
+            | Methods _ -> "of the first table, with commas between (default: all)"
             | Epochs _ -> "epochs of a full training (default 20)"
             | Search_Share _ -> "share of a full training's steps that early searches take (default 0.15)"
             | Model _ -> "lenet (the default) or resnet: what is searched and trained with"
@@ -69,11 +71,22 @@ let private settingsOf (line: LiveLine) (parsed: ParseResults<Arguments>) : Sett
     if device.``type`` <> DeviceType.CPU && not (torch.cuda.is_available ()) then
         raise (ArgumentException $"--device {device}: this libtorch sees no CUDA device")
 
+    let methods =
+        match parsed.TryGetResult Methods with
+        | Some names -> List.ofArray (names.Split ',')
+        | None -> Cell.all
+
+    for name in methods do
+        if not (List.contains name Cell.all) then
+            let known = String.Join(", ", Cell.all)
+            raise (ArgumentException $"--methods {name}: there are {known}")
+
     { Device = device
       Model = parsed.GetResult(Model, "lenet")
       Other = parsed.GetResult(Other, "resnet")
       Shares =
         [| for percent in numbers "--shares" (parsed.GetResult(Shares, "90,70,50,30")) -> float percent / 100.0 |]
+      Methods = methods
       HeldOut = parsed.Contains Held_Out
       State = parsed.TryGetResult Report |> Option.map (fun path -> path + ".state") |> Option.toObj
       Options =

@@ -13,6 +13,7 @@ let main args =
               VoteTests.tests
               SelfTrainingTests.tests
               PruningTests.tests
+              PrunerTests.tests
               DataTests.tests
               ReportTests.tests
               LearnerTests.tests

@@ -59,7 +59,7 @@ type Pruner
 
     do
         Check.that (nameof labels) ((Array.distinct own).Length > 1) (fun () ->
-            $"all rows are of class {own[0]}: at least two classes are needed")
+            $"all rows are of one class, {own[0]}: at least two are needed")
 
     let clock =
         let device =
@@ -150,7 +150,7 @@ type Pruner
         PruningScores.BoundaryDistance(logits, rows |> Array.map (fun row -> labels[row]), weights)
 
     let frozen (theta: float32[]) =
-        Params.frozen trainer.Layout (torch.tensor (theta, device = trainer.Device))
+        Params.frozen trainer.Layout (trainer.Vector theta)
 
     let errorNorms (theta: float32[]) =
         PruningScores.El2n(trainer.Predict(theta, rows), own)
@@ -172,7 +172,7 @@ type Pruner
                 let log = model.LogProbabilities(theta, model.Read row, false)
                 (trainer.Losses(log, trainer.Labels row)).sum ()
 
-            GradientNorms.ByRow(trainer.Layout, torch.tensor (theta, device = trainer.Device), rows.Length, loss)
+            GradientNorms.ByRow(trainer.Layout, trainer.Vector theta, rows.Length, loss)
 
     let meanOf (kind: string) (norms: float32[] -> float[]) (models: int) =
         let names = [ for model in 0 .. models - 1 -> model, $"{kind} of model {model + 1}" ]

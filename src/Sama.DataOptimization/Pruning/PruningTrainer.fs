@@ -21,10 +21,11 @@ type internal Shown = { Rows: int[]; Log: Tensor }
 type internal PruningTrainer
     (model: IRowClassifier, labels: int[], options: PruningOptions, report: int -> int -> float -> unit) =
 
-    let layout, device =
+    let layout, device, dtype =
         use scope = torch.NewDisposeScope()
         let named = Named.into scope (model.Start(int64 options.Seed))
-        Layout.ofNamed named, (snd named.Head).device
+        let first = snd named.Head
+        Layout.ofNamed named, first.device, first.dtype
 
     let held = (torch.tensor (Array.map int64 labels, device = device)).DetachFromDisposeScope()
 
@@ -37,6 +38,7 @@ type internal PruningTrainer
 
     member _.Layout = layout
     member _.Device = device
+    member _.Dtype = dtype
     member _.Model = model
     member _.Options = options
 
@@ -112,7 +114,7 @@ type internal PruningTrainer
                 if isNull weights then
                     null
                 else
-                    torch.tensor (weights, device = device) }
+                    torch.tensor (weights, dtype = dtype, device = device) }
 
         let loss (pass: Pass) (theta: Params) (_: Params) (batch: PlainBatch) =
             let log = model.LogProbabilities(theta, batch.Inputs, true)
@@ -152,10 +154,14 @@ type internal PruningTrainer
             use _ = torch.no_grad ()
             look theta chunk (model.Read chunk))
 
+    /// Flat values in the model's type, which belong to the caller's scope.
+    member _.Vector(theta: float32[]) : Tensor =
+        torch.tensor (theta, dtype = dtype, device = device)
+
     /// The same at flat values.
     member trainer.LookAt(theta: float32[], rows: int[], look: Params -> int[] -> Tensor[] -> 'part[]) : 'part[] =
         use _ = torch.NewDisposeScope()
-        trainer.Look(Params.frozen layout (torch.tensor (theta, device = device)), rows, look)
+        trainer.Look(Params.frozen layout (trainer.Vector theta), rows, look)
 
     /// Probabilities of rows, [row][class].
     member trainer.Predict(theta: float32[], rows: int[]) : float[][] =

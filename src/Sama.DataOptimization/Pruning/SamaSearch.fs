@@ -79,7 +79,7 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
     /// Scores of the rows, and λ.
     member _.Learn(seed: int, rows: int[], meta: int[], steps: int) : struct (float32[] * float32[]) =
         use table =
-            new RowTable(classes, labels, device = trainer.Device, dtype = torch.float32)
+            new RowTable(classes, labels, device = trainer.Device, dtype = trainer.Dtype)
 
         let window = windowOf steps
         let shown = ref (struct ([||], [||]))
@@ -118,7 +118,7 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
 
         let problem start (average: AveragedParameters) =
             let lambda =
-                [ for struct (name, value) in learner.Start(int64 seed) -> name, value.``to`` trainer.Device ]
+                [ for struct (name, value) in learner.Start(int64 seed) -> name, value.``to`` (trainer.Dtype, trainer.Device) ]
 
             Problem.create
                 { BilevelOptions.Default with
@@ -157,7 +157,7 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
         use scope = torch.NewDisposeScope()
 
         use table =
-            new RowTable(classes, labels, device = trainer.Device, dtype = torch.float32)
+            new RowTable(classes, labels, device = trainer.Device, dtype = trainer.Dtype)
 
         let names = Layout.ofNamed (Named.into scope (learner.Start 0L))
 
@@ -165,7 +165,7 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
             $"{lambda.Length} numbers, the net has {names.Length}")
 
         let lambda =
-            Params.frozen names (torch.tensor (lambda, device = trainer.Device))
+            Params.frozen names (trainer.Vector lambda)
 
         let weigh (chunk: int[]) calm (log: Tensor) =
             use _ = torch.NewDisposeScope()
