@@ -80,13 +80,16 @@ let private accuracy (task: Task) (pruner: Pruner) (theta: float32[]) =
 let private ownLabels (task: Task) =
     task.Train |> Array.map (fun row -> task.Images.Labels[row])
 
-/// Rows to keep by a method's scores: each class keeps its share. Coverage-centric selection over them, ccs-NAME, cuts
-/// nothing off, a tenth where 30 % and less are kept.
+/// Rows to keep by a method's scores: each class keeps its share. easy-NAME keeps the other end; coverage-centric selection,
+/// ccs-NAME, cuts nothing off, a tenth where 30 % and less are kept.
 let private keptBy (pruner: Pruner) (labels: int[]) (share: float) (seed: int) (name: string) =
     if name.StartsWith "ccs-" then
         let score = pruner.Score name[4..]
         let cutoff = if share <= 0.3 then 0.1 else 0.0
         score, Keep.CoverageCentric(score.Scores, share, cutoff, highestIsHardest = score.KeepsHighest, seed = seed)
+    elif name.StartsWith "easy-" then
+        let score = pruner.Score name[5..]
+        score, Keep.ByScore(score.Scores, share, not score.KeepsHighest, labels, seed)
     else
         let score = pruner.Score name
         score, score.Keep(share, labels, seed)
@@ -99,12 +102,16 @@ let private scored =
       "forgetting"
       "aum"
       "ccs-aum"
+      "easy-el2n-1"
       "sama"
       "sama-rows"
+      "easy-sama"
       "ccs-sama" ]
 
 let private dynamic =
-    [ "infobatch", DynamicPruning.InfoBatch; "dynams", DynamicPruning.DynaMs ]
+    [ "infobatch", DynamicPruning.InfoBatch
+      "infobatch-sama", DynamicPruning.InfoBatch
+      "dynams", DynamicPruning.DynaMs ]
 
 /// Names of all methods of the first table.
 let all = scored @ List.map fst dynamic
@@ -141,8 +148,10 @@ let methods (settings: Settings) (task: Task) (seed: int) : Cell =
                 outcome name share theta score.Seconds seconds
 
             for name, kind in dynamic |> List.filter (fun (name, _) -> List.contains name settings.Methods) do
-                let struct (theta, seconds, search) = pruner.TrainDynamic($"{name} {share}", kind, share)
-                outcome name share theta search (seconds - search)
+                let by = if name.EndsWith "-sama" then pruner.Score "sama" else pruner.Score "random"
+                let scores = if by.Method = "sama" then by.Scores else null
+                let struct (theta, all, choice) = pruner.TrainDynamic($"{name} {share}", kind, share, scores = scores)
+                outcome name share theta (by.Seconds + choice) (all - choice)
     ]
 
 /// Scores found on one model used to train another; and, on the first one, scores by a net learned on other data.

@@ -2,8 +2,6 @@
 module Sama.Tool.Clean
 
 open System
-open System.IO
-open System.Threading
 open Argu
 open Spectre.Console
 open Sama
@@ -56,9 +54,6 @@ type Arguments =
             | Seed _ -> "fixes folds, batches and starting values (default 0)"
             | Resume -> "go on from what an interrupted run left in --out"
 
-let private list (text: string) =
-    text.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
-
 let private optionsOf (parsed: ParseResults<Arguments>) : TextCleaningOptions =
     let columns =
         ReadOptions(
@@ -67,8 +62,8 @@ let private optionsOf (parsed: ParseResults<Arguments>) : TextCleaningOptions =
             IdColumn = Option.toObj (parsed.TryGetResult Id),
             TruthColumn = Option.toObj (parsed.TryGetResult Truth),
             VotesColumn = Option.toObj (parsed.TryGetResult Votes),
-            VoteColumns = (parsed.TryGetResult Vote_Columns |> Option.map list |> Option.toObj),
-            Classes = (parsed.TryGetResult Classes |> Option.map list |> Option.toObj)
+            VoteColumns = (parsed.TryGetResult Vote_Columns |> Option.map Stoppable.list |> Option.toObj),
+            Classes = (parsed.TryGetResult Classes |> Option.map Stoppable.list |> Option.toObj)
         )
 
     let options =
@@ -127,53 +122,26 @@ let private table (result: TextCleaningResult) : unit =
 
     AnsiConsole.Write table
 
-/// Exit code: 0, 2 for bad options, 130 if it was stopped; exceptions of bad files are the caller's.
+/// Exit codes as `Stoppable.run`.
 let run (args: string list) : int =
-    let parser = ArgumentParser.Create<Arguments>(programName = "sama clean")
-
-    try
+    Stoppable.run "sama clean" (fun token ->
+        let parser = ArgumentParser.Create<Arguments>(programName = "sama clean")
         let options = optionsOf (parser.Parse(Array.ofList args))
-        use source = new CancellationTokenSource()
-        options.Cleaning.Cancellation <- source.Token
+        options.Cleaning.Cancellation <- token
+        let result = watched options (fun () -> TextCleaning.Run options)
+        table result
+        let wrong = result.Cleaning.Wrong.Length
 
-        let stop =
-            ConsoleCancelEventHandler(fun _ pressed ->
-                pressed.Cancel <- true
-                source.Cancel())
+        printfn
+            $"chosen: {result.Cleaning.Choice.Name}; {wrong} of {result.Cleaning.Rows.Length} labels are likely wrong"
 
-        Console.CancelKeyPress.AddHandler stop
+        if result.QualityAuroc.HasValue then
+            printfn $"AUROC of quality over rows of known truth: {result.QualityAuroc.Value:F3}"
 
-        try
-            try
-                let result = watched options (fun () -> TextCleaning.Run options)
-                table result
-                let wrong = result.Cleaning.Wrong.Length
+        if result.TestAccuracy.HasValue then
+            printfn $"test accuracy: {result.TestAccuracy.Value:F3}"
 
-                printfn
-                    $"chosen: {result.Cleaning.Choice.Name}; {wrong} of {result.Cleaning.Rows.Length} labels are likely wrong"
+        for path in result.Written do
+            printfn $"  {path}"
 
-                if result.QualityAuroc.HasValue then
-                    printfn $"AUROC of quality over rows of known truth: {result.QualityAuroc.Value:F3}"
-
-                if result.TestAccuracy.HasValue then
-                    printfn $"test accuracy: {result.TestAccuracy.Value:F3}"
-
-                for path in result.Written do
-                    printfn $"  {path}"
-
-                0
-            with :? OperationCanceledException ->
-                eprintfn $"sama clean: stopped; the same command with --resume goes on"
-                130
-        finally
-            Console.CancelKeyPress.RemoveHandler stop
-    with
-    | :? ArguParseException as e ->
-        eprintfn $"{e.Message}"
-        if e.ErrorCode = ErrorCode.HelpText then 0 else 2
-    | :? DataException as e ->
-        eprintfn $"sama clean: {e.Message}"
-        2
-    | :? InvalidDataException as e ->
-        eprintfn $"sama clean: {e.Message}"
-        2
+        0)

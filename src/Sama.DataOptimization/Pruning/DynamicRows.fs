@@ -80,14 +80,14 @@ module internal DynamicRowsOf =
         { Rows = Array.init count id
           Weights = Array.create count 1.0 }
 
-    /// InfoBatch's own choices: half of the rows below the mean loss, all rows in the last eighth.
-    let infoBatch (rows: int[]) steps seed =
+    /// InfoBatch's own choices: half of the rows below the mean, of losses or of scores, all rows in the last eighth.
+    let infoBatch (rows: int[]) steps seed (scores: float[]) =
         DynamicRows(
             rows,
             steps,
             seed,
             fun dynamic step _ ->
-                InfoBatch.Rows(dynamic.Losses, step, steps, 0.5, 0.875, seed)
+                InfoBatch.Rows((if isNull scores then dynamic.Losses else scores), step, steps, 0.5, 0.875, seed)
         )
 
     /// The share of rows nearest to the boundary, from a tenth of the steps on.

@@ -266,12 +266,23 @@ type Pruner
         struct (theta, stages.Seconds [ name ])
 
     /// θ, all seconds, and those of them that its choice of rows took, of a training whose rows change: as many steps as a
-    /// training on that share of the rows. ArgumentException for a share outside (0, 1]; InvalidOperationException for DynaMS
-    /// over a model that does not tell its last layer.
+    /// training on that share of the rows. With `scores`, high for rows that matter, InfoBatch goes by these in place of its
+    /// losses. ArgumentException for a share outside (0, 1] or scores of other rows; InvalidOperationException for DynaMS over a
+    /// model that does not tell its last layer.
     member _.TrainDynamic
-        (name: string, kind: DynamicPruning, share: float, [<Optional; DefaultParameterValue(0)>] seed: int)
-        : struct (float32[] * float * float) =
+        (
+            name: string,
+            kind: DynamicPruning,
+            share: float,
+            [<Optional; DefaultParameterValue(0)>] seed: int,
+            [<Optional; DefaultParameterValue(null: float[])>] scores: float[]
+        ) : struct (float32[] * float * float) =
         Check.notNull (nameof name) name
+
+        if not (isNull scores) then
+            Check.length (nameof scores) rows.Length scores
+            Check.finite (nameof scores) scores
+
         Check.share (nameof share) share
         let kept = max 1 (int (Math.Round(share * float rows.Length)))
         let steps = stepsOf kept
@@ -283,7 +294,7 @@ type Pruner
                 fun () ->
                     let choice =
                         match kind with
-                        | DynamicPruning.InfoBatch -> DynamicRowsOf.infoBatch rows steps seed
+                        | DynamicPruning.InfoBatch -> DynamicRowsOf.infoBatch rows steps seed scores
                         | _ ->
                             head () |> ignore
                             DynamicRowsOf.dynaMs rows steps share seed boundary clock
