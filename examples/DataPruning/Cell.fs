@@ -128,7 +128,10 @@ let private cell table (task: Task) seed (full: float) (reached: float) outcomes
 /// Accuracy by method and share kept, and what it cost.
 let methods (settings: Settings) (task: Task) (seed: int) : Cell =
     use model = new ImageClassifier(task.Images, settings.Model, settings.Device)
-    use pruner = pruner settings $"{task.Name} {seed}" seed model task.Images.Labels task.Train null
+
+    use pruner =
+        pruner settings $"{task.Name} {seed}" seed model task.Images.Labels task.Train null
+
     let struct (theta, full) = pruner.Full()
     let labels = ownLabels task
 
@@ -139,31 +142,53 @@ let methods (settings: Settings) (task: Task) (seed: int) : Cell =
           Search = search / full
           Total = (search + train) / full }
 
-    cell "methods" task seed full (accuracy task pruner theta) [
-        for share in settings.Shares do
-            for name in settings.Methods |> List.except (List.map fst dynamic) do
-                let score, kept = keptBy pruner labels share seed name
-                let rows = kept |> Array.map (fun place -> task.Train[place])
-                let struct (theta, seconds) = pruner.Train($"{name} {share}", rows)
-                outcome name share theta score.Seconds seconds
+    cell
+        "methods"
+        task
+        seed
+        full
+        (accuracy task pruner theta)
+        [ for share in settings.Shares do
+              for name in settings.Methods |> List.except (List.map fst dynamic) do
+                  let score, kept = keptBy pruner labels share seed name
+                  let rows = kept |> Array.map (fun place -> task.Train[place])
+                  let struct (theta, seconds) = pruner.Train($"{name} {share}", rows)
+                  outcome name share theta score.Seconds seconds
 
-            for name, kind in dynamic |> List.filter (fun (name, _) -> List.contains name settings.Methods) do
-                let by = if name.EndsWith "-sama" then pruner.Score "sama" else pruner.Score "random"
-                let scores = if by.Method = "sama" then by.Scores else null
-                let struct (theta, all, choice) = pruner.TrainDynamic($"{name} {share}", kind, share, scores = scores)
-                outcome name share theta (by.Seconds + choice) (all - choice)
-    ]
+              for name, kind in dynamic |> List.filter (fun (name, _) -> List.contains name settings.Methods) do
+                  let by =
+                      if name.EndsWith "-sama" then
+                          pruner.Score "sama"
+                      else
+                          pruner.Score "random"
+
+                  let scores = if by.Method = "sama" then by.Scores else null
+
+                  let struct (theta, all, choice) =
+                      pruner.TrainDynamic($"{name} {share}", kind, share, scores = scores)
+
+                  outcome name share theta (by.Seconds + choice) (all - choice) ]
 
 /// Scores found on one model used to train another; and, on the first one, scores by a net learned on other data.
 let transfer (settings: Settings) (task: Task) (elsewhere: Task list) (seed: int) : Cell =
     use first = new ImageClassifier(task.Images, settings.Model, settings.Device)
-    use found = pruner settings $"{task.Name} {seed}" seed first task.Images.Labels task.Train null
+
+    use found =
+        pruner settings $"{task.Name} {seed}" seed first task.Images.Labels task.Train null
+
     use second = new ImageClassifier(task.Images, settings.Other, settings.Device)
-    use other = pruner settings $"{task.Name} {seed} {settings.Other}" seed second task.Images.Labels task.Train null
+
+    use other =
+        pruner settings $"{task.Name} {seed} {settings.Other}" seed second task.Images.Labels task.Train null
+
     let struct (theta, full) = other.Full()
     let labels = ownLabels task
-    let shares = settings.Shares |> Array.filter (fun share -> share = 0.7 || share = 0.5)
-    let rowsOf kept = kept |> Array.map (fun place -> task.Train[place])
+
+    let shares =
+        settings.Shares |> Array.filter (fun share -> share = 0.7 || share = 0.5)
+
+    let rowsOf kept =
+        kept |> Array.map (fun place -> task.Train[place])
 
     let outcome name share value search =
         { Method = name
@@ -172,24 +197,41 @@ let transfer (settings: Settings) (task: Task) (elsewhere: Task list) (seed: int
           Search = search
           Total = nan }
 
-    cell "transfer" task seed full (accuracy task other theta) [
-        for share in shares do
-            for name in [ "random"; "el2n-10"; "aum"; "sama" ] do
-                let score, kept = keptBy found labels share seed name
-                let struct (theta, _) = other.Train($"{name} {share}", rowsOf kept)
-                outcome $"{name} of {settings.Model} on {settings.Other}" share (accuracy task other theta) (score.Seconds / full)
+    cell
+        "transfer"
+        task
+        seed
+        full
+        (accuracy task other theta)
+        [ for share in shares do
+              for name in [ "random"; "el2n-10"; "aum"; "sama" ] do
+                  let score, kept = keptBy found labels share seed name
+                  let struct (theta, _) = other.Train($"{name} {share}", rowsOf kept)
 
-        for from in elsewhere do
-            use model = new ImageClassifier(from.Images, settings.Model, settings.Device)
-            use learned = pruner settings $"{from.Name} {seed}" seed model from.Images.Labels from.Train null
-            let score = found.ScoreBy (learned.Score "sama").Lambda
-            let struct (_, full) = found.Full()
+                  outcome
+                      $"{name} of {settings.Model} on {settings.Other}"
+                      share
+                      (accuracy task other theta)
+                      (score.Seconds / full)
 
-            for share in shares do
-                let kept = score.Keep(share, labels, seed)
-                let struct (theta, _) = found.Train($"by {from.Name} {share}", rowsOf kept)
-                outcome $"net of {from.Name}, {settings.Model}" share (accuracy task found theta) (score.Seconds / full)
-    ]
+          for from in elsewhere do
+              use model = new ImageClassifier(from.Images, settings.Model, settings.Device)
+
+              use learned =
+                  pruner settings $"{from.Name} {seed}" seed model from.Images.Labels from.Train null
+
+              let score = found.ScoreBy (learned.Score "sama").Lambda
+              let struct (_, full) = found.Full()
+
+              for share in shares do
+                  let kept = score.Keep(share, labels, seed)
+                  let struct (theta, _) = found.Train($"by {from.Name} {share}", rowsOf kept)
+
+                  outcome
+                      $"net of {from.Name}, {settings.Model}"
+                      share
+                      (accuracy task found theta)
+                      (score.Seconds / full) ]
 
 /// A fifth of the labels is another class's: the share of these among the fifth that each method prunes, and among the fifth at
 /// the other end of its scores.
@@ -205,13 +247,20 @@ let flipped (settings: Settings) (task: Task) (seed: int) : Cell =
         labels[row] <- (labels[row] + random.Next(1, task.Images.Classes.Length)) % task.Images.Classes.Length
 
     use model = new ImageClassifier(task.Images, settings.Model, settings.Device)
-    use plain = pruner settings $"{task.Name} {seed} flipped" seed model labels rows null
-    use guided = pruner settings $"{task.Name} {seed} guided" seed model labels rows clean
+
+    use plain =
+        pruner settings $"{task.Name} {seed} flipped" seed model labels rows null
+
+    use guided =
+        pruner settings $"{task.Name} {seed} guided" seed model labels rows clean
+
     let struct (theta, full) = plain.Full()
 
     let share (kept: int[]) =
         let pruned = Array.except kept [| 0 .. rows.Length - 1 |]
-        pruned |> Array.averageBy (fun place -> if wrong.Contains rows[place] then 1.0 else 0.0)
+
+        pruned
+        |> Array.averageBy (fun place -> if wrong.Contains rows[place] then 1.0 else 0.0)
 
     let outcomes name (score: PruningScore) =
         [ for suffix, highest in [ "", score.KeepsHighest; ", other end", not score.KeepsHighest ] ->
@@ -221,10 +270,22 @@ let flipped (settings: Settings) (task: Task) (seed: int) : Cell =
                 Search = score.Seconds / full
                 Total = nan } ]
 
-    cell "flipped" task seed full (accuracy task plain theta) [
-        for name in [ "el2n-1"; "el2n-10"; "grand-10"; "forgetting"; "aum"; "margin"; "sama"; "sama-rows" ] do
-            yield! outcomes name (plain.Score name)
+    cell
+        "flipped"
+        task
+        seed
+        full
+        (accuracy task plain theta)
+        [ for name in
+              [ "el2n-1"
+                "el2n-10"
+                "grand-10"
+                "forgetting"
+                "aum"
+                "margin"
+                "sama"
+                "sama-rows" ] do
+              yield! outcomes name (plain.Score name)
 
-        for name in [ "sama"; "sama-rows" ] do
-            yield! outcomes $"{name}, 100 clean" (guided.Score name)
-    ]
+          for name in [ "sama"; "sama-rows" ] do
+              yield! outcomes $"{name}, 100 clean" (guided.Score name) ]

@@ -88,7 +88,10 @@ let private settingsOf (line: LiveLine) (parsed: ParseResults<Arguments>) : Sett
         [| for percent in numbers "--shares" (parsed.GetResult(Shares, "90,70,50,30")) -> float percent / 100.0 |]
       Methods = methods
       HeldOut = parsed.Contains Held_Out
-      State = parsed.TryGetResult Report |> Option.map (fun path -> path + ".state") |> Option.toObj
+      State =
+        parsed.TryGetResult Report
+        |> Option.map (fun path -> path + ".state")
+        |> Option.toObj
       Options =
         fun title seed ->
             PruningOptions(
@@ -119,7 +122,8 @@ let private run (parsed: ParseResults<Arguments>) : unit =
           "transfer", (fun task -> transfer settings task (tasks |> List.filter (fun other -> other.Name <> task.Name)))
           "flipped", flipped settings ]
 
-    let asked = parsed.GetResult(Tables, "methods,transfer,flipped").Split ',' |> List.ofArray
+    let asked =
+        parsed.GetResult(Tables, "methods,transfer,flipped").Split ',' |> List.ofArray
 
     for name in asked do
         if not (List.exists (fst >> (=) name) kinds) then

@@ -37,7 +37,12 @@ let private spread (values: float list) : string =
 
 /// Relative search time of Choe et al., 2023 (CIFAR-10, ResNet-18).
 let private published =
-    Map [ "el2n-1", "0.16"; "el2n-10", "1.65"; "grand-10", "1.65"; "dynams", "0.16"; "sama", "0.46" ]
+    Map
+        [ "el2n-1", "0.16"
+          "el2n-10", "1.65"
+          "grand-10", "1.65"
+          "dynams", "0.16"
+          "sama", "0.46" ]
 
 /// A table of a data set: a line a method, a column a share.
 let private one (cells: Cell list) : unit =
@@ -72,13 +77,21 @@ let private one (cells: Cell list) : unit =
 
     for name, own in outcomes |> List.groupBy _.Method do
         let at share part =
-            own |> List.filter (fun outcome -> outcome.Share = share) |> List.map part |> spread
+            own
+            |> List.filter (fun outcome -> outcome.Share = share)
+            |> List.map part
+            |> spread
 
         table.AddRow(
             [| name
                for share in shares do
                    at share _.Value
-               spread (own |> List.map _.Search |> List.truncate 1 |> fun _ -> own |> List.map _.Search)
+               spread (
+                   own
+                   |> List.map _.Search
+                   |> List.truncate 1
+                   |> fun _ -> own |> List.map _.Search
+               )
                if costs then
                    published |> Map.tryFind name |> Option.defaultValue ""
 

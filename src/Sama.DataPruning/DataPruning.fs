@@ -25,9 +25,15 @@ type DataPruning =
         if not (PruningMethod.IsKnown o.Scores) then
             let known = PruningMethod.Known |> Seq.map (fun struct (name, _) -> name)
             let names = String.Join(", ", known)
-            need false $"--scores {o.Scores}: there are {names} (InfoBatch and DynaMS change their rows in training: no set is kept)"
 
-        need (o.HardCutoff >= 0.0 && o.HardCutoff + o.Keep <= 1.0) $"--cutoff {o.HardCutoff}: with --keep {o.Keep} at most {1.0 - o.Keep:F3} can be cut off"
+            need
+                false
+                $"--scores {o.Scores}: there are {names} (InfoBatch and DynaMS change their rows in training: no set is kept)"
+
+        need
+            (o.HardCutoff >= 0.0 && o.HardCutoff + o.Keep <= 1.0)
+            $"--cutoff {o.HardCutoff}: with --keep {o.Keep} at most {1.0 - o.Keep:F3} can be cut off"
+
         need (o.Coverage || o.HardCutoff = 0.0) "--cutoff is of coverage-centric selection: give --coverage too"
 
     static member private StateOf(o: DataPruningOptions) : string =
@@ -40,7 +46,9 @@ type DataPruning =
 
     /// The share of some rows, by number among these.
     static member private Select(o: DataPruningOptions, score: PruningScore, labels: int[], rows: int[], share: float) =
-        let own = { score with Scores = rows |> Array.map (fun row -> score.Scores[row]) }
+        let own =
+            { score with
+                Scores = rows |> Array.map (fun row -> score.Scores[row]) }
 
         let places =
             if o.Coverage then
@@ -87,11 +95,17 @@ type DataPruning =
         else
             let whole, seconds = reached "all rows" train
             let labels = source.Labels
-            let shares = Seq.append o.Curve [ o.Keep ] |> Seq.filter (fun share -> share < 1.0) |> Seq.distinct
+
+            let shares =
+                Seq.append o.Curve [ o.Keep ]
+                |> Seq.filter (fun share -> share < 1.0)
+                |> Seq.distinct
 
             let points =
                 [| for share in Seq.sortDescending shares do
-                       let own, _ = reached $"kept {share}" (DataPruning.Select(o, score, labels, train, share))
+                       let own, _ =
+                           reached $"kept {share}" (DataPruning.Select(o, score, labels, train, share))
+
                        let classes = train |> Array.map (fun row -> labels[row])
 
                        let random =
@@ -102,7 +116,12 @@ type DataPruning =
                          Accuracy = own
                          Random = fst (reached $"random {share}" random) } |]
 
-            Array.append [| { Share = 1.0; Accuracy = whole; Random = whole } |] points, seconds
+            Array.append
+                [| { Share = 1.0
+                     Accuracy = whole
+                     Random = whole } |]
+                points,
+            seconds
 
     /// Reads, scores, selects and writes into `Out`: kept.txt (numbers of the kept rows, one a line, from 0), scores.jsonl
     /// (every row with its score), report.html. What is trained is kept in state/ until the end.
@@ -120,16 +139,23 @@ type DataPruning =
         Directory.CreateDirectory o.Out |> ignore
         let state = DataPruning.StateOf o
         o.Pruning.StateFolder <- state
-        o.Pruning.Identity <- $"{source.Digest}, {source.Count} rows, {o.Tokens} tokens, {o.Model}, {o.Scores}, {o.Coverage}, {o.HardCutoff}, {o.Balanced}"
+
+        o.Pruning.Identity <-
+            $"{source.Digest}, {source.Count} rows, {o.Tokens} tokens, {o.Model}, {o.Scores}, {o.Coverage}, {o.HardCutoff}, {o.Balanced}"
+
         o.Pruning.Stages <- DataPruning.StageCount o
 
         use pruner =
             new Pruner(model, source.Labels, Array.init source.Count id, options = o.Pruning)
 
         let score = pruner.Score o.Scores
-        let kept = DataPruning.Select(o, score, source.Labels, Array.init source.Count id, o.Keep)
+
+        let kept =
+            DataPruning.Select(o, score, source.Labels, Array.init source.Count id, o.Keep)
+
         let curve, full = DataPruning.CurveOf(o, source, pruner, score)
         let out name = Path.Combine(o.Out, name)
+        let judges = (fst (DataPruning.Judges(o, source))).Length
 
         let result =
             { Kept = kept
@@ -138,6 +164,8 @@ type DataPruning =
               Classes = source.Classes
               Curve = curve
               FullSeconds = full
+              Judged = (if curve.Length = 0 then 0 else judges)
+              Share = o.Keep
               Written = [| out "kept.txt"; out "scores.jsonl"; out "report.html" |] }
 
         let judged =

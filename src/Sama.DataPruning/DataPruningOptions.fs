@@ -84,6 +84,20 @@ type DataPruningResult =
         Curve: SharePoint[]
         /// seconds of a training on all rows that are not judged by; not a number without a curve
         FullSeconds: float
+        /// rows that judged; 0 without a curve
+        Judged: int
+        /// the share kept
+        Share: float
         /// the files that were written
         Written: string[]
     }
+
+    /// Whether at the share kept as many rows at random gave an accuracy that is higher by more than a standard error of the
+    /// difference (of two independent shares, which is more than that of paired ones).
+    member result.RandomIsAhead: bool =
+        result.Curve
+        |> Array.exists (fun point ->
+            let variance p = p * (1.0 - p) / float result.Judged
+
+            point.Share = result.Share
+            && point.Random - point.Accuracy > sqrt (variance point.Random + variance point.Accuracy))

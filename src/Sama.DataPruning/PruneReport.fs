@@ -47,16 +47,20 @@ module internal PruneReport =
                 |> ignore
 
             let text row =
-                if isNull source.Texts then source.Ids[row]
-                elif source.Texts[row].Length > 160 then source.Texts[row][..159] + "…"
-                else source.Texts[row]
+                if isNull source.Texts then
+                    source.Ids[row]
+                elif source.Texts[row].Length > 160 then
+                    source.Texts[row][..159] + "…"
+                else
+                    source.Texts[row]
 
             report.Table(
                 [| "row"; (if isNull source.Texts then "image" else "text"); "label"; "score" |],
                 rows
                 |> Seq.truncate 12
                 |> Seq.map (fun row ->
-                    [| box row; text row; source.Classes[source.Labels[row]]; score.Scores[row] |] :> IReadOnlyList<obj>)
+                    [| box row; text row; source.Classes[source.Labels[row]]; score.Scores[row] |]
+                    :> IReadOnlyList<obj>)
             )
             |> ignore
 
@@ -83,17 +87,29 @@ module internal PruneReport =
                 .Table(
                     [| "kept"; result.Score.Method; "random" |],
                     result.Curve
-                    |> Seq.map (fun point -> [| box (percent point.Share); point.Accuracy; point.Random |] :> IReadOnlyList<obj>)
+                    |> Seq.map (fun point ->
+                        [| box (percent point.Share); point.Accuracy; point.Random |] :> IReadOnlyList<obj>)
                 )
             |> ignore
 
     /// One file: the classes, the scores, the examples, the curve.
-    let report (path: string) (source: PruneSource) (o: DataPruningOptions) (judged: string) (result: DataPruningResult) =
+    let report
+        (path: string)
+        (source: PruneSource)
+        (o: DataPruningOptions)
+        (judged: string)
+        (result: DataPruningResult)
+        =
         let report = HtmlReport $"Pruning of {source.Name}"
         let kept = HashSet result.Kept
         let all = Array.init source.Count id
         let isKept, pruned = all |> Array.partition kept.Contains
-        let over = if o.Coverage then $", spread over {result.Score.Method}'s strata" else ""
+
+        let over =
+            if o.Coverage then
+                $", spread over {result.Score.Method}'s strata"
+            else
+                ""
 
         let cost =
             if Double.IsFinite result.FullSeconds then
@@ -104,6 +120,12 @@ module internal PruneReport =
         report
             .Paragraph(
                 $"{kept.Count} of {source.Count} rows are kept ({percent (float kept.Count / float source.Count)}) by {result.Score.Method}{over}. The search took {result.Score.Seconds:F1} seconds{cost}. {judged}"
+            )
+            .Paragraph(
+                if result.RandomIsAhead then
+                    "As many rows at random train a better model here: another method, or coverage-centric selection, may serve better."
+                else
+                    ""
             )
             .Table(
                 [| "class"; "rows"; "kept"; "share" |],
@@ -117,7 +139,10 @@ module internal PruneReport =
                     [| box name
                        rows
                        count isKept
-                       (if rows = 0 then null else box (percent (float (count isKept) / float rows))) |]
+                       (if rows = 0 then
+                            null
+                        else
+                            box (percent (float (count isKept) / float rows))) |]
                     :> IReadOnlyList<obj>)
             )
             .Histogram(

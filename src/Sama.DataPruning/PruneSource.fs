@@ -94,7 +94,8 @@ module internal PruneSource =
                   ReadOnlyMemory(MemoryMarshal.AsBytes(ReadOnlySpan all.Labels).ToArray()) ]
           Model =
             fun () ->
-                new ImageClassifier(all, (if isNull o.Model then "lenet" else o.Model), device o.Device) :> IRowClassifier }
+                new ImageClassifier(all, (if isNull o.Model then "lenet" else o.Model), device o.Device)
+                :> IRowClassifier }
 
     let private texts (o: DataPruningOptions) : PruneSource =
         let wrench = DataReader.IsWrench o.Data
@@ -163,6 +164,12 @@ module internal PruneSource =
     let read (o: DataPruningOptions) : PruneSource =
         if String.IsNullOrEmpty o.Data then
             raise (ArgumentException "--data is needed: a folder of images, or a file of labelled texts")
+
+        if not (Directory.Exists o.Data || File.Exists o.Data) then
+            raise (
+                FileNotFoundException
+                    $"{o.Data} does not exist: a folder of images or a file of labelled texts is expected"
+            )
 
         several (
             if Directory.Exists o.Data && not (DataReader.IsWrench o.Data) then

@@ -20,7 +20,9 @@ type private Net(points: float[][], seed: int) =
 
     let parameters =
         let random = Random seed
-        let draw (shape: int64[]) = shape, Array.init (int (Array.fold (*) 1L shape)) (fun _ -> normal random)
+
+        let draw (shape: int64[]) =
+            shape, Array.init (int (Array.fold (*) 1L shape)) (fun _ -> normal random)
 
         [ "w1", draw [| int64 hidden; int64 width |]
           "b1", draw [| int64 hidden |]
@@ -97,19 +99,27 @@ let private norm (values: float[]) =
 
 /// Features, probabilities and logits at the start, by loops.
 let private forward (net: Net) (points: float[][]) =
-    let dot (a: float[]) (b: float[]) = Array.fold2 (fun sum a b -> sum + a * b) 0.0 a b
+    let dot (a: float[]) (b: float[]) =
+        Array.fold2 (fun sum a b -> sum + a * b) 0.0 a b
+
     let b1, b2 = (net.Start "b1")[0], (net.Start "b2")[0]
 
     let h =
         points
         |> Array.map (fun x -> Array.map2 (fun w b -> tanh (dot w x + b)) (net.Start "w1") b1)
 
-    let z = h |> Array.map (fun h -> Array.map2 (fun w b -> dot w h + b) (net.Start "w2") b2)
+    let z =
+        h
+        |> Array.map (fun h -> Array.map2 (fun w b -> dot w h + b) (net.Start "w2") b2)
+
     h, z, Rows.Softmax z
 
 let private near (actual: float[]) (expected: float[]) what =
     // what a stage gives is kept in float32
-    Array.iteri2 (fun i a e -> Expect.floatClose { absolute = 1e-6; relative = 1e-6 } a e $"{what} [{i}]") actual expected
+    Array.iteri2
+        (fun i a e -> Expect.floatClose { absolute = 1e-6; relative = 1e-6 } a e $"{what} [{i}]")
+        actual
+        expected
 
 let private withFolder (action: string -> unit) =
     let folder = Directory.CreateTempSubdirectory().FullName
@@ -128,7 +138,13 @@ let private references =
               use net = new Headed(points, seed)
               use bare = new Net(points, seed)
               let h, z, p = forward net points
-              let error = Array.map2 (fun (p: float[]) y -> norm (Array.mapi (fun c p -> if c = y then p - 1.0 else p) p)) p labels
+
+              let error =
+                  Array.map2
+                      (fun (p: float[]) y -> norm (Array.mapi (fun c p -> if c = y then p - 1.0 else p) p))
+                      p
+                      labels
+
               use pruner = new Pruner(net, labels, options = still ())
               near (pruner.Score "el2n-2").Scores error "el2n"
               let last = Array.map2 (fun e h -> e * sqrt (norm h ** 2.0 + 1.0)) error h
@@ -140,7 +156,11 @@ let private references =
               let whole =
                   Array.init 20 (fun row ->
                       let d = p[row] |> Array.mapi (fun c p -> if c = labels[row] then p - 1.0 else p)
-                      let back = Array.init hidden (fun j -> Array.sum (Array.mapi (fun c d -> d * w2[c][j]) d) * (1.0 - h[row][j] ** 2.0))
+
+                      let back =
+                          Array.init hidden (fun j ->
+                              Array.sum (Array.mapi (fun c d -> d * w2[c][j]) d) * (1.0 - h[row][j] ** 2.0))
+
                       sqrt (last[row] ** 2.0 + norm back ** 2.0 * (norm points[row] ** 2.0 + 1.0)))
 
               use plain = new Pruner(bare, labels, options = still ())
@@ -149,7 +169,11 @@ let private references =
               let margin =
                   Array.init 20 (fun row ->
                       let y = labels[row]
-                      List.min [ for c in 0 .. classes - 1 do if c <> y then (z[row][y] - z[row][c]) / norm (Array.map2 (-) w2[y] w2[c]) ])
+
+                      List.min
+                          [ for c in 0 .. classes - 1 do
+                                if c <> y then
+                                    (z[row][y] - z[row][c]) / norm (Array.map2 (-) w2[y] w2[c]) ])
 
               near (pruner.Score "margin").Scores margin "margin"
 
@@ -157,17 +181,35 @@ let private references =
           <| fun seed ->
               let labels, points = drawn seed 20
               use net = new Net(points, seed)
-              use pruner = new Pruner(net, labels, options = PruningOptions(Epochs = 6, Batch = 8, Seed = seed))
-              let forgetting, under = (pruner.Score "forgetting").Scores, (pruner.Score "aum").Scores
+
+              use pruner =
+                  new Pruner(net, labels, options = PruningOptions(Epochs = 6, Batch = 8, Seed = seed))
+
+              let forgetting, under =
+                  (pruner.Score "forgetting").Scores, (pruner.Score "aum").Scores
               // 6 epochs of 3 batches
               Expect.equal net.Trained.Count 18 "one training for both"
 
               for row in 0..19 do
-                  let shown = [ for rows, log in net.Trained do for i in 0 .. rows.Length - 1 do if rows[i] = row then log[i] ]
+                  let shown =
+                      [ for rows, log in net.Trained do
+                            for i in 0 .. rows.Length - 1 do
+                                if rows[i] = row then
+                                    log[i] ]
+
                   let y = labels[row]
-                  let others (z: float[]) = List.max [ for c in 0..2 do if c <> y then z[c] ]
+
+                  let others (z: float[]) =
+                      List.max
+                          [ for c in 0..2 do
+                                if c <> y then
+                                    z[c] ]
+
                   let right = shown |> List.map (fun z -> z[y] > others z)
-                  let times = right |> List.pairwise |> List.filter (fun (a, b) -> a && not b) |> List.length
+
+                  let times =
+                      right |> List.pairwise |> List.filter (fun (a, b) -> a && not b) |> List.length
+
                   Expect.equal forgetting[row] (if List.contains true right then float times else infinity) "forgetting"
                   near [| under[row] |] [| shown |> List.averageBy (fun z -> z[y] - others z) |] "margin"
 
@@ -175,11 +217,18 @@ let private references =
           <| fun seed ->
               use _ = torch.NewDisposeScope()
               let random = Random seed
-              let x = torch.tensor(Array.init 12 (fun _ -> normal random), dtype = torch.float64).view (4L, 3L)
-              let theta = torch.tensor (Array.init 3 (fun _ -> normal random), dtype = torch.float64)
+
+              let x =
+                  torch.tensor(Array.init 12 (fun _ -> normal random), dtype = torch.float64).view (4L, 3L)
+
+              let theta =
+                  torch.tensor (Array.init 3 (fun _ -> normal random), dtype = torch.float64)
+
               let layout = Sama.Functional.Layout.create [ "w", [| 3L |] ]
               // ½ (x·w)²: the gradient is (x·w) x
-              let norms = GradientNorms.ByRow(layout, theta, 4, fun w row -> (x[int64 row].dot w["w"]).square () * 0.5)
+              let norms =
+                  GradientNorms.ByRow(layout, theta, 4, fun w row -> (x[int64 row].dot w["w"]).square () * 0.5)
+
               let rows, w = Rows.FromTensor x, Rows.Vector theta
               closeAll norms (rows |> Array.map (fun x -> abs (Array.sum (Array.map2 (*) x w)) * norm x)) "norm" ]
 
@@ -190,14 +239,21 @@ let private trainings =
           <| fun _ ->
               let labels, points = drawn 1 20
               use net = new Net(points, 1)
-              use pruner = new Pruner(net, labels, options = PruningOptions(Epochs = 4, Batch = 4))
+
+              use pruner =
+                  new Pruner(net, labels, options = PruningOptions(Epochs = 4, Batch = 4))
+
               let kept = [| 1; 2; 3; 5; 8; 13; 14; 19 |]
               pruner.Train("kept", kept) |> ignore
               Expect.equal net.Trained.Count (pruner.StepsOf 8) "steps"
-              let times = net.Trained |> Seq.collect fst |> Seq.countBy id |> Array.ofSeq |> Array.sort
+
+              let times =
+                  net.Trained |> Seq.collect fst |> Seq.countBy id |> Array.ofSeq |> Array.sort
+
               Expect.equal times (kept |> Array.map (fun row -> row, 4)) "rows"
 
-          testCase "DynaMS: after a tenth of the steps the rows nearest to the boundary alone; as many steps as the share gives"
+          testCase
+              "DynaMS: after a tenth of the steps the rows nearest to the boundary alone; as many steps as the share gives"
           <| fun _ ->
               let labels, points = drawn 2 40
               use net = new Headed(points, 2)
@@ -206,11 +262,18 @@ let private trainings =
               use pruner = new Pruner(net, labels, options = options)
               let near = Keep.ByScore((pruner.Score "margin").Scores, 0.5, false) |> Set.ofArray
               net.Trained.Clear()
-              let struct (_, all, search) = pruner.TrainDynamic("dynamic", DynamicPruning.DynaMs, 0.5)
+
+              let struct (_, all, search) =
+                  pruner.TrainDynamic("dynamic", DynamicPruning.DynaMs, 0.5)
+
               Expect.equal net.Trained.Count (pruner.StepsOf 20) "steps"
               Expect.isTrue (search >= 0.0 && search <= all) "seconds"
               // the first epoch is of all 40 rows in batches of 8
-              Expect.equal (net.Trained |> Seq.take 5 |> Seq.collect fst |> Seq.distinct |> Seq.length) 40 "all at first"
+              Expect.equal
+                  (net.Trained |> Seq.take 5 |> Seq.collect fst |> Seq.distinct |> Seq.length)
+                  40
+                  "all at first"
+
               for rows, _ in Seq.skip 5 net.Trained do
                   Expect.isTrue (rows |> Array.forall near.Contains) "near ones"
 
@@ -224,15 +287,25 @@ let private trainings =
               pruner.TrainDynamic("dynamic", DynamicPruning.InfoBatch, 1.0) |> ignore
               Expect.equal net.Trained.Count 200 "steps"
               let times = Array.zeroCreate<int> 40
+
               for rows, _ in Seq.take 175 net.Trained do
                   for row in rows do
                       times[row] <- times[row] + 1
+
               let _, _, p = forward net points
               let losses = Array.map2 (fun (p: float[]) y -> -log p[y]) p labels
               let mean = Array.average losses
-              let hard, easy = Array.indexed losses |> Array.partition (fun (_, loss) -> loss >= mean)
-              let average rows = rows |> Array.averageBy (fun (row, _) -> float times[row])
-              Expect.isTrue (hard |> Array.forall (fun (row, _) -> times[row] >= times[fst hard[0]] - 1)) "hard ones alike"
+
+              let hard, easy =
+                  Array.indexed losses |> Array.partition (fun (_, loss) -> loss >= mean)
+
+              let average rows =
+                  rows |> Array.averageBy (fun (row, _) -> float times[row])
+
+              Expect.isTrue
+                  (hard |> Array.forall (fun (row, _) -> times[row] >= times[fst hard[0]] - 1))
+                  "hard ones alike"
+
               let ratio = average easy / average hard
               Expect.isTrue (ratio > 0.4 && ratio < 0.62) $"easy ones half as often: {ratio}"
 
@@ -277,7 +350,9 @@ let private state =
           <| fun _ ->
               withFolder (fun folder ->
                   let labels, points = drawn 7 40
-                  let options () = PruningOptions(Epochs = 5, Batch = 8, SearchShare = 0.4)
+
+                  let options () =
+                      PruningOptions(Epochs = 5, Batch = 8, SearchShare = 0.4)
 
                   let kept () =
                       let options = options ()
@@ -286,7 +361,10 @@ let private state =
 
                   use whole = new Net(points, 7)
                   use straight = new Pruner(whole, labels, options = options ())
-                  let expected = [ for name in [ "el2n-3"; "sama"; "aum" ] -> (straight.Score name).Scores ]
+
+                  let expected =
+                      [ for name in [ "el2n-3"; "sama"; "aum" ] -> (straight.Score name).Scores ]
+
                   use net = new Net(points, 7)
                   let stopped = kept ()
                   use source = new CancellationTokenSource()
@@ -309,7 +387,9 @@ let private state =
                   Expect.equal net.Trained.Count steps "no training"
                   let other = kept ()
                   other.Seed <- 1
-                  refused<InvalidOperationException> [ folder; "other" ] (fun () -> new Pruner(net, labels, options = other) |> ignore))
+
+                  refused<InvalidOperationException> [ folder; "other" ] (fun () ->
+                      new Pruner(net, labels, options = other) |> ignore))
 
           testCase "misuse is named"
           <| fun _ ->
@@ -320,7 +400,10 @@ let private state =
               refused<ArgumentException> [ "row 12" ] (fun () -> make [| 0; 1; 12 |])
               refused<ArgumentException> [ "twice" ] (fun () -> make [| 0; 1; 1 |])
               refused<ArgumentException> [ "labels" ] (fun () -> new Pruner(net, labels[..3]) |> ignore)
-              refused<ArgumentException> [ "SearchShare" ] (fun () -> new Pruner(net, labels, options = PruningOptions(SearchShare = 0.0)) |> ignore)
+
+              refused<ArgumentException> [ "SearchShare" ] (fun () ->
+                  new Pruner(net, labels, options = PruningOptions(SearchShare = 0.0)) |> ignore)
+
               use pruner = new Pruner(net, labels)
 
               for name in [ "el2n"; "el2n-0"; "nothing"; "grand-x"; "" ] do
@@ -328,6 +411,8 @@ let private state =
                   refused<ArgumentException> [ $"'{name}'"; "sama" ] (fun () -> pruner.Score name |> ignore)
 
               refused<InvalidOperationException> [ "ILinearHead" ] (fun () -> pruner.Score "margin" |> ignore)
-              refused<ArgumentException> [ "share" ] (fun () -> pruner.TrainDynamic("d", DynamicPruning.InfoBatch, 1.5) |> ignore) ]
+
+              refused<ArgumentException> [ "share" ] (fun () ->
+                  pruner.TrainDynamic("d", DynamicPruning.InfoBatch, 1.5) |> ignore) ]
 
 let tests = testList "pruner" [ references; trainings; state ]

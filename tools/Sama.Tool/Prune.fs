@@ -59,7 +59,8 @@ type Arguments =
             | Epochs _ -> "epochs of a full training (default 20)"
             | Search_Share _ -> "share of a full training's steps that early searches take (default 0.15)"
             | Rate _ -> "rate of Adam (default: the model's)"
-            | Curve _ -> "shares at which the report compares accuracy (default 0.9,0.7,0.5,0.3; none: no training but the search)"
+            | Curve _ ->
+                "shares at which the report compares accuracy (default 0.9,0.7,0.5,0.3; none: no training but the search)"
             | Device _ -> "cpu (default) or cuda"
             | Seed _ -> "fixes batches, starting values and ties (default 0)"
             | Resume -> "go on from what an interrupted run left in --out"
@@ -106,7 +107,9 @@ let private optionsOf (parsed: ParseResults<Arguments>) : DataPruningOptions =
                 )
         )
 
-    parsed.TryGetResult Curve |> Option.iter (fun text -> options.Curve <- shares text)
+    parsed.TryGetResult Curve
+    |> Option.iter (fun text -> options.Curve <- shares text)
+
     options
 
 let private table (result: DataPruningResult) : unit =
@@ -148,6 +151,10 @@ let run (args: string list) : int =
         if result.Curve.Length > 0 then
             printfn
                 $"the search took {result.Score.Seconds:F1} s, {result.Score.Seconds / result.FullSeconds:F2} of a full training"
+
+        if result.RandomIsAhead then
+            printfn
+                $"warning: as many rows at random train a better model here; try --scores random, another method or --coverage"
 
         for path in result.Written do
             printfn $"  {path}"

@@ -85,11 +85,14 @@ type Pruner
     let stepsOf (count: int) =
         options.Epochs * ((count + options.Batch - 1) / options.Batch)
 
-    let early = max 1 (int (Math.Round(options.SearchShare * float (stepsOf rows.Length))))
+    let early =
+        max 1 (int (Math.Round(options.SearchShare * float (stepsOf rows.Length))))
+
     let floats (values: float[]) = Array.map float32 values
 
     /// Seeds of trainings that are not to be alike.
-    let seedOf (stream: int) = (Seeded.random options.Seed stream).Next()
+    let seedOf (stream: int) =
+        (Seeded.random options.Seed stream).Next()
 
     let plain (seed: int) (rows: int[]) steps =
         let plan = trainer.Shuffled(rows, seed)
@@ -175,16 +178,18 @@ type Pruner
             GradientNorms.ByRow(trainer.Layout, trainer.Vector theta, rows.Length, loss)
 
     let meanOf (kind: string) (norms: float32[] -> float[]) (models: int) =
-        let names = [ for model in 0 .. models - 1 -> model, $"{kind} of model {model + 1}" ]
+        let names =
+            [ for model in 0 .. models - 1 -> model, $"{kind} of model {model + 1}" ]
 
         let scores =
             [| for model, name in names do
                    let theta = earlyModel model
                    stages.Made(name, (fun () -> floats (norms theta))) |> Array.map float |]
 
-        PruningScores.Mean scores, [ for model, name in names do
-                                         yield earlyName model
-                                         yield name ]
+        PruningScores.Mean scores,
+        [ for model, name in names do
+              yield earlyName model
+              yield name ]
 
     let learned (name: string) (weigher: Weigher) =
         let values =
@@ -235,7 +240,9 @@ type Pruner
     /// steps, and the net weighs the rows as they come. ArgumentException for a λ of another size.
     member _.ScoreBy(lambda: float32[]) : PruningScore =
         Check.nonEmpty (nameof lambda) lambda
-        let name = $"weights by a net of elsewhere {CleaningStore.Digest(Seq.map BitConverter.SingleToInt32Bits lambda)}"
+
+        let name =
+            $"weights by a net of elsewhere {CleaningStore.Digest(Seq.map BitConverter.SingleToInt32Bits lambda)}"
 
         let scores =
             stages.Made(
@@ -256,7 +263,9 @@ type Pruner
 
     /// θ and seconds of a training on kept rows, given by number, as many epochs as a full one has. `name` is the stage's.
     /// ArgumentException for a row that is not there or given twice.
-    member _.Train(name: string, kept: int[], [<Optional; DefaultParameterValue(0)>] seed: int) : struct (float32[] * float) =
+    member _.Train
+        (name: string, kept: int[], [<Optional; DefaultParameterValue(0)>] seed: int)
+        : struct (float32[] * float) =
         Check.notNull (nameof name) name
         let kept = among (nameof kept) kept
 

@@ -27,7 +27,8 @@ type internal PruningTrainer
         let first = snd named.Head
         Layout.ofNamed named, first.device, first.dtype
 
-    let held = (torch.tensor (Array.map int64 labels, device = device)).DetachFromDisposeScope()
+    let held =
+        (torch.tensor (Array.map int64 labels, device = device)).DetachFromDisposeScope()
 
     let numbers (vector: Tensor) : float32[] =
         use _ = torch.NewDisposeScope()
@@ -130,7 +131,12 @@ type internal PruningTrainer
                       Log = log.detach().clone().DetachFromDisposeScope() }
 
             let losses = trainer.Losses(log, batch.Labels)
-            (if isNull batch.Weights then losses else losses * batch.Weights).mean ()
+
+            (if isNull batch.Weights then
+                 losses
+             else
+                 losses * batch.Weights)
+                .mean ()
 
         let problem start _ =
             Problem.create

@@ -87,7 +87,8 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
         let metaSize = min options.MetaBatch meta.Length
 
         let metaPlan =
-            let pick = Sama.Functional.Sampling.rows (int64 meta.Length) (Sama.Sampling.Of metaSize)
+            let pick =
+                Sama.Functional.Sampling.rows (int64 meta.Length) (Sama.Sampling.Of metaSize)
 
             fun (draw: Draw) -> pick draw |> Array.map (fun place -> meta[int place])
 
@@ -118,7 +119,8 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
 
         let problem start (average: AveragedParameters) =
             let lambda =
-                [ for struct (name, value) in learner.Start(int64 seed) -> name, value.``to`` (trainer.Dtype, trainer.Device) ]
+                [ for struct (name, value) in learner.Start(int64 seed) ->
+                      name, value.``to`` (trainer.Dtype, trainer.Device) ]
 
             Problem.create
                 { BilevelOptions.Default with
@@ -164,8 +166,7 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
         Check.that (nameof lambda) (int64 lambda.Length = names.Length) (fun () ->
             $"{lambda.Length} numbers, the net has {names.Length}")
 
-        let lambda =
-            Params.frozen names (trainer.Vector lambda)
+        let lambda = Params.frozen names (trainer.Vector lambda)
 
         let weigh (chunk: int[]) calm (log: Tensor) =
             use _ = torch.NewDisposeScope()

@@ -26,8 +26,7 @@ module internal CifarFiles =
         if bytes.Length = 0 || bytes.Length % size <> 0 then
             Bytes.bad path $"{bytes.Length} bytes are no whole number of CIFAR-10's records of {size} bytes"
 
-        Array.init (bytes.Length / size) (fun i ->
-            label path i bytes[i * size], Array.sub bytes (i * size + 1) pixels)
+        Array.init (bytes.Length / size) (fun i -> label path i bytes[i * size], Array.sub bytes (i * size + 1) pixels)
 
     let private packed (path: string) : (int * byte[])[] =
         let bytes = Bytes.read path
@@ -42,22 +41,28 @@ module internal CifarFiles =
 
         let header, count = number 4, number 8
 
-        if header < 0 || count <= 0 || int64 bytes.Length < 12L + int64 header + 3L * int64 count then
+        if
+            header < 0
+            || count <= 0
+            || int64 bytes.Length < 12L + int64 header + 3L * int64 count
+        then
             cut ()
 
         let labels = 12 + header
         let lengths = labels + count
-        let length i = int (BitConverter.ToUInt16(bytes, lengths + 2 * i))
 
-        let starts =
-            Array.init count length
-            |> Array.scan (+) (lengths + 2 * count)
+        let length i =
+            int (BitConverter.ToUInt16(bytes, lengths + 2 * i))
+
+        let starts = Array.init count length |> Array.scan (+) (lengths + 2 * count)
 
         if Array.last starts <> bytes.Length then
             cut ()
 
         Array.init count (fun i ->
-            let jpeg = Array.append bytes[12 .. labels - 1] bytes[starts[i] .. starts[i + 1] - 1]
+            let jpeg =
+                Array.append bytes[12 .. labels - 1] bytes[starts[i] .. starts[i + 1] - 1]
+
             let struct (planes, high, wide) = Pictures.decode $"{path}, image {i}" jpeg None
 
             if planes.Length <> pixels then
@@ -70,7 +75,9 @@ module internal CifarFiles =
         let names = Path.Combine(folder, "batches.meta.txt")
 
         if File.Exists names then
-            let names = File.ReadAllLines names |> Array.filter (String.IsNullOrWhiteSpace >> not)
+            let names =
+                File.ReadAllLines names |> Array.filter (String.IsNullOrWhiteSpace >> not)
+
             if names.Length = 10 then names else Array.init 10 string
         else
             Array.init 10 string
@@ -86,8 +93,7 @@ module internal CifarFiles =
                     else
                         records path
 
-                records
-                |> Array.mapi (fun i record -> $"{Path.GetFileName path}:{i}", record))
+                records |> Array.mapi (fun i record -> $"{Path.GetFileName path}:{i}", record))
 
         { Name = folder
           Classes = classes folder

@@ -7,12 +7,16 @@ open System.IO
 /// IDX files as MNIST has them: images (magic 0x803) and labels (0x801), sizes as big-endian numbers of 32 bits.
 module internal IdxFiles =
 
-    let is (name: string) = name.Contains "-images-idx3-ubyte" || name.Contains "-images.idx3-ubyte"
+    let is (name: string) =
+        name.Contains "-images-idx3-ubyte" || name.Contains "-images.idx3-ubyte"
 
     /// Magic, sizes and content. DataException naming the file.
     let private content (path: string) (magic: int) (sizes: int) (what: string) : int[] * byte[] =
         let bytes = Bytes.read path
-        let number i = BinaryPrimitives.ReadInt32BigEndian(ReadOnlySpan(bytes, 4 * i, 4))
+
+        let number i =
+            BinaryPrimitives.ReadInt32BigEndian(ReadOnlySpan(bytes, 4 * i, 4))
+
         let head = 4 * (sizes + 1)
 
         if bytes.Length < head || number 0 <> magic then
@@ -21,7 +25,10 @@ module internal IdxFiles =
         let found = Array.init sizes (fun i -> number (i + 1))
         let expected = found |> Array.fold (fun product size -> product * int64 size) 1L
 
-        if Array.exists (fun size -> size <= 0) found || expected <> int64 (bytes.Length - head) then
+        if
+            Array.exists (fun size -> size <= 0) found
+            || expected <> int64 (bytes.Length - head)
+        then
             let told = String.Join(" x ", found)
             Bytes.bad path $"{bytes.Length - head} bytes of {what} where {told} are announced"
 
@@ -42,9 +49,12 @@ module internal IdxFiles =
             else
                 labels + ".gz"
 
-        if File.Exists labels then labels
-        elif File.Exists other then other
-        else Bytes.bad images $"its labels, {Path.GetFileName labels}, are not beside it"
+        if File.Exists labels then
+            labels
+        elif File.Exists other then
+            other
+        else
+            Bytes.bad images $"its labels, {Path.GetFileName labels}, are not beside it"
 
     let private one (path: string) : ImageSet =
         let sizes, pixels = content path 0x803 3 "images"

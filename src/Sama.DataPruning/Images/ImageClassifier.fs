@@ -50,7 +50,7 @@ type ImageClassifier
                 mean, sqrt (max 1.0 (squares / count - mean * mean)))
 
         let hold (values: (float * float)[]) part =
-            (torch.tensor(values |> Array.map (part >> float32), device = device))
+            (torch.tensor (values |> Array.map (part >> float32), device = device))
                 .view(1L, -1L, 1L, 1L)
                 .DetachFromDisposeScope()
 

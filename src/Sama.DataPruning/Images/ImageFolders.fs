@@ -30,8 +30,7 @@ module internal ImageFolders =
     let read (folder: string) (names: string[]) (size: int option) : ImageSet =
         let files =
             names
-            |> Array.mapi (fun label name ->
-                images (Path.Combine(folder, name)) |> Array.map (fun path -> label, path))
+            |> Array.mapi (fun label name -> images (Path.Combine(folder, name)) |> Array.map (fun path -> label, path))
             |> Array.concat
 
         let decoded =

@@ -112,8 +112,7 @@ module internal ImageNets =
             @ head (List.last widths) classes
           Features =
             fun theta x ->
-                let stem =
-                    x |> convolved theta "stem" 1L 1L |> normalise theta "stem.norm" |> relu
+                let stem = x |> convolved theta "stem" 1L 1L |> normalise theta "stem.norm" |> relu
 
                 let last =
                     pairs |> List.indexed |> List.fold (fun x (i, pair) -> run theta x i pair) stem

@@ -46,7 +46,7 @@ type ImageReader =
             { Train = ImageFolders.read (inside "train") classes size
               Test =
                 if Directory.Exists(inside "test") then
-                    match names(inside "test") |> Array.except classes with
+                    match names (inside "test") |> Array.except classes with
                     | [||] -> ImageFolders.read (inside "test") classes size
                     | more -> Bytes.bad (inside ("test/" + more[0])) "a class that train has not"
                 else
