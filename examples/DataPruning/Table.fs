@@ -35,6 +35,8 @@ let private spread (values: float list) : string =
         let over = Uncertainty.OverSeeds(Array.ofList many)
         $"{over.Mean:F3} ± {over.StandardDeviation:F3}"
 
+let private mean (values: float list) : string = $"{List.average values:F2}"
+
 /// Relative search time of Choe et al., 2023 (CIFAR-10, ResNet-18).
 let private published =
     Map
@@ -86,17 +88,15 @@ let private one (cells: Cell list) : unit =
             [| name
                for share in shares do
                    at share _.Value
-               spread (
-                   own
-                   |> List.map _.Search
-                   |> List.truncate 1
-                   |> fun _ -> own |> List.map _.Search
-               )
+               own |> List.map _.Search |> mean
                if costs then
                    published |> Map.tryFind name |> Option.defaultValue ""
 
                    for share in shares do
-                       at share _.Total |]
+                       own
+                       |> List.filter (fun outcome -> outcome.Share = share)
+                       |> List.map _.Total
+                       |> mean |]
         )
         |> ignore
 

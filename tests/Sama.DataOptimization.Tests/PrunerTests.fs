@@ -1,236 +1,15 @@
-/// Scores through a classifier, against plain references; trainings, by what the classifier was shown.
+/// Trainings, by what the classifier was shown; SAMA's searches; resume.
 module Sama.DataOptimization.Tests.PrunerTests
 
 open System
 open System.Collections.Generic
-open System.IO
 open System.Threading
 open Expecto
 open TorchSharp
 open Sama
 open Sama.DataOptimization
 open Sama.DataOptimization.Tests.Draws
-
-let private classes, width, hidden = 3, 4, 5
-
-/// A tanh net in float64 that starts at the same values always, and keeps what it was trained on: rows and
-/// log-probabilities, step by step.
-type private Net(points: float[][], seed: int) =
-    let read = Queue<int[]>()
-
-    let parameters =
-        let random = Random seed
-
-        let draw (shape: int64[]) =
-            shape, Array.init (int (Array.fold (*) 1L shape)) (fun _ -> normal random)
-
-        [ "w1", draw [| int64 hidden; int64 width |]
-          "b1", draw [| int64 hidden |]
-          "w2", draw [| int64 classes; int64 hidden |]
-          "b2", draw [| int64 classes |] ]
-
-    let features (theta: Params) (x: Tensor) =
-        torch.tanh (torch.nn.functional.linear (x, theta["w1"], theta["b1"]))
-
-    member val Trained = ResizeArray<int[] * float[][]>()
-
-    /// A parameter's start, as rows.
-    member _.Start(name: string) : float[][] =
-        let shape, values = List.find (fst >> (=) name) parameters |> snd
-        Array.chunkBySize (int (Array.last shape)) values
-
-    interface IRowClassifier with
-        member _.Classes = classes
-        member _.Rows = points.Length
-        member _.Rate = 2e-2
-
-        member _.Start(_) : IReadOnlyList<struct (string * Tensor)> =
-            [| for name, (shape, values) in parameters ->
-                   struct (name, torch.tensor(values, dtype = torch.float64).reshape shape) |]
-
-        member _.Read(rows: int[]) : Tensor[] =
-            read.Clear()
-            read.Enqueue rows
-
-            [| torch
-                   .tensor(rows |> Array.collect (fun row -> points[row]), dtype = torch.float64)
-                   .view (int64 rows.Length, -1L) |]
-
-        member net.LogProbabilities(theta: Params, inputs: Tensor[], training: bool) : Tensor =
-            let log =
-                torch.nn.functional.log_softmax (
-                    torch.nn.functional.linear (features theta inputs[0], theta["w2"], theta["b2"]),
-                    1L
-                )
-
-            if training then
-                net.Trained.Add((Seq.head read, Rows.FromTensor log))
-
-            log
-
-        member _.Dispose() = ()
-
-/// The same where its last layer is told.
-type private Headed(points: float[][], seed: int) =
-    inherit Net(points, seed)
-
-    interface ILinearHead with
-        member _.Features(theta: Params, inputs: Tensor[]) : Tensor =
-            torch.tanh (torch.nn.functional.linear (inputs[0], theta["w1"], theta["b1"]))
-
-        member _.HeadWeight = "w2"
-        member _.HeadBias = true
-
-/// Points of three classes around their own corners, and their labels.
-let private drawn (seed: int) (count: int) =
-    let random = Random seed
-    let labels = Array.init count (fun row -> row % classes)
-
-    labels,
-    labels
-    |> Array.map (fun label -> Array.init width (fun d -> (if d = label then 2.5 else 0.0) + normal random))
-
-/// No step moves anything: θ is the start.
-let private still () =
-    PruningOptions(Rate = Nullable 1e-30, Epochs = 2, Batch = 8, SearchShare = 0.5)
-
-let private norm (values: float[]) =
-    sqrt (Array.sumBy (fun v -> v * v) values)
-
-/// Features, probabilities and logits at the start, by loops.
-let private forward (net: Net) (points: float[][]) =
-    let dot (a: float[]) (b: float[]) =
-        Array.fold2 (fun sum a b -> sum + a * b) 0.0 a b
-
-    let b1, b2 = (net.Start "b1")[0], (net.Start "b2")[0]
-
-    let h =
-        points
-        |> Array.map (fun x -> Array.map2 (fun w b -> tanh (dot w x + b)) (net.Start "w1") b1)
-
-    let z =
-        h
-        |> Array.map (fun h -> Array.map2 (fun w b -> dot w h + b) (net.Start "w2") b2)
-
-    h, z, Rows.Softmax z
-
-let private near (actual: float[]) (expected: float[]) what =
-    // what a stage gives is kept in float32
-    Array.iteri2
-        (fun i a e -> Expect.floatClose { absolute = 1e-6; relative = 1e-6 } a e $"{what} [{i}]")
-        actual
-        expected
-
-let private withFolder (action: string -> unit) =
-    let folder = Directory.CreateTempSubdirectory().FullName
-
-    try
-        action folder
-    finally
-        Directory.Delete(folder, true)
-
-let private references =
-    testList
-        "references"
-        [ property "EL2N, GraNd of the last layer and of all, and margins of a classifier are the plain formulas"
-          <| fun seed ->
-              let labels, points = drawn seed 20
-              use net = new Headed(points, seed)
-              use bare = new Net(points, seed)
-              let h, z, p = forward net points
-
-              let error =
-                  Array.map2
-                      (fun (p: float[]) y -> norm (Array.mapi (fun c p -> if c = y then p - 1.0 else p) p))
-                      p
-                      labels
-
-              use pruner = new Pruner(net, labels, options = still ())
-              near (pruner.Score "el2n-2").Scores error "el2n"
-              let last = Array.map2 (fun e h -> e * sqrt (norm h ** 2.0 + 1.0)) error h
-              near (pruner.Score "grand-1").Scores last "last layer"
-
-              // the whole gradient by backpropagation by hand
-              let w2 = net.Start "w2"
-
-              let whole =
-                  Array.init 20 (fun row ->
-                      let d = p[row] |> Array.mapi (fun c p -> if c = labels[row] then p - 1.0 else p)
-
-                      let back =
-                          Array.init hidden (fun j ->
-                              Array.sum (Array.mapi (fun c d -> d * w2[c][j]) d) * (1.0 - h[row][j] ** 2.0))
-
-                      sqrt (last[row] ** 2.0 + norm back ** 2.0 * (norm points[row] ** 2.0 + 1.0)))
-
-              use plain = new Pruner(bare, labels, options = still ())
-              near (plain.Score "grand-1").Scores whole "whole"
-
-              let margin =
-                  Array.init 20 (fun row ->
-                      let y = labels[row]
-
-                      List.min
-                          [ for c in 0 .. classes - 1 do
-                                if c <> y then
-                                    (z[row][y] - z[row][c]) / norm (Array.map2 (-) w2[y] w2[c]) ])
-
-              near (pruner.Score "margin").Scores margin "margin"
-
-          property "forgetting and the area under the margin are what was shown in training says"
-          <| fun seed ->
-              let labels, points = drawn seed 20
-              use net = new Net(points, seed)
-
-              use pruner =
-                  new Pruner(net, labels, options = PruningOptions(Epochs = 6, Batch = 8, Seed = seed))
-
-              let forgetting, under =
-                  (pruner.Score "forgetting").Scores, (pruner.Score "aum").Scores
-              // 6 epochs of 3 batches
-              Expect.equal net.Trained.Count 18 "one training for both"
-
-              for row in 0..19 do
-                  let shown =
-                      [ for rows, log in net.Trained do
-                            for i in 0 .. rows.Length - 1 do
-                                if rows[i] = row then
-                                    log[i] ]
-
-                  let y = labels[row]
-
-                  let others (z: float[]) =
-                      List.max
-                          [ for c in 0..2 do
-                                if c <> y then
-                                    z[c] ]
-
-                  let right = shown |> List.map (fun z -> z[y] > others z)
-
-                  let times =
-                      right |> List.pairwise |> List.filter (fun (a, b) -> a && not b) |> List.length
-
-                  Expect.equal forgetting[row] (if List.contains true right then float times else infinity) "forgetting"
-                  near [| under[row] |] [| shown |> List.averageBy (fun z -> z[y] - others z) |] "margin"
-
-          property "norms of gradients by row are autograd's of each row's loss"
-          <| fun seed ->
-              use _ = torch.NewDisposeScope()
-              let random = Random seed
-
-              let x =
-                  torch.tensor(Array.init 12 (fun _ -> normal random), dtype = torch.float64).view (4L, 3L)
-
-              let theta =
-                  torch.tensor (Array.init 3 (fun _ -> normal random), dtype = torch.float64)
-
-              let layout = Sama.Functional.Layout.create [ "w", [| 3L |] ]
-              // ½ (x·w)²: the gradient is (x·w) x
-              let norms =
-                  GradientNorms.ByRow(layout, theta, 4, fun w row -> (x[int64 row].dot w["w"]).square () * 0.5)
-
-              let rows, w = Rows.FromTensor x, Rows.Vector theta
-              closeAll norms (rows |> Array.map (fun x -> abs (Array.sum (Array.map2 (*) x w)) * norm x)) "norm" ]
+open Sama.DataOptimization.Tests.PrunedNet
 
 let private trainings =
     testList
@@ -308,6 +87,30 @@ let private trainings =
 
               let ratio = average easy / average hard
               Expect.isTrue (ratio > 0.4 && ratio < 0.62) $"easy ones half as often: {ratio}"
+
+          testCase "InfoBatch by scores: rows of low scores half as often, whatever their losses"
+          <| fun _ ->
+              let labels, points = drawn 3 40
+              use net = new Net(points, 3)
+              let options = still ()
+              options.Epochs <- 40
+              use pruner = new Pruner(net, labels, options = options)
+              let scores = Array.init 40 (fun row -> if row < 20 then 0.0 else 1.0)
+
+              pruner.TrainDynamic("dynamic", DynamicPruning.InfoBatch, 1.0, scores = scores)
+              |> ignore
+
+              let times = net.Trained |> Seq.take 175 |> Seq.collect fst |> Seq.countBy id |> dict
+
+              let average rows =
+                  rows |> List.averageBy (fun row -> float times[row])
+
+              let ratio = average [ 0..19 ] / average [ 20..39 ]
+              Expect.isTrue (ratio > 0.4 && ratio < 0.6) $"{ratio}"
+
+              refused<ArgumentException> [ "scores"; "3 entries" ] (fun () ->
+                  pruner.TrainDynamic("d", DynamicPruning.InfoBatch, 1.0, scores = [| 1.0; 2.0; 3.0 |])
+                  |> ignore)
 
           testCase "SAMA: wrong labels weigh less, with clean rows and one weight a row too; the net serves other data"
           <| fun _ ->
@@ -415,4 +218,4 @@ let private state =
               refused<ArgumentException> [ "share" ] (fun () ->
                   pruner.TrainDynamic("d", DynamicPruning.InfoBatch, 1.5) |> ignore) ]
 
-let tests = testList "pruner" [ references; trainings; state ]
+let tests = testList "pruner" [ trainings; state ]
