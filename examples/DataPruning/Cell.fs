@@ -17,13 +17,15 @@ type Settings =
         Shares: float[]
         /// of `all`
         Methods: string list
+        /// rows of the training half that are taken, at most
+        TrainRows: int
         HeldOut: bool
         /// a folder for what is trained, or null
         State: string
         Options: string -> int -> PruningOptions
     }
 
-/// Half of the rows is trained on, half judges, whatever the seed.
+/// Half of the rows is there to be trained on, half judges, whatever the seed.
 [<NoComparison; NoEquality>]
 type Task =
     { Name: string
@@ -59,6 +61,8 @@ let taskOf (settings: Settings) (name: string) (images: ImageSet) : Task =
             Array.splitAt (train.Length * 4 / 5) train
         else
             train, rest
+
+    let train = Array.truncate settings.TrainRows train
 
     { Name = name
       Images = images

@@ -15,6 +15,8 @@ type Arguments =
     | Tables of names: string
     | Seeds of seeds: string
     | Rows of count: int
+    | Train_Rows of count: int
+    | Batch of rows: int
     | Shares of percents: string
     | Methods of names: string
     | Epochs of count: int
@@ -33,6 +35,8 @@ type Arguments =
             | Tables _ -> "of methods, transfer, flipped, with commas between (default: all)"
             | Seeds _ -> "a list 0,2 or a range 0-2 (default 0)"
             | Rows _ -> "images of a set, the first ones; half of them judges (default 10000)"
+            | Train_Rows _ -> "of these, so many are trained on at most (default: half)"
+            | Batch _ -> "rows a step (default 64)"
             | Shares _ -> "percents kept (default 90,70,50,30)"
             | Methods _ -> "of the first table, with commas between (default: all)"
             | Epochs _ -> "epochs of a full training (default 20)"
@@ -87,6 +91,7 @@ let private settingsOf (line: LiveLine) (parsed: ParseResults<Arguments>) : Sett
       Shares =
         [| for percent in numbers "--shares" (parsed.GetResult(Shares, "90,70,50,30")) -> float percent / 100.0 |]
       Methods = methods
+      TrainRows = parsed.GetResult(Train_Rows, Int32.MaxValue)
       HeldOut = parsed.Contains Held_Out
       State =
         parsed.TryGetResult Report
@@ -96,6 +101,7 @@ let private settingsOf (line: LiveLine) (parsed: ParseResults<Arguments>) : Sett
         fun title seed ->
             PruningOptions(
                 Seed = seed,
+                Batch = parsed.GetResult(Batch, PruningOptions().Batch),
                 Epochs = parsed.GetResult(Epochs, (if parsed.Contains Quick then 4 else 20)),
                 SearchShare = parsed.GetResult(Search_Share, PruningOptions().SearchShare),
                 Identity = $"held out {parsed.Contains Held_Out}, rows {parsed.TryGetResult Rows}",
