@@ -30,6 +30,11 @@ let private trainings =
                   net.Trained |> Seq.collect fst |> Seq.countBy id |> Array.ofSeq |> Array.sort
 
               Expect.equal times (kept |> Array.map (fun row -> row, 4)) "rows"
+              net.Trained.Clear()
+              pruner.Train("kept", kept) |> ignore
+              Expect.equal net.Trained.Count 0 "once"
+              pruner.Train("kept", kept[1..]) |> ignore
+              Expect.isGreaterThan net.Trained.Count 0 "other rows of the same name are another training"
 
           testCase
               "DynaMS: after a tenth of the steps the rows nearest to the boundary alone; as many steps as the share gives"

@@ -200,7 +200,7 @@ let private stopped =
                   stopped.Pruning.Progress <-
                       { new IProgress<StageProgress> with
                           member _.Report at =
-                              if at.Stage = "all rows" then
+                              if at.Stage.StartsWith "all rows" then
                                   source.Cancel() }
 
                   Expect.throwsT<OperationCanceledException> (fun () -> DataPruning.Run stopped |> ignore) "stopped"
@@ -221,7 +221,7 @@ let private stopped =
                   Expect.equal result.Kept expected.Kept "kept"
                   Expect.equal (result.Curve |> Array.map _.Accuracy) (expected.Curve |> Array.map _.Accuracy) "curve"
                   Expect.isFalse (trained.Contains "early model 1") "not again"
-                  Expect.isTrue (trained.Contains "all rows") "this one")
+                  Expect.isTrue (trained |> Seq.exists _.StartsWith("all rows")) "this one")
 
           testCase "misuse names option, file and class"
           <| fun _ ->

@@ -168,6 +168,11 @@ let private bad =
                 (fun folder ->
                     picture (Path.Combine(folder, "a", "1.png")) 8 8 (fun _ _ -> 1uy, 1uy, 1uy)
                     picture (Path.Combine(folder, "b", "2.png")) 9 8 (fun _ _ -> 1uy, 1uy, 1uy))
+                "a class without images",
+                [ "empty"; "no .png or .jpg" ],
+                (fun folder ->
+                    picture (Path.Combine(folder, "a", "1.png")) 8 8 (fun _ _ -> 1uy, 1uy, 1uy)
+                    Directory.CreateDirectory(Path.Combine(folder, "empty")) |> ignore)
                 "another kind of file",
                 [ "notes.gif"; "PNG" ],
                 (fun folder ->

@@ -84,6 +84,10 @@ type Pruner
 
     let search = PruningSearch(trainer, stages, labels, rows, meta)
 
+    /// A name and what else a training depends on: the same name with other rows is another stage.
+    let keyOf (name: string) (numbers: int seq) =
+        $"{name} {(CleaningStore.Digest numbers)[..7]}"
+
     /// Steps of a training on so many rows: the options' epochs, the last batch of each filled from the next.
     member _.StepsOf(count: int) : int = search.StepsOf count
 
@@ -100,18 +104,19 @@ type Pruner
     /// θ and seconds of a full training on all rows: the unit of what a search costs.
     member _.Full() : struct (float32[] * float) = search.Full()
 
-    /// θ and seconds of a training on kept rows, given by number, as many epochs as a full one has. `name` is the stage's.
+    /// θ and seconds of a training on kept rows, given by number, as many epochs as a full one has. `name` is the stage's, as `Progress` tells it.
     /// ArgumentException for a row that is not there or given twice.
     member _.Train
         (name: string, kept: int[], [<Optional; DefaultParameterValue(0)>] seed: int)
         : struct (float32[] * float) =
         Check.notNull (nameof name) name
         let kept = among (nameof kept) kept
+        let key = keyOf name (Seq.append [ seed ] kept)
 
         let theta =
-            stages.Made(name, (fun () -> search.Plain (search.SeedOf(4000 + seed)) kept (search.StepsOf kept.Length)))
+            stages.Made(key, (fun () -> search.Plain (search.SeedOf(4000 + seed)) kept (search.StepsOf kept.Length)))
 
-        struct (theta, stages.Seconds [ name ])
+        struct (theta, stages.Seconds [ key ])
 
     /// θ, all seconds, and those of them that its choice of rows took, of a training whose rows change: as many steps as a
     /// training on that share of the rows. With `scores`, high for rows that matter, InfoBatch goes by these in place of its
@@ -134,11 +139,20 @@ type Pruner
         Check.share (nameof share) share
         let kept = max 1 (int (Math.Round(share * float rows.Length)))
         let steps = search.StepsOf kept
+
+        let bits =
+            if isNull scores then
+                [||]
+            else
+                Array.map BitConverter.DoubleToInt64Bits scores
+
+        let halves = bits |> Seq.collect (fun bits -> [ int (bits >>> 32); int bits ])
+        let key = keyOf name (Seq.append [ seed; int kind; kept ] halves)
         let seed = search.SeedOf(4000 + seed)
 
         let values =
             stages.Made(
-                name,
+                key,
                 fun () ->
                     let choice =
                         match kind with
@@ -151,7 +165,7 @@ type Pruner
             )
 
         let last = values.Length - 1
-        struct (values[.. last - 1], stages.Seconds [ name ], float values[last])
+        struct (values[.. last - 1], stages.Seconds [ key ], float values[last])
 
     /// Probabilities of rows, given by number, by flat parameters: [row][class].
     member _.Predict(theta: float32[], rows: int[]) : float[][] =

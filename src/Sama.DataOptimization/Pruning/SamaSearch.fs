@@ -48,10 +48,13 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
           Rows = table.At rows
           Opinion = opinion inputs }
 
-    /// log-probabilities of the averaged model, a constant
+    /// log-probabilities of the averaged model, a constant; a weight a row does not look at them
     let opinion (average: AveragedParameters) (inputs: Tensor[]) =
-        use _ = torch.no_grad ()
-        model.LogProbabilities(average.Parameters, inputs, false)
+        if weigher = Net then
+            use _ = torch.no_grad ()
+            model.LogProbabilities(average.Parameters, inputs, false)
+        else
+            null
 
     /// Weights of rows that were not met in the window are those at its end.
     let rest (rows: int[]) (average: Params) (theta: Params) (weigh: int[] -> Tensor -> Tensor -> float[]) =

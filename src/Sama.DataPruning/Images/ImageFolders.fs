@@ -12,11 +12,15 @@ module internal ImageFolders =
 
     let private hidden (folder: string) = Path.GetFileName(folder).StartsWith '.'
 
-    /// The classes' folders, by name.
-    let classes (folder: string) : string[] =
+    /// All folders inside, by name.
+    let inside (folder: string) : string[] =
         Directory.GetDirectories folder
-        |> Array.filter (fun path -> not (hidden path) && (Bytes.files path is).Length > 0)
+        |> Array.filter (hidden >> not)
         |> Array.sortWith (fun a b -> String.CompareOrdinal(a, b))
+
+    /// The classes' folders: those with images.
+    let classes (folder: string) : string[] =
+        inside folder |> Array.filter (fun path -> (Bytes.files path is).Length > 0)
 
     /// Files that are no images are not passed over: a row lost unseen is worse.
     let private images (folder: string) : string[] =
@@ -28,6 +32,9 @@ module internal ImageFolders =
 
     /// All images of all classes; of one size, or resized to `size` x `size`.
     let read (folder: string) (names: string[]) (size: int option) : ImageSet =
+        for path in inside folder |> Array.except (classes folder) do
+            Bytes.bad path "no .png or .jpg in it: a folder a class is expected; move other folders away"
+
         let files =
             names
             |> Array.mapi (fun label name -> images (Path.Combine(folder, name)) |> Array.map (fun path -> label, path))
@@ -45,6 +52,9 @@ module internal ImageFolders =
                 Bytes.bad
                     (snd files[i])
                     $"{h} x {w} pixels, {snd files[0]} has {high} x {wide}: give a size to bring all to (--size)")
+
+        if int64 decoded.Length * 3L * int64 high * int64 wide > int64 Array.MaxLength then
+            Bytes.bad folder $"{decoded.Length} images of {high} x {wide} pixels are more than 2 GB: give a smaller size (--size)"
 
         { Name = folder
           Classes = names
