@@ -7,6 +7,7 @@ open System.IO
 open System.Text.Json
 open System.Threading
 open Expecto
+open SkiaSharp
 open Sama.DataOptimization
 open Sama.DataPruning
 open Sama.DataPruning.Tests.Files
@@ -89,8 +90,16 @@ let private written =
                       Expect.equal numbers [ 0..119 ] "in order"
                       let html = File.ReadAllText(Path.Combine(options.Out, "report.html"))
                       Expect.stringContains html "60 of 120 rows are kept" "summary"
-                      // two sheets of pictures
-                      Expect.equal (html.Split("data:image/png;base64").Length - 1) 2 "pictures"
+                      // two sheets of pictures, which a decoder that is not this library's reads
+                      let sheets = html.Split("data:image/png;base64,")[1..]
+                      Expect.equal sheets.Length 2 "pictures"
+
+                      for sheet in sheets do
+                          use bitmap = SKBitmap.Decode(Convert.FromBase64String(sheet.Split('"').[0]))
+                          // twelve a line, each five times as large as it was, and a white edge
+                          Expect.equal (bitmap.Width, bitmap.Height) (12 * 64, 4 * 64) "sheet"
+                          Expect.equal (bitmap.GetPixel(62, 62)) SKColors.White "edge"
+                          Expect.equal (bitmap.GetPixel(0, 0)) (bitmap.GetPixel(4, 4)) "enlarged"
                       Expect.isFalse (Directory.Exists(Path.Combine(options.Out, "state"))) "no state left")
 
           testCase "the curve: all rows first, the asked shares and the kept one, judged by the test files"

@@ -1,11 +1,10 @@
 namespace Sama.DataPruning
 
 open System
-open System.Runtime.InteropServices
 open SkiaSharp
 open Sama.DataOptimization
 
-/// PNG and JPEG to bytes, and bytes to PNG.
+/// PNG and JPEG to bytes, and bytes to sheets of pictures.
 module internal Pictures =
 
     let private bad (name: string) (reason: string) : 'a =
@@ -13,7 +12,7 @@ module internal Pictures =
 
     /// Red, green and blue planes of a picture of any size, or of one size; its height and width. DataException, naming the
     /// file, for what is no picture, or is cut off.
-    let decode (name: string) (bytes: byte[]) (size: int option) : struct (byte[] * int * int) =
+    let private decoded (name: string) (bytes: byte[]) (size: int option) : struct (byte[] * int * int) =
         use data = SKData.CreateCopy bytes
         use codec = SKCodec.Create data
 
@@ -43,47 +42,37 @@ module internal Pictures =
 
         struct (Array.init (3 * plane) (fun i -> pixels[4 * (i % plane) + i / plane]), bitmap.Height, bitmap.Width)
 
-    let private drawn (set: ImageSet) (number: int) : SKBitmap =
-        let plane = set.Height * set.Width
-        let first = number * set.Size
-        let channel c = if set.Channels = 1 then 0 else c
-
-        let pixels =
-            Array.init (4 * plane) (fun i ->
-                if i % 4 = 3 then
-                    255uy
-                else
-                    set.Pixels[first + channel (i % 4) * plane + i / 4])
-
-        let bitmap =
-            new SKBitmap(SKImageInfo(set.Width, set.Height, SKColorType.Rgba8888, SKAlphaType.Opaque))
-
-        Marshal.Copy(pixels, 0, bitmap.GetPixels(), pixels.Length)
-        bitmap
+    /// The same, or a DataException where SkiaSharp's native library is not beside the program.
+    let decode (name: string) (bytes: byte[]) (size: int option) : struct (byte[] * int * int) =
+        try
+            decoded name bytes size
+        with
+        | :? TypeInitializationException
+        | :? DllNotFoundException ->
+            bad
+                name
+                "PNG and JPEG need libSkiaSharp.so, which is not beside this program: copy it from the package SkiaSharp.NativeAssets.Linux.NoDependencies, or run ./build.sh sama"
 
     /// Images side by side, so many in a line, as one PNG; small ones are enlarged.
     let sheet (set: ImageSet) (numbers: int[]) (columns: int) : byte[] =
         let scale = max 1 (64 / max set.Height set.Width)
-        let wide, high = scale * set.Width + 4, scale * set.Height + 4
+        let high, wide = scale * set.Height + 4, scale * set.Width + 4
         let lines = (numbers.Length + columns - 1) / columns
-
-        use canvas =
-            new SKBitmap(SKImageInfo(wide * columns, high * max 1 lines, SKColorType.Rgba8888, SKAlphaType.Opaque))
-
-        use on = new SKCanvas(canvas)
-        on.Clear SKColors.White
+        let height, width = high * lines, wide * columns
+        let plane = set.Height * set.Width
+        let pixels = Array.create (3 * height * width) 255uy
 
         numbers
         |> Array.iteri (fun i number ->
-            use bitmap = drawn set number
-            use image = SKImage.FromBitmap bitmap
-            let x, y = float32 (i % columns * wide), float32 (i / columns * high)
+            let image = set.Image(number).ToArray()
+            let top, left = i / columns * high, i % columns * wide
 
-            on.DrawImage(
-                image,
-                SKRect(x, y, x + float32 (wide - 4), y + float32 (high - 4)),
-                SKSamplingOptions SKFilterMode.Nearest
-            ))
+            for y in 0 .. scale * set.Height - 1 do
+                for x in 0 .. scale * set.Width - 1 do
+                    let from = y / scale * set.Width + x / scale
 
-        use encoded = canvas.Encode(SKEncodedImageFormat.Png, 100)
-        encoded.ToArray()
+                    for c in 0..2 do
+                        let channel = if set.Channels = 1 then 0 else c
+                        pixels[3 * ((top + y) * width + left + x) + c] <- image[channel * plane + from])
+
+        Png.write height width pixels
