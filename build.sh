@@ -114,6 +114,13 @@ run_tests() {
         failures+=$(sed -n '/^[^ ]*\[[0-9:]* ERR\]/,/^[^ ]*\[[0-9:]* INF\]/p' "$log")
         if [ -z "$line" ]; then failures+=$(tail -n 20 "$log"); fi
     done
+    # the tool's own checks, as a user runs them
+    code=0
+    run_tool check --device cpu >"$log" 2>&1 || code=$?
+    line=$(tail -n 1 "$log")
+    echo "$line"
+    passed=$((passed + $(sed -nE 's/.*: ([0-9]+) passed.*/\1/p' <<<"$line" | grep . || echo 0)))
+    if [ "$code" != 0 ]; then failed=$((failed + 1)) failures+=$(grep -E 'FAILED|sama:' "$log" || cat "$log"); fi
     rm -f "$log"
     # once more, where the end of a long log shows it
     if [ -n "$failures" ]; then printf '\n%s\n' "$failures"; fi
@@ -134,6 +141,11 @@ test_libtorch() {
     local output="$root/$project/bin/none/Release/net10.0/linux-x64"
     [ ! -e "$output/libtorch_cpu.so" ] || { echo "$output holds a libtorch: remove $root/$project/bin/none" >&2; exit 1; }
     SAMA_LIBTORCH=${1:-$(cpu_libtorch)} dotnet "$output/Sama.Functional.Tests.dll" --summary --no-spinner --colours 0
+}
+
+run_tool() { # arguments
+    dotnet build "$root/tools/Sama.Tool" -c Release -v quiet -nologo >&2
+    dotnet "$root/tools/Sama.Tool/bin/Release/net10.0/linux-x64/sama.dll" "$@"
 }
 
 publish() { # folder
@@ -214,11 +226,7 @@ case "$verb" in
         dotnet build "$root/examples/$example" -c Release -v quiet -nologo >&2
         mpirun_here "$ranks" dotnet "$root/examples/$example/bin/Release/net10.0/linux-x64/$example.dll" "$@"
         ;;
-    sama)
-        prepare
-        dotnet build "$root/tools/Sama.Tool" -c Release -v quiet -nologo >&2
-        dotnet "$root/tools/Sama.Tool/bin/Release/net10.0/linux-x64/sama.dll" "$@"
-        ;;
+    sama) prepare && run_tool "$@" ;;
     bench) prepare && run_project benchmarks/Sama.Benchmarks "$@" ;;
     test) run_tests ;;
     test-ranks) prepare && mpi openmpi-bin mpich && run_project tests/Sama.Ranks.Tests --summary --no-spinner --colours 0 "$@" ;;

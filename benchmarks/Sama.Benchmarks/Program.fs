@@ -72,6 +72,7 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "cost",
       "time and memory of a meta step of each algorithm, as multiples of plain training",
       fun o -> Cost.run (device o) (o.Contains Full) (o.TryGetResult Only) (o.GetResult Json)
+      "phases", "time of a plain step and of a meta step by phase: encoder, CNN, MLP", (fun o -> Phases.run (write o))
       "cost-report",
       "tables of the rows under --data, with the cost model beside them; --picture",
       fun o -> CostReport.run (o.GetResults Data) (o.TryGetResult Picture)

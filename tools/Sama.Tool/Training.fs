@@ -16,7 +16,7 @@ let private drawn (device: torch.Device) dtype (seed: int) (shapes: (string * in
           name, normal (seed + i) device dtype shape * scale ]
 
 /// A two-layer classifier with dropout of that rate: base data with 20 % of the labels turned, meta data clean.
-let private problem (device: torch.Device) (dtype: torch.ScalarType) (dropout: float) : BilevelProblem =
+let private problem (device: torch.Device) (dtype: torch.ScalarType) (dropout: float) options : BilevelProblem =
     let truth = normal 1 device dtype [| inputs |]
 
     let x, metaX =
@@ -29,7 +29,7 @@ let private problem (device: torch.Device) (dtype: torch.ScalarType) (dropout: f
         (label x).logical_xor(turned).to_type torch.int64, (label metaX).to_type torch.int64
 
     let losses (p: Params) (x: Tensor) (y: Tensor) =
-        let h = torch.tanh (torch.nn.functional.linear (x, p["W1"], p["b1"]))
+        let h = torch.tanh (torch.nn.functional.linear (x.to_type p["W1"].dtype, p["W1"], p["b1"]))
         let h = torch.nn.functional.dropout (h, dropout, true)
 
         torch.nn.functional.cross_entropy (
@@ -38,17 +38,9 @@ let private problem (device: torch.Device) (dtype: torch.ScalarType) (dropout: f
             reduction = torch.nn.Reduction.None
         )
 
-    let batch (draw: Draw) =
-        use generator = new torch.Generator(uint64 draw.RandomSeed)
-
-        let rows =
-            torch.randint (rows, [| 64L |], dtype = torch.int64, generator = generator)
-
-        rows.``to`` device
-
-    let baseLoss (pass: Pass) theta (lambda: Params) (rows: Tensor) =
-        let l = losses theta (x.index_select (0L, rows)) (y.index_select (0L, rows))
-        let feature = pass.Stop("losses", l).unsqueeze 1L
+    let baseLoss (pass: Pass) theta (lambda: Params) (x, y) =
+        let l = losses theta x y
+        let feature = pass.Stop("losses", l).to_type(lambda["A1"].dtype).unsqueeze 1L
 
         let h =
             torch.tanh (torch.nn.functional.linear (feature, lambda["A1"], lambda["a1"]))
@@ -58,7 +50,7 @@ let private problem (device: torch.Device) (dtype: torch.ScalarType) (dropout: f
     let metaLoss _ theta _ () = (losses theta metaX metaY).mean ()
 
     Problem.create
-        BilevelOptions.Default
+        options
         Hypergradient.sama
         [ Level.create
               "classifier"
@@ -71,7 +63,7 @@ let private problem (device: torch.Device) (dtype: torch.ScalarType) (dropout: f
                     "W2", [| 2L; hidden |]
                     "b2", [| 2L |] ])
               (adam 1e-2)
-              batch
+              (Batches.shuffled (Rows.pair x y) 64)
               baseLoss
           Level.create
               "weights"
@@ -96,19 +88,27 @@ let private same (a: RunState) (b: RunState) =
 
 let private group dtype = $"training, {dtype}"
 
-let private learns (device: torch.Device) (dtype: torch.ScalarType) =
-    let name = "SAMA lowers the clean loss in 200 steps"
+let private learns (device: torch.Device) (precision: Precision) =
+    let name = $"SAMA lowers the clean loss in 200 steps, passes: {precision}"
+    let group = group torch.float32
 
-    attempt (group dtype) name (fun () ->
-        let problem = problem device dtype 0.1
+    attempt group name (fun () ->
+        let problem =
+            problem
+                device
+                torch.float32
+                0.1
+                { BilevelOptions.Default with
+                    Precision = precision }
+
         let first, last, _ = train 200 problem (Bilevel.start 1L problem)
-        holds (group dtype) name $"{first:F3} → {last:F3}" (last < 0.8 * first))
+        holds group name $"{first:F3} → {last:F3}" (last < 0.8 * first))
 
 let private repeats (device: torch.Device) =
     let name = "two runs of 20 steps agree, bit for bit"
 
     attempt (group torch.float32) name (fun () ->
-        let problem = problem device torch.float32 0.1
+        let problem = problem device torch.float32 0.1 BilevelOptions.Default
         let start = Bilevel.start 1L problem
         let _, _, a = train 20 problem start
         let _, _, b = train 20 problem start
@@ -120,14 +120,14 @@ let private follows (device: torch.Device) =
     attempt (group torch.float64) name (fun () ->
         let after (device: torch.Device) =
             // without dropout: masks are the device's own
-            let problem = problem device torch.float64 0.0
+            let problem = problem device torch.float64 0.0 BilevelOptions.Default
             let _, _, state = train 20 problem (Bilevel.start 1L problem)
             state.Theta
 
         within (group torch.float64) name 1e-9 (relative (after device) (after torch.CPU)))
 
 let all (device: torch.Device) : Outcome list =
-    [ learns device torch.float32
-      learns device torch.bfloat16
+    [ learns device Precision.Own
+      learns device Precision.BFloat16
       repeats device
       follows device ]

@@ -50,9 +50,9 @@ module internal LinearSolve =
             let norm = Method.size b
             let x, r, p = torch.zeros_like b, b.clone (), b.clone ()
             // A p of the iteration before, for A r = A p − β A p₋
-            let before = torch.zeros_like b
+            let mutable before = torch.zeros_like b
             let mutable smoothed, left = null, null
-            let mutable beta = 0.0
+            let mutable beta, curved, pp = 0.0, 0.0, 0.0
             let mutable largest = 0.0
             let mutable squared = dot b b
             let mutable products = 0
@@ -60,21 +60,26 @@ module internal LinearSolve =
 
             while not broken && products < iterations && sqrt squared > tolerance * norm do
                 Scope.run (fun lift ->
-                    let ap = a p
-                    let curvature = dot p ap
-                    let pp, size = dot p p, Method.size ap
+                    let ap = lift (a p)
+                    let curvature, size = dot p ap, Method.size ap
+                    // p = r + β p₋, of which r is at right angles to p₋
+                    pp <- squared + beta * beta * pp
                     products <- products + 1
                     largest <- max largest (size / sqrt pp)
-                    let ofResidual = Method.size (ap - before * beta)
-                    // b beyond the range of A stays in r: what A makes of r is rounding then
-                    let outside = ofResidual <= sqrt (unit b) * largest * sqrt squared
+                    // b beyond the range of A stays in r: what A makes of r is rounding then. ‖A r‖ is at least
+                    // rᵀA r/‖r‖, and rᵀA r = pᵀA p + β² p₋ᵀA p₋: most often that tells without a vector
+                    let least = sqrt (unit b) * largest * sqrt squared
+
+                    let outside =
+                        (curvature + beta * beta * curved) / sqrt squared <= 2.0 * least
+                        && Method.size (before.mul_(Number.scalar -beta).add_ ap) <= least
 
                     if curvature < 0.0 && isNull smoothed then
                         smoothed <- lift (x.clone ())
                         left <- lift (r.clone ())
 
-                    let least = if isNull smoothed then 64.0 * unit b else sqrt (unit b)
-                    broken <- outside || not (abs curvature > least * sqrt pp * size)
+                    let flat = if isNull smoothed then 64.0 * unit b else sqrt (unit b)
+                    broken <- outside || not (abs curvature > flat * sqrt pp * size)
 
                     if not broken then
                         let step = squared / curvature
@@ -82,7 +87,9 @@ module internal LinearSolve =
                         r.add_ (ap, Number.scalar -step) |> ignore
                         let next = dot r r
                         beta <- next / squared
-                        before.copy_ ap |> ignore
+                        before.Dispose()
+                        before <- ap
+                        curved <- curvature
                         p.mul_(Number.scalar beta).add_ r |> ignore
                         squared <- next
 
