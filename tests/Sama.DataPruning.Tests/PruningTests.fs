@@ -100,6 +100,7 @@ let private written =
                           Expect.equal (bitmap.Width, bitmap.Height) (12 * 64, 4 * 64) "sheet"
                           Expect.equal (bitmap.GetPixel(62, 62)) SKColors.White "edge"
                           Expect.equal (bitmap.GetPixel(0, 0)) (bitmap.GetPixel(4, 4)) "enlarged"
+
                       Expect.isFalse (Directory.Exists(Path.Combine(options.Out, "state"))) "no state left")
 
           testCase "the curve: all rows first, the asked shares and the kept one, judged by the test files"

@@ -54,7 +54,9 @@ module internal ImageFolders =
                     $"{h} x {w} pixels, {snd files[0]} has {high} x {wide}: give a size to bring all to (--size)")
 
         if int64 decoded.Length * 3L * int64 high * int64 wide > int64 Array.MaxLength then
-            Bytes.bad folder $"{decoded.Length} images of {high} x {wide} pixels are more than 2 GB: give a smaller size (--size)"
+            Bytes.bad
+                folder
+                $"{decoded.Length} images of {high} x {wide} pixels are more than 2 GB: give a smaller size (--size)"
 
         { Name = folder
           Classes = names
