@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TE
 usage() {
     cat <<'TEXT'
 ./build.sh quickstart          clean generated noisy labels with SAMA
-./build.sh run EXAMPLE ARGS    run an example of examples/, or a script NAME.cs of examples/scripts
+./build.sh run EXAMPLE ARGS    run an example of examples/, or a script NAME.cs or NAME.fsx of examples/scripts
 ./build.sh run-ranks N EXAMPLE ARGS   the same on N ranks of this machine, by mpirun
 ./build.sh sama COMMAND ARGS   the tool: sama clean, sama prune and others
 ./build.sh bench NAME --json FILE   a measurement of benchmarks/Sama.Benchmarks
@@ -183,13 +183,17 @@ format() {
     fi
 }
 
+pack_library() { # name
+    dotnet pack "$root/src/$1" -c Release -o "$root/artifacts" -v quiet -nologo
+    # a restore would take the cached package of the same version for this one
+    rm -rf "${NUGET_PACKAGES:-$HOME/.nuget/packages}/${1,,}"
+}
+
 pack() {
     prepare
     rm -rf "$root/artifacts"
     for library in Sama.Functional Sama.CSharp Sama.Language Sama.DataOptimization Sama.TextCleaning Sama.DataPruning; do
-        dotnet pack "$root/src/$library" -c Release -o "$root/artifacts" -v quiet -nologo
-        # a restore would take the cached package of the same version for this one
-        rm -rf "${NUGET_PACKAGES:-$HOME/.nuget/packages}/${library,,}"
+        pack_library "$library"
     done
     # the tool, with libtorch's CPU libraries inside: dotnet tool install -g Sama.Tool --add-source artifacts
     dotnet pack "$root/tools/Sama.Tool" -c Release -o "$root/artifacts" -v quiet -nologo
@@ -206,25 +210,33 @@ case "$verb" in
             shift
             prepare
             dotnet run -c Release "$root/examples/scripts/$example" -- "$@"
+        elif [ -f "$root/examples/scripts/$example" ] && [[ $example == *.fsx ]]; then
+            shift
+            prepare
+            pack_library Sama.Functional >&2
+            RestoreAdditionalProjectSources="$root/artifacts" dotnet fsi --optimize+ "$root/examples/scripts/$example" "$@"
         elif [ -n "$example" ] && [ -f "$root/examples/$example/$example".*proj ]; then
             shift
             prepare
             run_project "examples/$example" "$@"
         else
-            (cd "$root/examples" && echo "examples: $(ls -d */ | grep -v scripts | tr -d / | tr '\n' ' ')$(cd scripts && ls *.cs | tr '\n' ' ')" >&2)
+            (cd "$root/examples" && echo "examples: $(ls -d */ | grep -v scripts | tr -d / | tr '\n' ' ')$(cd scripts && ls *.cs *.fsx | tr '\n' ' ')" >&2)
             exit 1
         fi
         ;;
     run-ranks)
         ranks=${1:-}
         example=${2:-}
-        [[ "$ranks" =~ ^[1-9][0-9]*$ ]] && [ -n "$example" ] && [ -d "$root/examples/$example" ] ||
-            { echo "./build.sh run-ranks N EXAMPLE ARGS; examples: $(ls "$root/examples" | tr '\n' ' ')" >&2; exit 1; }
+        project=examples/$example
+        library=$example
+        if [ "$example" = sama ]; then project=tools/Sama.Tool library=sama; fi
+        [[ "$ranks" =~ ^[1-9][0-9]*$ ]] && [ -n "$example" ] && [ -d "$root/$project" ] ||
+            { echo "./build.sh run-ranks N EXAMPLE ARGS; examples: sama $(ls "$root/examples" | tr '\n' ' ')" >&2; exit 1; }
         shift 2
         prepare
         mpi openmpi-bin
-        dotnet build "$root/examples/$example" -c Release -v quiet -nologo >&2
-        mpirun_here "$ranks" dotnet "$root/examples/$example/bin/Release/net10.0/linux-x64/$example.dll" "$@"
+        dotnet build "$root/$project" -c Release -v quiet -nologo >&2
+        mpirun_here "$ranks" dotnet "$root/$project/bin/Release/net10.0/linux-x64/$library.dll" "$@"
         ;;
     sama) prepare && run_tool "$@" ;;
     bench) prepare && run_project benchmarks/Sama.Benchmarks "$@" ;;

@@ -3,8 +3,8 @@
 A pass forward and backward of n parameters over T tokens takes 6nT/(flops * use) seconds; a base step is one, a meta step of
 SAMA 5/3 (one for the meta gradient, two thirds for the two perturbed passes). A reduction is a ring inside a host, then each
 card's part over the network: 2(g-1)/g S/local + 2(N-1)/N (S/nics)/network, and latency. What two thirds of a pass (its
-backward part) cover of a reduction is hidden, but for the last bucket. Joined meta gradients are reduced behind their pass,
-unhidden, as the library does it now."""
+backward part) cover of a reduction is hidden, but for the last bucket; so of joined meta gradients. The library has buckets on
+the host alone so far: on devices it reduces behind the pass, and less is hidden than here."""
 from math import ceil, log2
 
 FLOPS, LOCAL, NETWORK, CARDS = 989e12, 370e9, 45e9, 8
@@ -29,7 +29,7 @@ def efficiencies(n, tokens, use, width, last, cards, nics):
         work = (k + 5 / 3) * one
         return work / (work + k * exposed + meta + small)
 
-    return one, whole, one / (one + exposed), sama(1, whole), sama(10, whole), sama(1, 0.0)
+    return one, whole, one / (one + exposed), sama(1, exposed), sama(10, exposed), sama(1, 0.0)
 
 
 print("| model, NICs of 400 Gb/s a host | cards | pass, ms | reduction, ms | data-parallel | K = 1 | K = 10 | K = 1, Local |")

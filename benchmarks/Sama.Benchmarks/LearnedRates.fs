@@ -92,9 +92,9 @@ let private quadratic () : Task =
 
 /// 10,000 rows of MNIST, a net of 64 hidden units, 1,000 steps of 100 rows; the rate is learned on other training batches.
 let private digits (folder: string) : Task =
-    let rows, held = ThreeLevels.digits folder 10000 2000
-    let x, y = rows
-    let heldX, heldY = held
+    let all = Digits.read folder "train"
+    let x, y = all |> Digits.take [ 0L .. 9999L ]
+    let heldX, heldY = all |> Digits.take [ 10000L .. 11999L ]
 
     let pick (draw: Draw) =
         use generator = new torch.Generator(uint64 draw.RandomSeed)

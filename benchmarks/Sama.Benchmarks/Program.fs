@@ -57,6 +57,7 @@ let private device (options: ParseResults<Arguments>) : TorchSharp.torch.Device 
 let private memory (options: ParseResults<Arguments>) =
     match options.GetResult Row with
     | row when row.StartsWith "language|" -> Language.Bench.memory row
+    | row when row.StartsWith "metagradient|" -> Metagradients.memory row
     | row -> Cost.memory (device options) row
 
 /// name, what it does, the measurement: options ↦ exit code.
@@ -88,6 +89,15 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "rates",
       "a learned rate against a grid of fixed ones: P2, and MNIST where its files are under --data",
       (fun o -> LearnedRates.run (o.TryGetResult Data) (write o))
+      "metagradient",
+      "the metagradient of trainings of 100 to 10,000 steps: time and memory",
+      (fun o -> Metagradients.run (write o))
+      "descent",
+      "how far each method brings λ on P2 by gradient evaluations, and on P5 from 1,000 starts",
+      (fun o -> Descent.Bench.run (write o))
+      "lds",
+      "how well metagradients, SAMA's weights and TracIn predict retrainings, on MNIST files under --data",
+      (fun o -> Attribution.run (o.GetResult Data) (write o))
       "language",
       "a step of the BERT under --model beside plain modules, SAMA, adapters: time and memory",
       (fun o -> Language.Bench.run (o.GetResult Model) (o.TryGetResult Only) (write o))

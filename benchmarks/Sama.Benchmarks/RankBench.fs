@@ -109,13 +109,14 @@ let private throughput (ranks: Communicator) name (rows: int64) k isPlain (round
           [ for _, one, threads in found -> size * one / threads ]
           0.0 ]
 
-/// A chain of equal layers, plain training: what a rank waits for the gradient, against the reduction alone.
-let private hidden (ranks: Communicator) (width: int64) (layers: int) (rows: int64) (rounds: int) : Row =
+/// A chain of equal layers: what a rank waits for in a step, against the reductions of its gradients alone: one of θ's length
+/// in a step of plain training, two in one of SAMA at K = 1.
+let private hidden (ranks: Communicator) isPlain (width: int64) (layers: int) (rows: int64) (rounds: int) : Row =
     let model = Models.mlp "chain" width layers
 
     let options =
         { BilevelOptions.Default with
-            WarmUp = Int64.MaxValue / 2L }
+            WarmUp = (if isPlain then Int64.MaxValue / 2L else 0L) }
 
     let problem =
         Models.problem torch.CPU options (sgd 1e-4) Hypergradient.sama rows model
@@ -131,7 +132,10 @@ let private hidden (ranks: Communicator) (width: int64) (layers: int) (rows: int
     let alone () =
         ranks.Barrier()
         let clock = Stopwatch.StartNew()
-        (ranks.Mean gradient).GetAwaiter().GetResult()
+
+        for _ in 1 .. (if isPlain then 1 else 2) do
+            (ranks.Mean gradient).GetAwaiter().GetResult()
+
         clock.Elapsed.TotalSeconds
 
     let step () =
@@ -150,9 +154,11 @@ let private hidden (ranks: Communicator) (width: int64) (layers: int) (rows: int
     let waited = median [ for _, (waited, _) in found -> waited ]
     let seconds = median [ for _, (_, seconds) in found -> seconds ]
 
+    let name, count = if isPlain then "plain", 1.0 else "K = 1", 2.0
+
     { Ranks = ranks.Size
       Subject =
-        $"{layers + 1} layers of {width}: {float (gradient.numel ()) * 4e-6:F1} MB reduced in {reduction * 1e3:F1} ms alone, {waited * 1e3:F1} ms waited of a step of {seconds * 1e3:F1} ms"
+        $"{name}, {layers + 1} layers of {width}: {count * float (gradient.numel ()) * 4e-6:F1} MB reduced in {reduction * 1e3:F1} ms alone, {waited * 1e3:F1} ms waited of a step of {seconds * 1e3:F1} ms"
       SamplesPerSecond = float (int64 ranks.Size * rows) / seconds
       Ratio = nan
       Waited = waited / seconds
@@ -177,7 +183,8 @@ let private measured (ranks: Communicator) (only: string option) (rounds: int) :
           yield! throughput ranks "K = 1, 32 rows" 32L 1 false rounds
           yield! throughput ranks "K = 10, 16 rows" 16L 10 false rounds
       if wanted "hidden" then
-          hidden ranks 512L 11 512L (2 * rounds) ]
+          for isPlain in [ true; false ] do
+              hidden ranks isPlain 512L 11 512L (2 * rounds) ]
 
 /// Started again by mpirun where no launcher started it.
 let private launch () : int =

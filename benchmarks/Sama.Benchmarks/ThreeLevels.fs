@@ -4,8 +4,6 @@ module Sama.Benchmarks.ThreeLevels
 
 open System
 open System.Diagnostics
-open System.IO
-open System.IO.Compression
 open TorchSharp
 open Sama
 open Sama.Functional
@@ -13,57 +11,28 @@ open Sama.Functional
 let private train, clean, held, test = 1000, 100, 100, 4000
 let private baseSteps, unroll, hidden = 3000, 5, 64L
 
-/// A gzipped IDX file behind its header, as float32.
-let private idx (folder: string) name (header: int) : float32[] =
-    use stream =
-        new GZipStream(File.OpenRead(Path.Combine(folder, name)), CompressionMode.Decompress)
-
-    use memory = new MemoryStream()
-    stream.CopyTo memory
-    Array.map float32 (memory.ToArray()[header..])
-
-/// The first rows of the training files, and those behind them: inputs and labels of both.
-let digits (folder: string) (count: int) (held: int) : (Tensor * Tensor) * (Tensor * Tensor) =
-    let x = idx folder "train-images-idx3-ubyte.gz" 16
-    let y = idx folder "train-labels-idx1-ubyte.gz" 8
-
-    let part from count =
-        torch.tensor(x[from * 784 .. (from + count) * 784 - 1]).view (int64 count, 784L)
-        / 255.0,
-        torch.tensor [| for label in y[from .. from + count - 1] -> int64 label |]
-
-    part 0 count, part count held
-
 type private Rows = { X: Tensor; Y: Tensor; Truth: Tensor }
 
 /// Rows in an order of the seed: training rows with 40 % of the labels drawn anew, then three clean sets.
 let private rows (folder: string) (seed: int) : Rows * Rows * Rows * Rows =
-    let x = idx folder "train-images-idx3-ubyte.gz" 16
-    let y = idx folder "train-labels-idx1-ubyte.gz" 8
+    let all = Digits.read folder "train"
     let random = Random seed
-    let order = Array.init y.Length id
+    let order = Array.init (int (snd all).shape[0]) int64
     random.Shuffle order
 
     let part from count noisy =
-        let own = order[from .. from + count - 1]
+        let x, truth = all |> Digits.take order[from .. from + count - 1]
 
         let labels =
-            [| for i in own ->
+            [| for label in truth.data<int64> () ->
                    if noisy && random.NextDouble() < 0.4 then
                        int64 (random.Next 10)
                    else
-                       int64 y[i] |]
+                       label |]
 
-        { X =
-            torch
-                .tensor(
-                    [| for i in own do
-                           yield! x[i * 784 .. i * 784 + 783] |]
-                )
-                .view (int64 count, 784L)
-            / 255.0
+        { X = x
           Y = torch.tensor labels
-          Truth = torch.tensor [| for i in own -> int64 y[i] |] }
+          Truth = truth }
 
     part 0 train true, part train clean false, part (train + clean) held false, part (train + clean + held) test false
 

@@ -48,20 +48,6 @@ type Arguments =
             | Device _ -> "cpu (the default) or cuda"
             | Quick -> "600 images and 4 epochs"
 
-let private numbers (option: string) (text: string) : int list =
-    let bad () =
-        raise (ArgumentException $"{option} {text}: a list like 0,2 or a range like 0-4 is expected")
-
-    let number (part: string) =
-        match Int32.TryParse part with
-        | true, value when value >= 0 -> value
-        | _ -> bad ()
-
-    match text.Split '-' with
-    | [| first; last |] when number first <= number last -> [ number first .. number last ]
-    | [| list |] -> [ for part in list.Split ',' -> number part ]
-    | _ -> bad ()
-
 let private imagesOf (rows: int) (text: string) : string * ImageSet =
     match text.Split('=', 2) with
     | [| name; folder |] when name <> "" ->
@@ -89,7 +75,7 @@ let private settingsOf (line: LiveLine) (parsed: ParseResults<Arguments>) : Sett
       Model = parsed.GetResult(Model, "lenet")
       Other = parsed.GetResult(Other, "resnet")
       Shares =
-        [| for percent in numbers "--shares" (parsed.GetResult(Shares, "90,70,50,30")) -> float percent / 100.0 |]
+        [| for percent in Numbers.parse "--shares" (parsed.GetResult(Shares, "90,70,50,30")) -> float percent / 100.0 |]
       Methods = methods
       TrainRows = parsed.GetResult(Train_Rows, Int32.MaxValue)
       HeldOut = parsed.Contains Held_Out
@@ -138,7 +124,7 @@ let private run (parsed: ParseResults<Arguments>) : unit =
     let report = parsed.TryGetResult Report
     let mutable cells = report |> Option.map Table.read |> Option.defaultValue []
 
-    for seed in numbers "--seeds" (parsed.GetResult(Seeds, "0")) do
+    for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) do
         for name, cell in kinds |> List.filter (fun (name, _) -> List.contains name asked) do
             for task in tasks do
                 let is (cell: Cell) =

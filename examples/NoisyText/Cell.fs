@@ -5,6 +5,7 @@ open System
 open System.Collections.Generic
 open System.IO
 open TorchSharp
+open Sama
 open Sama.DataOptimization
 open Sama.TextCleaning
 
@@ -12,6 +13,8 @@ open Sama.TextCleaning
 type Settings =
     {
         Device: torch.Device
+        /// they share every batch
+        Ranks: Communicator
         /// word vectors of the small encoder, or null
         Vectors: string
         /// a Hugging Face folder, or null for the small encoder
@@ -119,6 +122,7 @@ let run (settings: Settings) (name: string) (splits: WrenchSplits) (perClass: in
         )
 
     let options = settings.Options $"{name}, {perClass} a class, seed {seed}" seed
+    options.Ranks <- settings.Ranks
     let result = DataCleaning.Run(model, data, options, classes)
     let truths = train |> Array.map _.Label
     let right = Array.map2 (=) truths data.Labels

@@ -45,26 +45,6 @@ type Arguments =
             | Device _ -> "cpu (the default) or cuda"
             | Quickstart -> "a generated data set instead of --data"
 
-/// Numbers of a list 0,2 or a range 0-4. ArgumentException for anything else.
-let numbersOf (option: string) (text: string) : int list =
-    let bad () =
-        raise (ArgumentException $"{option} {text}: a list like 0,2 or a range like 0-4 is expected, no number twice")
-
-    let number (part: string) =
-        match Int32.TryParse part with
-        | true, value when value >= 0 -> value
-        | _ -> bad ()
-
-    let numbers =
-        match text.Split '-' with
-        | [| first; last |] -> [ number first .. number last ]
-        | _ -> [ for part in text.Split ',' -> number part ]
-
-    if numbers.IsEmpty || List.distinct numbers <> numbers then
-        bad ()
-
-    numbers
-
 let private watching (line: LiveLine) (title: string) : IProgress<StageProgress> =
     { new IProgress<StageProgress> with
         member _.Report at =
@@ -73,13 +53,14 @@ let private watching (line: LiveLine) (title: string) : IProgress<StageProgress>
                 $"{title}: {at.Done + 1}/{at.Stages} {at.Stage}"
             ) }
 
-let private settingsOf (line: LiveLine) (parsed: ParseResults<Arguments>) : Settings =
+let private settingsOf (ranks: Communicator) (line: LiveLine) (parsed: ParseResults<Arguments>) : Settings =
     let device = torch.device (parsed.GetResult(Device, "cpu"))
 
     if device.``type`` <> DeviceType.CPU && not (torch.cuda.is_available ()) then
         raise (ArgumentException $"--device {device}: this libtorch sees no CUDA device")
 
     { Device = device
+      Ranks = ranks
       Model = Option.toObj (parsed.TryGetResult Model)
       Frozen = parsed.GetResult(Frozen, -1)
       Vectors = Option.toObj (parsed.TryGetResult Vectors)
@@ -94,7 +75,7 @@ let private settingsOf (line: LiveLine) (parsed: ParseResults<Arguments>) : Sett
                 Rate = Option.toNullable (parsed.TryGetResult Rate),
                 Batch = parsed.GetResult(Batch, CleaningOptions().Batch),
                 Ways = (parsed.TryGetResult Ways |> Option.map _.Split(';') |> Option.toObj),
-                Progress = watching line title
+                Progress = (if ranks.Rank = 0 then watching line title else null)
             ) }
 
 let private run (parsed: ParseResults<Arguments>) : unit =
@@ -104,12 +85,14 @@ let private run (parsed: ParseResults<Arguments>) : unit =
         | None when parsed.Contains Quickstart -> [ "generated", lazy Generator.generate 0 ]
         | None -> raise (ArgumentException "--data FOLDER or --quickstart is needed")
 
+    // a rank alone without a launcher; of several, rank 0 writes and prints
+    use ranks = Ranks.start RankOptions.Default
     let report = parsed.TryGetResult Report
 
     let asked =
         [ for name, splits in sets do
-              for perClass in numbersOf "--clean" (parsed.GetResult(Clean, "30")) do
-                  for seed in numbersOf "--seeds" (parsed.GetResult(Seeds, "0")) -> (name, perClass, seed), splits ]
+              for perClass in Numbers.parse "--clean" (parsed.GetResult(Clean, "30")) do
+                  for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) -> (name, perClass, seed), splits ]
 
     let keyOf (cell: CellResult) = cell.Data, cell.PerClass, cell.Seed
     let mutable cells = report |> Option.map Table.read |> Option.defaultValue []
@@ -121,17 +104,21 @@ let private run (parsed: ParseResults<Arguments>) : unit =
 
     let fill () =
         use line = new LiveLine "reading"
-        let settings = settingsOf line parsed
+        let settings = settingsOf ranks line parsed
 
         for (name, perClass, seed), splits in asked do
             if not (cells |> List.exists (fun cell -> keyOf cell = (name, perClass, seed))) then
                 let cell = Cell.run settings name (splits.Force()) perClass seed
                 cells <- cells @ [ cell ]
-                report |> Option.iter (fun path -> Table.write path cells)
+
+                if ranks.Rank = 0 then
+                    report |> Option.iter (fun path -> Table.write path cells)
 
     fill ()
     let keys = List.map fst asked
-    Table.print (cells |> List.filter (fun cell -> List.contains (keyOf cell) keys))
+
+    if ranks.Rank = 0 then
+        Table.print (cells |> List.filter (fun cell -> List.contains (keyOf cell) keys))
 
 [<EntryPoint>]
 let main args =

@@ -90,6 +90,24 @@ public static class BilevelProblemExtensions
         }
     }
 
+    extension(BilevelOptions)
+    {
+        /// <summary>How a problem is run; what is left out is as in <see cref="BilevelOptions.Default"/>.</summary>
+        /// <param name="unroll">Base steps per meta step, at least 1.</param>
+        /// <param name="warmUp">Base steps before the first window that ends with a meta step.</param>
+        /// <param name="accumulate">Micro-batches a base step; their draws have steps t·accumulate + i.</param>
+        /// <param name="nonFinite">What a run does when a loss, gradient or update is not finite.</param>
+        /// <param name="precision">The type in which base and meta passes compute.</param>
+        /// <returns>The options.</returns>
+        public static BilevelOptions Create(
+            int unroll = 1,
+            long warmUp = 0,
+            int accumulate = 1,
+            NonFinitePolicy nonFinite = NonFinitePolicy.Stop,
+            Precision precision = Precision.Own) =>
+            new(unroll: unroll, warmUp: warmUp, accumulate: accumulate, nonFinite: nonFinite, precision: precision);
+    }
+
     extension(BilevelProblem problem)
     {
         /// <summary>The same problem with another method.</summary>
@@ -110,17 +128,21 @@ public static class BilevelProblemExtensions
         /// <param name="buffers">What becomes of modules' buffers.</param>
         /// <param name="bucketBytes">Bytes of the base gradient that are reduced together while the backward pass goes on, for
         /// functional models; 0: all behind it.</param>
+        /// <param name="shardStates">Each rank has the states of rules of a range of coordinates alone and steps those (ZeRO-1).
+        /// Snapshots and checkpoints are whole: every rank takes part in them.</param>
         /// <returns>The problem; it owns nothing.</returns>
-        /// <exception cref="ArgumentException">A method that cannot be reduced in that way, with the reason; a negative
-        /// <paramref name="bucketBytes"/>.</exception>
+        /// <exception cref="ArgumentException">A method that cannot be reduced in that way, or a rule whose state cannot be split,
+        /// with the reason; a negative <paramref name="bucketBytes"/>.</exception>
         public BilevelProblem OnRanks(
             Communicator ranks,
             ResponseReduction response = ResponseReduction.Joined,
             RankBuffers buffers = RankBuffers.First,
-            long bucketBytes = 4 << 20)
+            long bucketBytes = 4 << 20,
+            bool shardStates = false)
         {
             ArgumentNullException.ThrowIfNull(ranks);
-            var options = new ReductionOptions(response: response, buffers: buffers, bucketBytes: bucketBytes);
+            var options = new ReductionOptions(
+                response: response, buffers: buffers, bucketBytes: bucketBytes, shardStates: shardStates);
             return F.Problem.onRanksWith(options, ranks, NotNull(problem));
         }
 

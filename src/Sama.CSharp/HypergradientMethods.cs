@@ -144,7 +144,7 @@ public static class HypergradientMethodExtensions
         /// <summary>Reverse mode through the base steps since the last meta step.</summary>
         /// <param name="steps">Base steps from the first to θₜ; 0: the whole window.</param>
         /// <param name="last">How many of them, the last, are differentiated; 0: all.</param>
-        /// <param name="recompute">Keep every √steps-th state and take the others' steps again.</param>
+        /// <param name="recompute">Keep √(2·steps) states and take steps again, each once at most (revolve), instead of keeping all.</param>
         /// <param name="followStops">Differentiate through stop-features too, as the trajectory does.</param>
         /// <returns>The method.</returns>
         public static HypergradientMethod Unrolled(
@@ -168,6 +168,46 @@ public static class HypergradientMethodExtensions
             double step = 0.1,
             double tolerance = 1e-6) =>
             F.Hypergradient.f2saWith(new(sigma: sigma, iterations: iterations, step: step, tolerance: tolerance));
+
+        /// <summary>SOBA (Dagréou et al., NeurIPS 2022): the adjoint goes one step along from meta step to meta step, as part of
+        /// the run's state. For rules that act on each coordinate by itself, and one level above.</summary>
+        /// <param name="step">η, in steps of the base rule.</param>
+        /// <returns>The method.</returns>
+        public static HypergradientMethod Soba(double step = 1) => F.Hypergradient.soba(step);
+
+        /// <summary>AmIGO (Arbel and Mairal, ICLR 2022): the adjoint system is solved from where the meta step before it ended,
+        /// which is part of the run's state. For rules that act on each coordinate by itself, and one level above.</summary>
+        /// <param name="iterations">Steps of the linear solve at each meta step.</param>
+        /// <param name="step">η of these steps, in steps of the base rule.</param>
+        /// <returns>The method.</returns>
+        public static HypergradientMethod Amigo(int iterations = 10, double step = 1) =>
+            F.Hypergradient.amigoWith(new(iterations: iterations, step: step));
+
+        /// <summary>Two-phase descent: one method at most meta steps and a better one at every so many, the first among them;
+        /// reports name which ran.</summary>
+        /// <param name="count">Every how many meta steps, at least 2.</param>
+        /// <param name="better">The method of these.</param>
+        /// <param name="usual">The method of the others.</param>
+        /// <returns>The method; a problem has to serve both.</returns>
+        public static HypergradientMethod EveryNth(int count, HypergradientMethod better, HypergradientMethod usual)
+        {
+            ArgumentNullException.ThrowIfNull(better);
+            ArgumentNullException.ThrowIfNull(usual);
+            return F.Hypergradient.everyNth(count, better, usual);
+        }
+
+        /// <summary>Two-phase descent: one method for so many meta steps, another one from then on; reports name which
+        /// ran.</summary>
+        /// <param name="metaSteps">Meta steps under the first one, at least 1.</param>
+        /// <param name="first">The method of these.</param>
+        /// <param name="later">The method of all later ones.</param>
+        /// <returns>The method; a problem has to serve both.</returns>
+        public static HypergradientMethod Switching(long metaSteps, HypergradientMethod first, HypergradientMethod later)
+        {
+            ArgumentNullException.ThrowIfNull(first);
+            ArgumentNullException.ThrowIfNull(later);
+            return F.Hypergradient.switching(metaSteps, first, later);
+        }
 
         /// <summary>A method of one's own.</summary>
         /// <param name="name">Names the method in reports and messages.</param>

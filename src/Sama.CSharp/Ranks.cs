@@ -11,11 +11,14 @@ public static class Ranks
     /// <param name="size">How many ranks there are to be. Default null: as many as the launcher started.</param>
     /// <param name="library">"openmpi" or "mpich". Default null: what the environment variable SAMA_MPI says, else the
     /// launcher's own.</param>
+    /// <param name="transport">How vectors get from rank to rank. Default: those on CUDA devices by NCCL, others by MPI.</param>
     /// <returns>The communicator.</returns>
     /// <exception cref="InvalidOperationException">Launcher, library and what is asked for do not go together; the message
     /// says what to do.</exception>
-    /// <exception cref="DllNotFoundException">The launcher's MPI is not installed.</exception>
+    /// <exception cref="DllNotFoundException">The launcher's MPI is not installed, or NCCL where it is asked for.</exception>
     /// <exception cref="ArgumentException">An option out of range.</exception>
-    public static Communicator Start(TimeSpan? timeout = null, int? size = null, string? library = null) =>
-        F.Ranks.start(new(timeout: timeout ?? RankOptions.Default.Timeout, size: size, library: library!));
+    public static Communicator Start(TimeSpan? timeout = null, int? size = null, string? library = null,
+        RankTransport transport = RankTransport.Auto) =>
+        F.Ranks.start(new(
+            timeout: timeout ?? RankOptions.Default.Timeout, size: size, library: library!, transport: transport));
 }

@@ -20,22 +20,32 @@ type TextCleaning =
         Convert.ToHexString(digest)[..15]
         + $", {o.Tokens} tokens, {o.FrozenLayers} frozen, {model}"
 
+    /// Of several ranks, rank 0 makes the folder.
     static member private StateOf(o: TextCleaningOptions, rows: TextRows) : string =
+        let ranks = o.Cleaning.Ranks
         let state = Path.Combine(o.Out, "state")
         let file = Path.Combine(state, "texts.txt")
         let identity = TextCleaning.Identity(o, rows)
 
-        if o.Resume && File.Exists file then
-            if File.ReadAllText file <> identity then
-                raise (
-                    InvalidOperationException
-                        $"what {state} holds is of other texts or another model: run without --resume to begin anew"
-                )
-        elif Directory.Exists state then
-            Directory.Delete(state, true)
+        let goesOn = o.Resume && File.Exists file
 
-        Directory.CreateDirectory state |> ignore
-        File.WriteAllText(file, identity)
+        if goesOn && File.ReadAllText file <> identity then
+            raise (
+                InvalidOperationException
+                    $"what {state} holds is of other texts or another model: run without --resume to begin anew"
+            )
+
+        // every rank has looked
+        ranks.Barrier()
+
+        if ranks.Rank = 0 then
+            if not goesOn && Directory.Exists state then
+                Directory.Delete(state, true)
+
+            Directory.CreateDirectory state |> ignore
+            File.WriteAllText(file, identity)
+
+        ranks.Barrier()
         state
 
     static member private ModelOf(o: TextCleaningOptions, rows: TextRows) : IRowClassifier =
@@ -77,7 +87,8 @@ type TextCleaning =
 
     /// Reads, cleans and writes into `Out`: rows.jsonl (every row with its weight, its corrected label and why),
     /// wrong.jsonl (likely wrong labels, the likeliest first), test.jsonl (predictions, if there are rows to predict),
-    /// report.html, and with a model its fine-tuned folder model/. What is trained is kept in state/ until the end.
+    /// report.html, and with a model its fine-tuned folder model/. What is trained is kept in state/ until the end. Of
+    /// several ranks (`Cleaning.Ranks`), which see one folder, rank 0 writes.
     ///
     /// ArgumentException for a missing path; DataException naming file, line and column; FileNotFoundException;
     /// InvalidOperationException for a state of other texts or options; OperationCanceledException when it is cancelled.
@@ -92,7 +103,7 @@ type TextCleaning =
         let data = TextRows.data o rows
         // before a folder is made, for a model's folder may be no model
         use model = TextCleaning.ModelOf(o, rows)
-        Directory.CreateDirectory o.Out |> ignore
+        let ranks = o.Cleaning.Ranks
         let state = TextCleaning.StateOf(o, rows)
         o.Cleaning.StateFolder <- Path.Combine(state, "trained")
         let result = DataCleaning.Run(model, data, o.Cleaning, rows.Classes)
@@ -122,16 +133,20 @@ type TextCleaning =
                        "model" |]
                 |> Array.map out }
 
-        Outputs.rows (out "rows.jsonl") rows result
-        Outputs.wrong (out "wrong.jsonl") rows result
+        if ranks.Rank = 0 then
+            Outputs.rows (out "rows.jsonl") rows result
+            Outputs.wrong (out "wrong.jsonl") rows result
 
-        if predicted.Length > 0 then
-            Outputs.predictions (out "test.jsonl") rows predicted
+            if predicted.Length > 0 then
+                Outputs.predictions (out "test.jsonl") rows predicted
 
-        match model with
-        | :? EncoderClassifier as encoder -> encoder.Save(out "model", result.Theta)
-        | _ -> ()
+            match model with
+            | :? EncoderClassifier as encoder -> encoder.Save(out "model", result.Theta)
+            | _ -> ()
 
-        Outputs.report (out "report.html") rows whole
-        Directory.Delete(state, true)
+            Outputs.report (out "report.html") rows whole
+            Directory.Delete(state, true)
+
+        // all files are there
+        ranks.Barrier()
         whole

@@ -34,6 +34,8 @@ internal static class DefaultTests
         (typeof(HypergradientMethodExtensions), "Nystrom", NystromOptions.Default, []),
         (typeof(HypergradientMethodExtensions), "Unrolled", UnrolledOptions.Default, []),
         (typeof(HypergradientMethodExtensions), "F2sa", F2saOptions.Default, []),
+        (typeof(HypergradientMethodExtensions), "Amigo", AmigoOptions.Default, []),
+        (typeof(Metagradient), "OfTraining", MetagradientOptions.Default, []),
         (typeof(BilevelProblemExtensions), "Create", BilevelOptions.Default, []),
         (typeof(BilevelProblemExtensions), "OnRanks", ReductionOptions.Default, []),
     ];

@@ -14,6 +14,7 @@ return Runner.RunTestsWithCLIArgs(
         .. CustomTests.All,
         .. MisuseTests.All,
         .. ParityTests.All,
+        .. MetagradientTests.All,
         .. DefaultTests.All,
         Runner.TestList("situations", [
             .. ReportedSituations.All, .. StateSituations.All, .. WindowSituations.All, .. DataSituations.All, .. OtherSituations.All,

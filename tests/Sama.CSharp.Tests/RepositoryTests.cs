@@ -121,6 +121,35 @@ internal static class RepositoryTests
             That(losses.Length == 2 && losses[1] < losses[0], string.Join(' ', losses));
         }),
 
+        Case("the architecture search ranks 64 networks, goes on from its report, and refuses what it cannot read", () =>
+        {
+            var folder = Directory.CreateTempSubdirectory("sama-search").FullName;
+            try
+            {
+                var (report, picture) = (Path.Combine(folder, "r.jsonl"), Path.Combine(folder, "cells.svg"));
+                string[] arguments = ["--rows", "100", "--steps", "3", "--report", report, "--picture", picture];
+                var output = Example("ArchitectureSearch", arguments);
+                var ranks = Numbers(output, @"^. (?:SAMA|T1|first|CG)[^│]*│ ([0-9.]+)");
+                That(ranks.Length == 6 && ranks.All(rank => rank is >= 1 and <= 64), output);
+                var lines = File.ReadAllLines(report);
+                Equal(64 + 6, lines.Length, "trainings and searches");
+                That(File.ReadAllText(picture).EndsWith("</svg>", StringComparison.Ordinal), "the picture is no whole SVG");
+
+                // broken off behind 60 trainings: the others are made again, the same but for their time
+                File.WriteAllLines(report, lines[..60]);
+                Example("ArchitectureSearch", arguments);
+                static string[] Timeless(string[] lines) => [.. lines.Select(line => Regex.Replace(line, "\"Seconds\":[^,}]+", ""))];
+                That(Timeless(File.ReadAllLines(report)).SequenceEqual(Timeless(lines)), "trainings behind the break differ");
+
+                Throws<Exception>(() => Example("ArchitectureSearch", [.. arguments, "--steps", "4"]), "name another file");
+                Throws<Exception>(() => Example("ArchitectureSearch", "--data", folder), "train-images-idx3-ubyte.gz does not exist");
+            }
+            finally
+            {
+                Directory.Delete(folder, recursive: true);
+            }
+        }),
+
         Case("packages have readme, licence, documentation and symbols", () =>
         {
             foreach (var name in new[] { "Sama.Functional", "Sama.CSharp" })
@@ -208,12 +237,17 @@ internal static class RepositoryTests
             }
         }),
 
-        Case("the F# script runs on the packages", () =>
+        Case("the F# scripts run on the packages", () =>
         {
             Environment.SetEnvironmentVariable("RestoreAdditionalProjectSources", Packages.Value);
             var output = Repository.Run(Repository.Root, "dotnet", "fsi", "examples/scripts/quickstart.fsx");
             var penalties = Numbers(output, @"(?:matter|others) ([0-9.E+-]+)");
             That(penalties.Length == 2 && penalties[0] < penalties[1], output);
+
+            output = Repository.Run(Repository.Root, "dotnet", "fsi", "examples/scripts/hyperparameters.fsx", "--trainings", "4", "--steps", "60");
+            Equal(10, Numbers(output, @"^\| [^|]+ \| ([0-9.]+) %").Length, output);
+            var losses = Numbers(output, @"^\| (?:usual values|SAMA, a decay a weight) \|[^|]+\| ([0-9.]+)");
+            That(losses.Length == 2 && losses[1] < losses[0], output);
         }),
     ];
 }

@@ -33,6 +33,7 @@ let private solution q : IBaseSolution =
     let ofLambda (theta: Tensor) = -(q.B.t().mv theta)
 
     { new IBaseSolution with
+        member _.Kept = torch.zeros_like q.Theta
         member _.Elementwise = q.Elementwise
         member _.Adapt v = q.M.t().mv v
         member _.AdaptInPlace v = v.copy_ (q.M.t().mv v) |> ignore

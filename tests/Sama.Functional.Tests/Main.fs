@@ -29,6 +29,8 @@ let main args =
               MethodInputTests.tests
               ProductTests.tests
               LearnedTests.tests
+              MetagradientTests.tests
+              DescentTests.tests
               FixtureTests.tests
               EngineTests.tests
               LevelGraphTests.tests

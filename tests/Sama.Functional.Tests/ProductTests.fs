@@ -235,27 +235,83 @@ let tests =
                   [ Nullable ProductForm.Exact; Nullable ProductForm.Differences ]
                   "of the lowest level, and of the one above it"
 
-          testCase "differences over a module with kinks say so"
+          testCase "products that change with half the step say so, whatever made the kinks"
           <| fun _ ->
-              let note (activation: torch.nn.Module<Tensor, Tensor>) =
-                  let net =
-                      torch.nn.Sequential(torch.nn.Linear(3L, 4L), activation, torch.nn.Linear(4L, 1L))
+              use _ = torch.NewDisposeScope()
+              let relu (x: Tensor) = torch.nn.functional.relu x
 
-                  let x = torch.randn (8L, 3L)
+              let kinked: (string * (Tensor -> Tensor)) list =
+                  [ "relu", relu
+                    "abs", (fun x -> x.abs ())
+                    "maximum", (fun x -> x.clamp_min (scalar 0.1))
+                    "clipped", (fun x -> x.clamp (scalar -0.2, scalar 0.2)) ]
 
-                  let problem =
-                      Problem.create
-                          BilevelOptions.Default
-                          (Hypergradient.conjugateGradient 2)
-                          [ Level.ofModule "net" net (sgd 0.1) ignore (fun _ () -> square(net.call x).mean ())
-                            Level.create "meta" [ "x", torch.ones 1L ] (sgd 0.1) ignore (fun _ _ own () ->
-                                (square(net.call x).mean () * own["x"]).sum ()) ]
+              let smooth: (string * (Tensor -> Tensor)) list =
+                  [ "tanh", (fun x -> x.tanh ())
+                    "gelu", (fun x -> torch.nn.functional.gelu x)
+                    "sigmoid", (fun x -> x.sigmoid ()) ]
 
-                  use run = new BilevelRun(problem, 0L)
-                  string (run.Step()).Meta.Response.Note
+              /// notes of the first two meta steps over 4,000 units, as a module or a function of Params
+              let notes asModule (dtype: torch.ScalarType) method (activation: Tensor -> Tensor) =
+                  torch.random.manual_seed 5L |> ignore
+                  let net = torch.nn.Linear(4L, 40L, dtype = Nullable dtype)
+                  let x = (normal 76L [| 100L; 4L |]).to_type dtype
 
-              Expect.stringContains (note (torch.nn.ReLU())) "kinks of ReLU" "ReLU"
-              Expect.isFalse ((note (torch.nn.Tanh())).Contains "kinks") "tanh"
+                  let start =
+                      [ for struct (n, p) in net.named_parameters () -> n, p.detach().clone () ]
+
+                  let loss (out: Tensor) =
+                      (activation out).square().mean () + (activation (out + 0.05)).mean () * 0.1
+
+                  let level =
+                      if asModule then
+                          Level.ofModuleGeneral "net" net (sgd 0.1) ignore (fun _ levels () ->
+                              loss (net.call x) * levels["meta"].["s"].sum ())
+                      else
+                          Level.general "net" start (sgd 0.1) ignore (fun _ levels () ->
+                              let own = levels["net"]
+
+                              loss (torch.nn.functional.linear (x, own["weight"], own["bias"]))
+                              * levels["meta"].["s"].sum ())
+
+                  let meta =
+                      Level.general
+                          "meta"
+                          [ "s", torch.ones (1L, dtype = Nullable dtype) ]
+                          (sgd 1e-3)
+                          ignore
+                          (fun _ levels () ->
+                              (if asModule then
+                                   net.call x
+                               else
+                                   torch.nn.functional.linear (x, levels["net"].["weight"], levels["net"].["bias"]))
+                                  .tanh()
+                                  .square()
+                                  .mean ())
+
+                  use run =
+                      new BilevelRun(Problem.create BilevelOptions.Default method [ level; meta ], 0L)
+
+                  [ for _ in 1..2 -> (run.Step()).Meta.Response.Note ]
+                  |> List.filter (isNull >> not)
+
+              let methods =
+                  [ Hypergradient.neumann 3 0.1; Hypergradient.unrolled ]
+                  |> List.map (by ProductForm.Differences)
+
+              for method in methods do
+                  for asModule in [ false; true ] do
+                      for name, activation in kinked do
+                          let found = notes asModule torch.float32 method activation
+                          Expect.isNonEmpty found $"{name}, {method}, module {asModule}"
+                          Expect.stringContains found.Head "half the step" ""
+
+                      for dtype in [ torch.float32; f64 ] do
+                          for name, activation in smooth do
+                              Expect.isEmpty (notes asModule dtype method activation) $"{name}, {method}, {dtype}"
+
+              // exact products do not see them
+              Expect.isEmpty (notes false torch.float32 (Hypergradient.neumann 3 0.1) relu) "exact"
 
           testCase "no tensor is left behind"
           <| fun _ ->

@@ -7,11 +7,11 @@ open Sama
 open Sama.Functional
 open Sama.Ranks.Tests.Problems
 
-let private output = Console.OpenStandardOutput ()
+let private output = Console.OpenStandardOutput()
 
 // one write a line: Console writes a long one in pieces, and a launcher puts another rank's line between them
 let say (name: string) (value: obj) =
-    output.Write (ReadOnlySpan (Text.Encoding.UTF8.GetBytes $"{name}={value}\n"))
+    output.Write(ReadOnlySpan(Text.Encoding.UTF8.GetBytes $"{name}={value}\n"))
 
 let private unroll k =
     { BilevelOptions.Default with
@@ -123,7 +123,7 @@ let sums (ranks: Communicator) =
     let total = float (ranks.Size * (ranks.Size + 1) / 2)
 
     for length in [ 1L; 2L; 3L; 7L; 1000L; 262_144L; 262_145L; 2_500_003L ] do
-        for dtype in [ torch.float32; torch.float64; torch.bfloat16 ] do
+        for dtype in [ torch.float32; torch.float64; torch.bfloat16; torch.float16 ] do
             use x = torch.full ([| length |], scalar (float ranks.Rank + 1.0), dtype = dtype)
             wait (ranks.Sum x)
             let off = (x.to_type torch.float64 - total).abs().max().item<float> ()
@@ -163,6 +163,23 @@ let sums (ranks: Communicator) =
     if not (mine.Equals text) then
         say "wrong.broadcast" ranks.Rank
 
+    // each rank's part, of lengths that differ, one of them none
+    for count in [ 1L; 7L; 1_000_003L ] do
+        let bounds =
+            [| for r in 0 .. ranks.Size -> count * int64 r * int64 r / int64 (ranks.Size * ranks.Size) |]
+
+        let expected = torch.arange (count, dtype = torch.float32)
+        let mine = torch.full_like (expected, scalar -1.0)
+        let first, length = bounds[ranks.Rank], bounds[ranks.Rank + 1] - bounds[ranks.Rank]
+
+        mine.narrow(0L, first, length).copy_ (expected.narrow (0L, first, length))
+        |> ignore
+
+        wait (ranks.GatherParts("parts", mine, bounds))
+
+        if not (mine.Equals expected) then
+            say "wrong.parts" count
+
     let gathered = ranks.Gather [| for i in 1..40 -> float (100 * ranks.Rank + i) |]
 
     if
@@ -180,9 +197,88 @@ let sums (ranks: Communicator) =
     ranks.Barrier()
     say "whole" (Checksum.ofTensors [ whole ])
 
-/// A checkpoint of five steps, and five steps more from it, in a folder of another number of ranks perhaps.
-let resumed (ranks: Communicator) (folder: string) (steps: int64) =
-    let problem = deep 24L 3 f64 |> Problem.onRanks ranks
+let private sharing =
+    { ReductionOptions.Default with
+        ShardStates = true }
+
+/// Runs whose rules' states are in shards beside those where every rank has all: how far θ and λ are from each other, in
+/// units of the last place of what one step moves, and the shares of the states' bytes that this rank has.
+let sharded (ranks: Communicator) =
+    let half name = name = "W1"
+
+    let rules =
+        [ "sgd", sgd 1e-2
+          "momentum",
+          sgdWith
+              { SgdOptions.Default with
+                  LearningRate = 1e-2
+                  Momentum = 0.9 }
+          "adam", adam 1e-2
+          "adamW", adamW 1e-2 1e-2
+          "nadam", nadam 1e-2
+          "adagrad", adagrad 1e-2
+          "rmsprop", rmsprop 1e-2
+          "lamb", lamb 1e-2
+          "clipped", UpdateRule.chain [ clipByGlobalNorm 0.1; adam 1e-2 ]
+          "grouped", UpdateRule.groups [ half, sgd 1e-2; (fun name -> not (half name)), adam 1e-2 ]
+          "scheduled", UpdateRule.scheduled (fun t -> 1.0 / float (t + 1L)) (adamW 1e-2 1e-2)
+          "boxed", projectBox -0.4 0.4 (adam 1e-2) ]
+
+    let methods = [ "sama", Hypergradient.sama; "neumann", Hypergradient.neumann 3 0.5 ]
+
+    for ruleName, rule in rules do
+        for methodName, method in methods do
+            let make plan =
+                new BilevelRun(regularised Own (unroll 2) rule method |> Problem.onRanksWith plan ranks, 3L)
+
+            use whole = make ReductionOptions.Default
+            use parts = make sharing
+            let mutable worst = 0.0
+
+            for _ in 1..10 do
+                let before = whole.Theta.Vector.clone (), whole.Lambda.Vector.clone ()
+                whole.Step() |> ignore
+                parts.Step() |> ignore
+
+                let off (x: Tensor) (y: Tensor) (before: Tensor) =
+                    let moved = (y - before).abs().max().item<float> ()
+                    (x - y).abs().max().item<float> () / (Math.BitIncrement moved - moved)
+
+                worst <- max worst (off parts.Theta.Vector whole.Theta.Vector (fst before))
+                worst <- max worst (off parts.Lambda.Vector whole.Lambda.Vector (snd before))
+
+            let bytes (run: BilevelRun) =
+                run.RuleStates
+                |> List.sumBy (fun state -> state.All |> Seq.sumBy (fun t -> t.numel () * t.ElementSize))
+
+            say $"off.{ruleName}.{methodName}" worst
+            say $"bytes.{ruleName}.{methodName}.rank{ranks.Rank}" $"{bytes parts} {bytes whole}"
+            // what all have together is the whole
+            use own = parts.Snapshot()
+            use other = whole.Snapshot()
+
+            let states (state: RunState) =
+                Checksum.ofTensors
+                    [ for level in state.Levels do
+                          yield! level.Rule.All ]
+
+            if worst = 0.0 && states own <> states other then
+                say "wrong.state" ruleName
+
+            if
+                [ for level in own.Levels -> [ for t in level.Rule.All -> t.shape ] ]
+                <> [ for level in other.Levels -> [ for t in level.Rule.All -> t.shape ] ]
+            then
+                say "wrong.shapes" ruleName
+
+/// So many steps, from the newest checkpoint of a folder that perhaps another number of ranks wrote: the ranks share batches
+/// of one size.
+let resumed (ranks: Communicator) (folder: string) (steps: int64) (inShards: bool) =
+    let plan = if inShards then sharing else ReductionOptions.Default
+
+    let problem =
+        reweighting (Part ranks.Size) (unroll 3) (adam 1e-2) Hypergradient.sama
+        |> Problem.onRanksWith plan ranks
 
     let options =
         { GuardOptions.Default with
@@ -198,10 +294,24 @@ let resumed (ranks: Communicator) (folder: string) (steps: int64) =
 
     say $"from.rank{ranks.Rank}" run.Run.StepsTaken
     use started = run.Run.Snapshot()
-    say $"start.rank{ranks.Rank}" (Checksum.ofTensors [ started.Theta; started.Lambda ])
+
+    let all (state: RunState) =
+        Checksum.ofTensors
+            [ for level in state.Levels do
+                  level.Vector
+                  yield! level.Rule.All ]
+
+    say $"start.rank{ranks.Rank}" (all started)
     run.RunTo(steps, Threading.CancellationToken.None)
     use state = run.Run.Snapshot()
-    say $"end.rank{ranks.Rank}" (Checksum.ofTensors [ state.Theta; state.Lambda; yield! state.Levels[0].Rule.All ])
+    say $"end.rank{ranks.Rank}" (all state)
+
+    let numbers =
+        torch.cat([| for level in state.Levels -> level.Vector |]).data<float>().ToArray()
+
+    say
+        "numbers"
+        (String.Join(' ', [ for x in numbers -> x.ToString("R", Globalization.CultureInfo.InvariantCulture) ]))
 
 /// Many steps in buckets: tensors and memory behind a fifth of them, and behind all.
 let steady (ranks: Communicator) (steps: int) (bucketBytes: int64) =
@@ -223,27 +333,23 @@ let steady (ranks: Communicator) (steps: int) (bucketBytes: int64) =
         say $"{name}.tensors.rank{ranks.Rank}" Tensor.TotalCount
         say $"{name}.memory.rank{ranks.Rank}" (memory.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1])
         say $"{name}.managed.rank{ranks.Rank}" (GC.GetTotalMemory true)
+        // bytes that the native allocator has handed out and not got back
+        say $"{name}.native.rank{ranks.Rank}" (ProcessMemory.native().GetValueOrDefault())
 
     use small = torch.ones 100L
 
-    // on cores that others share, as many steps as go in two minutes
-    let clock = Diagnostics.Stopwatch.StartNew()
-    let mutable i = 0
-
-    while i < steps
-          && (i % 100 > 0 || not (ranks.Any(i > 0 && clock.Elapsed.TotalSeconds > 120.0))) do
+    for i in 1..steps do
         if bucketBytes < 0L then
             for _ in 1..9 do
                 (ranks.Mean small).Wait()
         else
             run.Step() |> ignore
 
-        i <- i + 1
-
-        if i = steps / 20 then
+        // what the runtime compiles anew and its heaps grow by takes some thousand steps
+        if i = steps / 2 then
             measure "first"
 
-    say "steps" i
+    say "steps" steps
     measure "last"
 
 /// Buffers of modules behind some steps, under both ways.
@@ -270,3 +376,28 @@ let buffers (ranks: Communicator) =
 
         say $"{way}.rank{ranks.Rank}" all
         net.Dispose()
+
+/// What a watched run says of its reductions: the phases exclude each other.
+let telemetry (ranks: Communicator) =
+    for name, bytes in [ "whole", 0L; "each", 1L ] do
+        let problem =
+            deep 8L 4 f64
+            |> Problem.onRanksWith
+                { ReductionOptions.Default with
+                    BucketBytes = bytes }
+                ranks
+
+        use run = new BilevelRun(problem, 1L, Telemetry = TelemetryOptions())
+
+        for _ in 1..5 do
+            let watched = run.Step().Telemetry
+            let reduced = watched.Phases[RunPhase.Reduction]
+
+            if
+                reduced <= TimeSpan.Zero
+                || reduced >= watched.Phases.Total
+                || watched.Phases.Total > watched.Duration
+            then
+                say $"wrong.{name}" watched
+
+            say $"{name}.rank{ranks.Rank}" watched

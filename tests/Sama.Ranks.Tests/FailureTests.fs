@@ -1,5 +1,6 @@
 module Sama.Ranks.Tests.FailureTests
 
+open System
 open Expecto
 open Sama.Ranks.Tests.Launcher
 
@@ -57,6 +58,14 @@ let private ends mpi kind (parts: string list) =
 
     for part in parts do
         Expect.stringContains (string ended) part (string ended)
+
+    let failed = DateTimeOffset.FromUnixTimeMilliseconds(int64 (ended.Value "fails"))
+
+    let beyond = (ended.At - failed).TotalSeconds - (if kind = "hang" then 3.0 else 0.0)
+
+    printfn $"{kind}, {mpi}: all ranks have ended {beyond:F1} s behind it"
+    // what hangs is found; how fast it goes is said, and depends on the machine
+    Expect.isLessThan beyond 30.0 "it does not hang"
 
 let tests =
     testList

@@ -172,6 +172,8 @@ let survived (ranks: Communicator) =
 /// What ends them: rank 1 does it in the base loss of step 3.
 let fatal (ranks: Communicator) (kind: string) =
     let act _ (loss: Tensor) : Tensor =
+        say "fails" (DateTimeOffset.UtcNow.ToUnixTimeMilliseconds())
+
         match kind with
         | "throw" -> raise (ArgumentException "the row has no label")
         | "kill" -> Process.GetCurrentProcess().Kill()

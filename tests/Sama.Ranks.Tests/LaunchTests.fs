@@ -10,7 +10,7 @@ open Sama.Ranks.Tests.Problems
 let private plan variables size library =
     let known = dict variables
 
-    Launch.plan (fun name -> if known.ContainsKey name then known[name] else null) size library
+    Launch.plan (fun name -> if known.ContainsKey name then known[name] else null) size library false
     |> Option.map (fun (kind, launched) -> kind, launched.Size)
 
 let private refused (parts: string list) (body: unit -> 'a) =
@@ -85,6 +85,47 @@ let tests =
                   |> Problem.onRanksWith local Communicator.Single)
 
               on Hypergradient.sama |> ignore
+
+          testCase "rules whose states cannot be split are refused by name, on one process too"
+          <| fun _ ->
+              let on rule method =
+                  regularised
+                      Own
+                      { BilevelOptions.Default with
+                          Unroll = 2 }
+                      rule
+                      method
+                  |> Problem.onRanksWith
+                      { ReductionOptions.Default with
+                          ShardStates = true }
+                      Communicator.Single
+
+              let coupled =
+                  UpdateRule.create
+                      "coupled"
+                      (fun theta -> RuleState.create 0L [ "m", TorchSharp.torch.zeros_like theta ] [])
+                      (fun state g _ -> g / g.norm (), state)
+
+              let masked (mask: TorchSharp.torch.Tensor) =
+                  UpdateRule.create "masked" (fun _ -> RuleState.empty) (fun state g _ -> g * mask, state)
+                  |> UpdateRule.elementwise
+
+              for rule, parts in
+                  [ adafactor 1e-2, [ "adafactor"; "couples" ]
+                    UpdateRule.chain [ adam 1e-2; coupled ], [ "'adam → coupled'"; "level 'net'"; "couples" ]
+                    UpdateRule.elementwise coupled, [ "'coupled'"; "steps otherwise" ]
+                    masked (normal 1L [| 49L |]), [ "'masked'"; "alone" ]
+                    UpdateRule.learning "LearningRate" (fun l -> l["log"].exp ()) (adam 1e-2), [ "learned options" ] ] do
+                  refused ("ShardStates" :: parts) (fun () -> on rule Hypergradient.samaNa)
+
+              refused [ "unrolled"; "ShardStates" ] (fun () -> on (adam 1e-2) Hypergradient.unrolled)
+
+              for rule in
+                  [ sgd 0.1
+                    adam 1e-2
+                    lamb 1e-2
+                    UpdateRule.chain [ clipByGlobalNorm 1.0; adam 1e-2 ] ] do
+                  on rule Hypergradient.sama |> ignore
 
           testCase "one process is a rank alone"
           <| fun _ ->

@@ -15,7 +15,8 @@ type Mpi =
 type Ended =
     { Code: int
       Lines: string list
-      Seconds: float }
+      Seconds: float
+      At: DateTimeOffset }
 
     /// Values of the "name=value" lines of that name.
     member ended.Values(name: string) : string list =
@@ -40,7 +41,7 @@ type Ended =
         let text = String.Join("\n", ended.Lines)
         $"code {ended.Code} behind {ended.Seconds:F1} s:\n{text}"
 
-let private find (names: string list) : string option =
+let find (names: string list) : string option =
     let folders = (Environment.GetEnvironmentVariable "PATH").Split ':'
 
     names
@@ -57,7 +58,7 @@ let private launcher (mpi: Mpi) : string =
     | Some path -> path
     | None -> skiptest $"no {names.Head} here: apt-get install --no-install-recommends {package}"
 
-let private run (file: string) (arguments: string list) (variables: (string * string) list) : Ended =
+let run (file: string) (arguments: string list) (variables: (string * string) list) : Ended =
     let info =
         ProcessStartInfo(file, arguments, RedirectStandardOutput = true, RedirectStandardError = true)
 
@@ -77,22 +78,25 @@ let private run (file: string) (arguments: string list) (variables: (string * st
     started.BeginOutputReadLine()
     started.BeginErrorReadLine()
 
-    if not (started.WaitForExit 600_000) then
+    if not (started.WaitForExit 1_200_000) then
         started.Kill true
         let text = lock lines (fun () -> String.Join("\n", lines))
         failtest $"it hangs:\n{text}"
 
+    let at = DateTimeOffset.UtcNow
     // and until what was printed is read
     started.WaitForExit()
 
     { Code = started.ExitCode
       Lines = lock lines (fun () -> List.ofSeq lines)
-      Seconds = clock.Elapsed.TotalSeconds }
+      Seconds = clock.Elapsed.TotalSeconds
+      At = at }
 
-let private program = Path.Combine(AppContext.BaseDirectory, "Sama.Ranks.Tests.dll")
+let private folder = AppContext.BaseDirectory
+let private program = Path.Combine(folder, "Sama.Ranks.Tests.dll")
 
-/// A case on so many ranks.
-let ranksWith (variables: (string * string) list) (mpi: Mpi) (count: int) (case: string list) : Ended =
+/// A program of .NET on so many ranks.
+let private launched (variables: (string * string) list) (mpi: Mpi) (count: int) (command: string list) : Ended =
     let own =
         match mpi with
         | OpenMpi -> [ "--oversubscribe"; "--bind-to"; "none" ]
@@ -100,7 +104,7 @@ let ranksWith (variables: (string * string) list) (mpi: Mpi) (count: int) (case:
 
     run
         (launcher mpi)
-        ([ "-n"; string count ] @ own @ [ "dotnet"; program; "case" ] @ case)
+        ([ "-n"; string count ] @ own @ [ "dotnet" ] @ command)
         ([ "OMPI_ALLOW_RUN_AS_ROOT", "1"
            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"
            "OMPI_MCA_mpi_yield_when_idle", "1"
@@ -108,7 +112,15 @@ let ranksWith (variables: (string * string) list) (mpi: Mpi) (count: int) (case:
            "TERM", "dumb" ]
          @ variables)
 
+/// A case on so many ranks.
+let ranksWith variables mpi count (case: string list) : Ended =
+    launched variables mpi count ([ program; "case" ] @ case)
+
 let ranks mpi count case = ranksWith [] mpi count case
+
+/// The tool `sama` on so many ranks.
+let tool mpi count (arguments: string list) : Ended =
+    launched [] mpi count (Path.Combine(folder, "sama.dll") :: arguments)
 
 /// A case without a launcher.
 let alone (variables: (string * string) list) (case: string list) : Ended =

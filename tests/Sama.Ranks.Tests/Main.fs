@@ -17,7 +17,11 @@ let private case (args: string list) =
     use ranks =
         Ranks.start
             { RankOptions.Default with
-                Timeout = TimeSpan.FromSeconds seconds }
+                Timeout = TimeSpan.FromSeconds seconds
+                Transport =
+                    match Environment.GetEnvironmentVariable "TEST_TRANSPORT" with
+                    | null -> RankTransport.Auto
+                    | name -> Enum.Parse<RankTransport> name }
 
     match args with
     | [ "none" ] -> ()
@@ -25,8 +29,11 @@ let private case (args: string list) =
     | [ "trajectories"; steps ] -> Cases.trajectories ranks (int steps)
     | [ "sums" ] -> Cases.sums ranks
     | [ "steady"; steps; bytes ] -> Cases.steady ranks (int steps) (int64 bytes)
+    | [ "telemetry" ] -> Cases.telemetry ranks
     | [ "buffers" ] -> Cases.buffers ranks
-    | [ "resumed"; folder; steps ] -> Cases.resumed ranks folder (int64 steps)
+    | [ "sharded" ] -> Cases.sharded ranks
+    | [ "resumed"; folder; steps ] -> Cases.resumed ranks folder (int64 steps) false
+    | [ "resumedInShards"; folder; steps ] -> Cases.resumed ranks folder (int64 steps) true
     | [ "survived" ] -> Failures.survived ranks
     | [ "fatal"; kind ] -> Failures.fatal ranks kind
     | other -> failwith $"no such case: {other}"
@@ -40,5 +47,13 @@ let main args =
     | _ ->
         Native.initialize ()
 
-        testSequenced (testList "Sama.Ranks" [ LaunchTests.tests; RankTests.tests; FailureTests.tests ])
+        testSequenced (
+            testList
+                "Sama.Ranks"
+                [ LaunchTests.tests
+                  RankTests.tests
+                  NcclTests.tests
+                  ToolTests.tests
+                  FailureTests.tests ]
+        )
         |> runTestsWithCLIArgs [] args

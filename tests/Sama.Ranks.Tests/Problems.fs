@@ -16,19 +16,25 @@ let normal (seed: int64) (shape: int64[]) : Tensor =
 let distance (a: Tensor) (b: Tensor) : float =
     ((a - b).norm () / (b.norm () + 1e-300)).item<float> ()
 
-/// Rows of one rank, drawn by rank, and of several together.
+/// Rows of one rank, drawn by rank, of several together, or a rank's part of eight that so many ranks share.
 type Rows =
     | Own
     | OfAll of int
+    | Part of int
 
-let private rows (rows: Rows) (count: int64) (draw: Draw) : Tensor =
-    let own rank =
+let private rows (rows: Rows) (count: int64) : Draw -> Tensor =
+    let own rank (draw: Draw) =
         use g = new torch.Generator(uint64 { draw with Rank = rank }.RandomSeed)
         torch.randint (40L, [| count |], dtype = torch.int64, generator = g)
 
     match rows with
-    | Own -> own draw.Rank
-    | OfAll size -> torch.cat [| for rank in 0 .. size - 1 -> own rank |]
+    | Own -> fun draw -> own draw.Rank draw
+    | OfAll size -> fun draw -> torch.cat [| for rank in 0 .. size - 1 -> own rank draw |]
+    | Part size ->
+        Batches.create
+            { Sampling.Of(8 / size) with
+                Ranks = size }
+            (Rows.tensor (torch.arange 40L))
 
 let private losses (x: Tensor) (y: Tensor) (p: Params) (at: Tensor) : Tensor =
     let hidden =

@@ -5,6 +5,7 @@ open System
 open Argu
 open Spectre.Console
 open Sama
+open Sama.Functional
 open Sama.DataOptimization
 open Sama.TextCleaning
 
@@ -122,26 +123,33 @@ let private table (result: TextCleaningResult) : unit =
 
     AnsiConsole.Write table
 
+let private told (result: TextCleaningResult) : unit =
+    table result
+    let wrong = result.Cleaning.Wrong.Length
+    printfn $"chosen: {result.Cleaning.Choice.Name}; {wrong} of {result.Cleaning.Rows.Length} labels are likely wrong"
+
+    if result.QualityAuroc.HasValue then
+        printfn $"AUROC of quality over rows of known truth: {result.QualityAuroc.Value:F3}"
+
+    if result.TestAccuracy.HasValue then
+        printfn $"test accuracy: {result.TestAccuracy.Value:F3}"
+
+    for path in result.Written do
+        printfn $"  {path}"
+
 /// Exit codes as `Stoppable.run`.
 let run (args: string list) : int =
     Stoppable.run "sama clean" (fun token ->
         let parser = ArgumentParser.Create<Arguments>(programName = "sama clean")
         let options = optionsOf (parser.Parse(Array.ofList args))
+        // a rank alone without a launcher
+        use ranks = Ranks.start RankOptions.Default
+        options.Cleaning.Ranks <- ranks
         options.Cleaning.Cancellation <- token
-        let result = watched options (fun () -> TextCleaning.Run options)
-        table result
-        let wrong = result.Cleaning.Wrong.Length
 
-        printfn
-            $"chosen: {result.Cleaning.Choice.Name}; {wrong} of {result.Cleaning.Rows.Length} labels are likely wrong"
-
-        if result.QualityAuroc.HasValue then
-            printfn $"AUROC of quality over rows of known truth: {result.QualityAuroc.Value:F3}"
-
-        if result.TestAccuracy.HasValue then
-            printfn $"test accuracy: {result.TestAccuracy.Value:F3}"
-
-        for path in result.Written do
-            printfn $"  {path}"
+        if ranks.Rank = 0 then
+            told (watched options (fun () -> TextCleaning.Run options))
+        else
+            TextCleaning.Run options |> ignore
 
         0)

@@ -22,10 +22,16 @@ let rec private check device json (args: string list) =
     | "--json" :: file :: rest -> check device (Some file) rest
     | unknown :: _ -> raise (ArgumentException $"check does not take '{unknown}'\n{usage}")
 
-/// Of the tool's commands measurements alone go on ranks; others would write one folder several times.
+/// Commands of the tool that go on ranks; others would do the whole work on each.
+let private shared = [ "clean"; "noisytext"; "bench" ]
+
 let private requireOne (args: string list) : unit =
     match Launch.found Environment.GetEnvironmentVariable with
-    | Some launched when launched.Size > 1 && launched.Kind.IsSome && List.tryHead args <> Some "bench" ->
+    | Some launched when
+        launched.Size > 1
+        && launched.Kind.IsSome
+        && not (List.contains (List.tryHead args) (List.map Some shared))
+        ->
         invalidOp
             $"{launched.By} started {launched.Size} processes ({launched.Variable}), each of which would do the whole work: start the command once, without a launcher"
     | _ -> ()

@@ -29,7 +29,9 @@ let private problem (device: torch.Device) (dtype: torch.ScalarType) (dropout: f
         (label x).logical_xor(turned).to_type torch.int64, (label metaX).to_type torch.int64
 
     let losses (p: Params) (x: Tensor) (y: Tensor) =
-        let h = torch.tanh (torch.nn.functional.linear (x.to_type p["W1"].dtype, p["W1"], p["b1"]))
+        let h =
+            torch.tanh (torch.nn.functional.linear (x.to_type p["W1"].dtype, p["W1"], p["b1"]))
+
         let h = torch.nn.functional.dropout (h, dropout, true)
 
         torch.nn.functional.cross_entropy (

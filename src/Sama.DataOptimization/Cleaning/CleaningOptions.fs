@@ -3,6 +3,7 @@ namespace Sama.DataOptimization
 open System
 open System.Collections.Generic
 open System.Threading
+open Sama
 
 /// Where a cleaning or a pruning is.
 [<NoComparison>]
@@ -86,11 +87,21 @@ type CleaningOptions() =
     /// A folder for what is trained, which a later call with the same data and options goes on from; null: none.
     member val StateFolder: string = null with get, set
 
+    /// The ranks that share every batch (`Ranks.start`), all of which clean the same data with the same options; alone, this
+    /// process. Rank 0 writes the state folder. Weights of examples are relative to a rank's part of a batch.
+    member val Ranks = Communicator.Single with get, set
+
     /// Told of every tenth step; null: nobody.
     member val Progress: IProgress<StageProgress> = null with get, set
 
     /// Stops at the next step, by an OperationCanceledException.
     member val Cancellation = CancellationToken.None with get, set
+
+    /// OperationCanceledException on every rank where one is cancelled.
+    member internal options.StopIfCancelled() : unit =
+        if options.Ranks.Any options.Cancellation.IsCancellationRequested then
+            options.Cancellation.ThrowIfCancellationRequested()
+            raise (OperationCanceledException "another rank was asked to stop")
 
     member internal options.Check() : unit =
         let positive name (value: float) =
@@ -125,3 +136,4 @@ type CleaningOptions() =
             $"{options.Smoothing} is not in 0 .. 1, below 1")
 
         Check.notNull (nameof options.Selection) options.Selection
+        Check.notNull (nameof options.Ranks) options.Ranks

@@ -8,9 +8,9 @@ open System.Security.Cryptography
 open System.Text
 
 /// What was trained, by name: in a folder, so that an interrupted cleaning goes on, else in memory. A file appears whole
-/// or not at all.
+/// or not at all. Of several processes with one folder one writes, the others keep what they make in memory.
 [<Sealed>]
-type internal CleaningStore(folder: string) =
+type internal CleaningStore(folder: string, writes: bool) =
     let held = Dictionary<string, float32[]>()
 
     let path (name: string) =
@@ -26,7 +26,9 @@ type internal CleaningStore(folder: string) =
     /// InvalidOperationException if the folder is of other data or options.
     member _.Open(identity: string) : unit =
         if not (isNull folder) then
-            Directory.CreateDirectory folder |> ignore
+            if writes then
+                Directory.CreateDirectory folder |> ignore
+
             let file = Path.Combine(folder, "identity.txt")
 
             if File.Exists file then
@@ -35,17 +37,14 @@ type internal CleaningStore(folder: string) =
                         InvalidOperationException
                             $"the state in {folder} is of other data or other options: remove the folder, or give those it was begun with"
                     )
-            else
+            elif writes then
                 write file (Encoding.UTF8.GetBytes identity)
 
     member _.TryLoad(name: string) : float32[] =
-        if isNull folder then
-            match held.TryGetValue name with
-            | true, values -> values
-            | _ -> null
-        elif not (File.Exists(path name)) then
-            null
-        else
+        match held.TryGetValue name with
+        | true, values -> values
+        | _ when isNull folder || not (File.Exists(path name)) -> null
+        | _ ->
             let bytes = File.ReadAllBytes(path name)
             let values = Array.zeroCreate<float32> (bytes.Length / 4)
             Buffer.BlockCopy(bytes, 0, values, 0, bytes.Length)
@@ -61,7 +60,7 @@ type internal CleaningStore(folder: string) =
             Double.Parse(File.ReadAllText file, CultureInfo.InvariantCulture)
 
     member _.Save(name: string, values: float32[], seconds: float) : unit =
-        if isNull folder then
+        if isNull folder || not writes then
             held[name] <- values
         else
             // before the values, which say that it is done

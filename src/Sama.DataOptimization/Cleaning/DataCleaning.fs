@@ -123,7 +123,8 @@ type DataCleaning =
             Stages(
                 options.StateFolder,
                 options.Progress,
-                options.Cancellation,
+                options.Ranks,
+                options.StopIfCancelled,
                 DataCleaning.Count(considered, folds.Length),
                 fun () -> Stopwatch.GetElapsedTime(begun).TotalSeconds
             )

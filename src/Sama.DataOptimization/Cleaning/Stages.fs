@@ -2,7 +2,7 @@ namespace Sama.DataOptimization
 
 open System
 open System.Collections.Generic
-open System.Threading
+open Sama
 
 /// The stages of a cleaning or a pruning by name, each made once, counted and told of; `clock` gives the seconds that they
 /// are measured in.
@@ -11,11 +11,13 @@ type internal Stages
     (
         folder: string,
         progress: IProgress<StageProgress>,
-        cancellation: CancellationToken,
+        ranks: Communicator,
+        stopIfCancelled: unit -> unit,
         count: int,
         clock: unit -> float
     ) =
-    let store = CleaningStore folder
+    // of several ranks, rank 0 writes
+    let store = CleaningStore(folder, ranks.Rank = 0)
     let seconds = Dictionary<string, float>()
     let mutable stage = ""
     let mutable finished = 0
@@ -36,10 +38,11 @@ type internal Stages
 
     /// What the store has under a name, else what `make` gives, which must not make another stage.
     member _.Made(name: string, make: unit -> float32[]) : float32[] =
-        cancellation.ThrowIfCancellationRequested()
+        stopIfCancelled ()
+        let found = store.TryLoad name
 
-        match store.TryLoad name with
-        | null ->
+        // where one rank lacks it, all make it
+        if ranks.Any(isNull found) then
             stage <- name
             let begun = clock ()
             let values = make ()
@@ -47,11 +50,11 @@ type internal Stages
             store.Save(name, values, seconds[name])
             finished <- finished + 1
             values
-        | values ->
+        else
             if seconds.TryAdd(name, store.Seconds name) then
                 finished <- finished + 1
 
-            values
+            found
 
     /// Seconds of some stages.
     member _.Seconds(names: string seq) : float =

@@ -46,6 +46,18 @@ module internal Sampling =
                 (epochs rows (max 1 (size - clean)) draw)
                 (repeated few clean { draw with Rank = draw.Rank + 1 })
 
+    /// A rank's part of the rows that a step sees on all ranks together, and what a mean over it counts for in the mean over
+    /// the ranks; all of them on each rank where there are fewer rows than ranks.
+    let part (ranks: Communicator) (sample: Draw -> int[]) (draw: Draw) : struct (int[] * float) =
+        let rows = sample { draw with Rank = 0 }
+        let place rank = rows.Length * rank / ranks.Size
+
+        if rows.Length < ranks.Size then
+            struct (rows, 1.0)
+        else
+            let own = rows[place ranks.Rank .. place (ranks.Rank + 1) - 1]
+            struct (own, float (own.Length * ranks.Size) / float rows.Length)
+
 /// Starting values that a scope frees.
 module internal Named =
 
@@ -58,12 +70,21 @@ module internal Named =
               else
                   value.MoveToOtherDisposeScope scope ]
 
-/// Rows of a base step and what is known of them; the averaged model's log-probabilities, or null.
+/// This rank's rows of a step and what is known of them.
 [<NoComparison; NoEquality>]
 type internal Fetched =
-    { Inputs: Tensor[]
-      Rows: RowBatch
-      Opinion: Tensor }
+    {
+        Inputs: Tensor[]
+        Rows: RowBatch
+        /// the averaged model's log-probabilities, or null
+        Opinion: Tensor
+        /// what a mean over them counts for in the mean over the ranks
+        Share: float
+    }
+
+    /// A mean over the rows, so that the mean over the ranks is that over the rows of all.
+    member fetched.Of(mean: Tensor) : Tensor =
+        if fetched.Share = 1.0 then mean else mean * fetched.Share
 
 /// A vector of parameters with, after SAMA, that of λ; else null.
 [<NoComparison; NoEquality>]
@@ -99,7 +120,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
         rows
         |> Array.chunkBySize 256
         |> Array.collect (fun chunk ->
-            options.Cancellation.ThrowIfCancellationRequested()
+            options.StopIfCancelled()
             use _ = torch.NewDisposeScope()
             use _ = torch.no_grad ()
             let log = model.LogProbabilities(theta, model.Read chunk, false)
@@ -111,13 +132,14 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
         use average =
             new AveragedParameters(Params.frozen (Layout.ofNamed start) (Layout.ravel start))
 
-        use run = new BilevelRun(problem average, int64 seed)
+        use run =
+            new BilevelRun(problem average |> Problem.onRanks options.Ranks, int64 seed)
 
         use lambda = new AveragedParameters(run.Lambda)
         let steered = run.Problem.LevelNames.Length > 1
 
         for step in 1..steps do
-            options.Cancellation.ThrowIfCancellationRequested()
+            options.StopIfCancelled()
             let told = run.Step()
             average.Follow run.Theta
             look step average.Parameters
@@ -132,12 +154,13 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
           Lambda = if steered then numbers lambda.Parameters.Vector else null }
 
     let read (table: RowTable) (opinion: Tensor[] -> Tensor) (sample: Draw -> int[]) (draw: Draw) : Fetched =
-        let rows = sample draw
+        let struct (rows, share) = Sampling.part options.Ranks sample draw
         let inputs = model.Read rows
 
         { Inputs = inputs
           Rows = table.At rows
-          Opinion = opinion inputs }
+          Opinion = opinion inputs
+          Share = share }
 
     member _.Layout = layout
     member _.Device = device
@@ -171,7 +194,8 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                           (read table (fun _ -> null) sample)
                           (fun _ theta _ batch ->
                               (crossEntropy batch.Rows.Given (model.LogProbabilities(theta, batch.Inputs, true)))
-                                  .mean ()) ])
+                                  .mean ()
+                              |> batch.Of) ])
 
         fit.Theta
 
@@ -228,7 +252,9 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                       (read table opinion sample)
                       (fun pass theta lambda batch ->
                           let log = model.LogProbabilities(theta, batch.Inputs, true)
-                          learner.Loss(pass, lambda, batch.Rows, log, batch.Opinion, prior, options.Smoothing))
+
+                          learner.Loss(pass, lambda, batch.Rows, log, batch.Opinion, prior, options.Smoothing)
+                          |> batch.Of)
                   Level.create
                       learner.Name
                       lambda
@@ -236,7 +262,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                       (read table (fun _ -> null) metaRows)
                       (fun _ theta lambda batch ->
                           let log = model.LogProbabilities(theta, batch.Inputs, false)
-                          (crossEntropy batch.Rows.Given log).mean () + learner.Penalty lambda) ])
+                          batch.Of((crossEntropy batch.Rows.Given log).mean ()) + learner.Penalty lambda) ])
 
     /// Probabilities of rows, [row][class].
     member _.Predict(theta: float32[], rows: int[]) : float[][] =

@@ -13,7 +13,7 @@ module internal Across =
 
     let private ranks (problem: BilevelProblem) = problem.Ranks.Communicator
 
-    let alone (problem: BilevelProblem) : bool = (ranks problem).Size = 1
+    let alone (problem: BilevelProblem) : bool = (ranks problem).IsAlone
 
     /// Where the run is, for messages; what was not finite before is forgotten.
     let at (problem: BilevelProblem) (step: int64) : unit =
@@ -21,13 +21,30 @@ module internal Across =
             (ranks problem).Place <- $"step {step}"
             (ranks problem).Culprit <- -1
 
+    /// What ranks wait for from now on is surrounded by this, such as a clock; null: by nothing.
+    let watch (problem: BilevelProblem) (around: Func<Func<int>, int>) : unit =
+        if not (alone problem) then
+            (ranks problem).Around <- around
+
+    /// `wait` gives the first rank whose numbers are not finite, or −1.
     let private waited (communicator: Communicator) (wait: unit -> int) : unit =
         let clock = Stopwatch.GetTimestamp()
-        let notFinite = wait ()
+
+        let notFinite =
+            match communicator.Around with
+            | null -> wait ()
+            | around -> around.Invoke wait
+
         communicator.Waited <- communicator.Waited + Stopwatch.GetElapsedTime clock
 
         if notFinite >= 0 && communicator.Culprit < 0 then
             communicator.Culprit <- notFinite
+
+    /// Waits for what needs no numbers.
+    let waitedFor (communicator: Communicator) (wait: unit -> unit) : unit =
+        waited communicator (fun () ->
+            wait ()
+            -1)
 
     /// The mean over the ranks, in place.
     let mean (problem: BilevelProblem) (what: string) (x: Tensor) : unit =
@@ -45,11 +62,6 @@ module internal Across =
     let meanOf problem what (x: Tensor) : Tensor =
         mean problem what x
         x
-
-    /// The gradient of a loss above, before the response to it.
-    let meta (problem: BilevelProblem) (k: int) (v: Tensor) : unit =
-        if problem.Ranks.Options.Response = ResponseReduction.Joined then
-            mean problem $"the meta gradient by level '{problem.Levels[k].Name}'" v
 
     /// Gradients of a level's loss: by its own vector they are reduced, by the levels above they stay this rank's until h is.
     let own (problem: BilevelProblem) (i: int) (wanted: int list) (gradients: Tensor[]) : Tensor[] =
@@ -76,30 +88,50 @@ module internal Across =
                 member _.LambdaJvp d =
                     meanOf problem "a product" (local.LambdaJvp d) }
 
+    let private bucketed (problem: BilevelProblem) (what: string) (index: int) (gradient: Tensor) : Buckets =
+        let level, communicator = problem.Levels[index], ranks problem
+        let bytes = problem.Ranks.Options.BucketBytes
+
+        let tells =
+            bytes > 0L
+            && level.Module.IsNone
+            && Number.onHost gradient
+            && problem.Options.Precision = Precision.Own
+
+        new Buckets(
+            level.Layout,
+            gradient,
+            (if tells then bytes else Int64.MaxValue),
+            tells,
+            fun first count ->
+                communicator.Reduce($"mean of {what}", gradient, first, count, 1.0 / float communicator.Size)
+        )
+
     /// The gradient of a level's loss, reduced while it comes about where its parameters tell when they are done; null on one
     /// process.
     let gradient (problem: BilevelProblem) (index: int) (gradient: Tensor) : Buckets =
         if alone problem then
             null
         else
-            let level, communicator = problem.Levels[index], ranks problem
-            let bytes = problem.Ranks.Options.BucketBytes
+            bucketed problem $"the gradient of level '{problem.Levels[index].Name}'" index gradient
 
-            let tells =
-                bytes > 0L
-                && level.Module.IsNone
-                && Number.onHost gradient
-                && problem.Options.Precision = Precision.Own
+    let private metaOf (problem: BilevelProblem) (k: int) =
+        $"the meta gradient by level '{problem.Levels[k].Name}'"
 
-            let what = $"mean of the gradient of level '{level.Name}'"
+    let private joins (problem: BilevelProblem) =
+        problem.Ranks.Options.Response = ResponseReduction.Joined
 
-            new Buckets(
-                level.Layout,
-                gradient,
-                (if tells then bytes else Int64.MaxValue),
-                tells,
-                fun first count -> communicator.Reduce(what, gradient, first, count, 1.0 / float communicator.Size)
-            )
+    /// The gradient by a lowest level of a loss above it, before the response to it, in the same way.
+    let metaGradient (problem: BilevelProblem) (index: int) (gradient: Tensor) : Buckets =
+        if alone problem || not (joins problem) then
+            null
+        else
+            bucketed problem (metaOf problem index) index gradient
+
+    /// The same by a level between others, to which the responses of those below it are added first.
+    let meta (problem: BilevelProblem) (k: int) (v: Tensor) : unit =
+        if joins problem then
+            mean problem (metaOf problem k) v
 
     /// Waits for a gradient.
     let finish (problem: BilevelProblem) (buckets: Buckets) : unit =
@@ -126,7 +158,7 @@ module internal Across =
     /// Every rank is here, with the same text.
     let agree (problem: BilevelProblem) (text: string) : unit =
         if not (alone problem) then
-            (ranks problem).Agree text
+            waitedFor (ranks problem) (fun () -> (ranks problem).Agree text)
 
     /// Buffers of modules become the same on all ranks.
     let buffers (problem: BilevelProblem) (live: (string * Tensor) list) : unit =
@@ -142,7 +174,9 @@ module internal Across =
                 else
                     [], floating @ others
 
-            Scope.run (fun _ ->
+            waitedFor (ranks problem) (fun () ->
+                use _ = torch.NewDisposeScope()
+
                 let together (tensors: Tensor list) (reduce: Tensor -> Task) =
                     if not tensors.IsEmpty then
                         let all =

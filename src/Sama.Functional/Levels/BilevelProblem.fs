@@ -112,5 +112,11 @@ type BilevelProblem =
                         Options = reduced } =
                       problem.Ranks
 
-                  $"on {ranks.Size} ranks: meta gradients {reduced.Response}, buffers {reduced.Buffers}, buckets of {reduced.BucketBytes} bytes" ]
+                  let sharded =
+                      if reduced.ShardStates then
+                          ", states of rules in shards"
+                      else
+                          ""
+
+                  $"on {ranks.Size} ranks: meta gradients {reduced.Response}, buffers {reduced.Buffers}, buckets of {reduced.BucketBytes} bytes{sharded}" ]
         )

@@ -54,6 +54,9 @@ module internal Composition =
             refuse $"it differentiates the last {last} base steps, more than Unroll ({window})"
         | MicroBatches count when count > options.Accumulate ->
             refuse $"it asks for {count} micro-batches of a base step, which has {options.Accumulate} (Accumulate)"
+        | Memory when problem.Levels.Length - List.length (Structure.lowest problem) <> 1 ->
+            refuse
+                $"it keeps one vector for the level above '{level.Name}', of which there are several; take a method without a memory"
         | AtMost size when level.Layout.Length > size ->
             refuse
                 $"level '{level.Name}' has {level.Layout.Length} parameters, its limit is {size}; conjugateGradient and neumann have none"
@@ -129,11 +132,32 @@ module internal Composition =
                 refuse method $"{reason}, for which all ranks need one meta gradient (ResponseReduction.Joined)"
             | _ -> ()
 
+    /// Whether the states of rules can be split among the ranks, where that is asked for; one process says so too.
+    let private requireShards (problem: BilevelProblem) index =
+        if problem.Ranks.Options.ShardStates then
+            let level, method = problem.Levels[index], Structure.methodOf problem index
+
+            if not level.Rule.Learned.IsEmpty then
+                invalidArg
+                    "options"
+                    $"the rule of level '{level.Name}' is '{level.Update.Name}': the state of a rule with learned options cannot be split among ranks (ShardStates)"
+
+            for need in method.Needs do
+                match need with
+                | History _ when problem.Heights[index] < Array.last problem.Heights ->
+                    refuse
+                        method
+                        "it differentiates through the steps of a rule, which it has to have whole (ReductionOptions.ShardStates)"
+                | _ -> ()
+
+            RankRules.requireShards level
+
     let requireServed (problem: BilevelProblem) : unit =
         let top = Array.last problem.Heights
 
         for index in 0 .. problem.Levels.Length - 1 do
             requireLearned problem index
+            requireShards problem index
 
             if problem.Heights[index] < top then
                 for need in (Structure.methodOf problem index).Needs do

@@ -85,7 +85,7 @@ module internal LearnedOptions =
             use _ = torch.no_grad ()
             at problem i (fun j -> Params.frozen problem.Levels[j].Layout vectors[j])
         else
-            problem.Levels[i].Rule
+            RankRules.rule problem problem.Levels[i]
 
     /// The same with its options in the graph of the vectors of `upper`, joined in `lambda`.
     let inGraph (problem: BilevelProblem) i (vectors: Tensor[]) (upper: int list) (parts: Tensor[]) : BoundRule =

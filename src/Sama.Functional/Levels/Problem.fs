@@ -27,7 +27,7 @@ module Problem =
 
     /// The same problem on ranks, each with its own rows: `data` picks them by `draw.Rank`, a batch of the problem is that of
     /// all ranks together. Every rank makes the same problem; runs of it start from rank 0's state. ArgumentException for a
-    /// method that cannot be reduced in that way, and buckets of a negative size.
+    /// method that cannot be reduced in that way, a rule whose state cannot be split (ShardStates), and buckets of a negative size.
     let onRanksWith (options: ReductionOptions) (ranks: Communicator) (problem: BilevelProblem) : BilevelProblem =
         if isNull ranks then
             nullArg (nameof ranks)

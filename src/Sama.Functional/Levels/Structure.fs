@@ -12,6 +12,30 @@ module internal Structure =
         else
             1L
 
+    let rec private chosen (number: int64) (method: HypergradientMethod) : HypergradientMethod =
+        match method.Choose with
+        | Some choose -> chosen number (choose number)
+        | None -> method
+
+    /// The problem as it is at a base step: each level under the method of the meta step behind it.
+    let at (problem: BilevelProblem) (step: int64) : BilevelProblem =
+        let methods =
+            problem.Method
+            :: [ for level in problem.Levels do
+                     yield! Option.toList level.Method ]
+
+        if methods |> List.forall _.Choose.IsNone then
+            problem
+        else
+            let number = step / window problem
+
+            { problem with
+                Method = chosen number problem.Method
+                Levels =
+                    [| for level in problem.Levels ->
+                           { level with
+                               Method = Option.map (chosen number) level.Method } |] }
+
     let methodOf (problem: BilevelProblem) (index: int) : HypergradientMethod =
         problem.Levels[index].Method |> Option.defaultValue problem.Method
 

@@ -64,6 +64,7 @@ module internal F2sa =
 
             { Vector = keep vector
               Move = None
+              Kept = None
               Report =
                 lazy
                     { Report.empty "f2sa" with
@@ -80,4 +81,5 @@ module internal F2sa =
         { Name = "f2sa"
           Needs = [ Adaptation; ElementwiseRule; Differences; LearnedOptions ]
           Motion = Unknown "f2sa solves a problem of its own"
+          Choose = None
           BestResponse = respond o }

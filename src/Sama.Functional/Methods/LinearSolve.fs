@@ -36,6 +36,29 @@ module internal LinearSolve =
                 t.add_ (move, Number.scalar omega) |> ignore
                 s.mul_(Number.scalar (1.0 - omega)).add_ (x, Number.scalar omega) |> ignore)
 
+    /// What tells of conjugate gradients that they divide by rounding, from one iteration to the next.
+    [<Sealed>]
+    type private Rounding(unit: float) =
+        let mutable curved, pp, largest = 0.0, 0.0, 0.0
+
+        /// Whether x may go along p. ‖r‖² is `squared`, β that of p = r + β p₋, of which r is at right angles to p₋; A r =
+        /// A p − β A p₋, of which `before` is A p₋: it is overwritten.
+        member _.Tells(squared, beta: float, curvature: float, ap: Tensor, before: Tensor, isIndefinite: bool) : bool =
+            let size = Method.size ap
+            pp <- squared + beta * beta * pp
+            largest <- max largest (size / sqrt pp)
+            // b beyond the range of A stays in r: what A makes of r is rounding then. ‖A r‖ is at least rᵀA r/‖r‖, and
+            // rᵀA r = pᵀA p + β² p₋ᵀA p₋: most often that tells without a vector
+            let least = sqrt unit * largest * sqrt squared
+
+            let isOutside =
+                (curvature + beta * beta * curved) / sqrt squared <= 2.0 * least
+                && Method.size (before.mul_(Number.scalar -beta).add_ ap) <= least
+
+            curved <- curvature
+            let flat = if isIndefinite then sqrt unit else 64.0 * unit
+            isOutside || not (abs curvature > flat * sqrt pp * size)
+
     /// Conjugate gradients from 0 (Hestenes and Stiefel, 1952), and whether they have to be given up; they stop at the
     /// residual, or after `iterations`. From the first direction of negative curvature on, x is the smoothed iterate. Given
     /// up where A turns out singular on the Krylov space: pᵀAp is rounding (or, of an indefinite A, near it), or A r is
@@ -49,11 +72,11 @@ module internal LinearSolve =
         Scope.run (fun keep ->
             let norm = Method.size b
             let x, r, p = torch.zeros_like b, b.clone (), b.clone ()
-            // A p of the iteration before, for A r = A p − β A p₋
+            let rounding = Rounding(unit b)
+            // A p of the iteration before
             let mutable before = torch.zeros_like b
             let mutable smoothed, left = null, null
-            let mutable beta, curved, pp = 0.0, 0.0, 0.0
-            let mutable largest = 0.0
+            let mutable beta = 0.0
             let mutable squared = dot b b
             let mutable products = 0
             let mutable broken = false
@@ -61,25 +84,16 @@ module internal LinearSolve =
             while not broken && products < iterations && sqrt squared > tolerance * norm do
                 Scope.run (fun lift ->
                     let ap = lift (a p)
-                    let curvature, size = dot p ap, Method.size ap
-                    // p = r + β p₋, of which r is at right angles to p₋
-                    pp <- squared + beta * beta * pp
+                    let curvature = dot p ap
                     products <- products + 1
-                    largest <- max largest (size / sqrt pp)
-                    // b beyond the range of A stays in r: what A makes of r is rounding then. ‖A r‖ is at least
-                    // rᵀA r/‖r‖, and rᵀA r = pᵀA p + β² p₋ᵀA p₋: most often that tells without a vector
-                    let least = sqrt (unit b) * largest * sqrt squared
-
-                    let outside =
-                        (curvature + beta * beta * curved) / sqrt squared <= 2.0 * least
-                        && Method.size (before.mul_(Number.scalar -beta).add_ ap) <= least
 
                     if curvature < 0.0 && isNull smoothed then
                         smoothed <- lift (x.clone ())
                         left <- lift (r.clone ())
 
-                    let flat = if isNull smoothed then 64.0 * unit b else sqrt (unit b)
-                    broken <- outside || not (abs curvature > flat * sqrt pp * size)
+                    broken <- rounding.Tells(squared, beta, curvature, ap, before, not (isNull smoothed))
+                    before.Dispose()
+                    before <- ap
 
                     if not broken then
                         let step = squared / curvature
@@ -87,9 +101,6 @@ module internal LinearSolve =
                         r.add_ (ap, Number.scalar -step) |> ignore
                         let next = dot r r
                         beta <- next / squared
-                        before.Dispose()
-                        before <- ap
-                        curved <- curvature
                         p.mul_(Number.scalar beta).add_ r |> ignore
                         squared <- next
 

@@ -24,6 +24,8 @@ type Need =
     | AtMost of parameters: int64
     /// θ is moved along v afterwards: v has to be the same on every rank
     | Nudge
+    /// a vector of the base level's length that is kept from one meta step to the next, as part of the run's state
+    | Memory
 
 /// (dθ*/dλ)ᵀ v; the move that θ is left with, if any; what was done. Tensors are the caller's.
 [<NoComparison; NoEquality>]
@@ -32,6 +34,8 @@ type Response =
         {
             Vector: Tensor
             Move: Tensor option
+            /// what the next meta step finds in the method's memory, if it has one
+            Kept: Tensor option
             /// read when it is asked for, in the step's scope: numbers of the response may still be on their device
             Report: Lazy<Report>
         }
@@ -69,6 +73,8 @@ type HypergradientMethod =
             /// may overwrite v
             BestResponse: IBaseSolution -> Tensor -> Response
             Motion: Motion
+            /// the method of each meta step, counted from 0, where it is made of several
+            Choose: (int64 -> HypergradientMethod) option
         }
 
     override self.ToString() = self.Name
@@ -97,6 +103,7 @@ module internal Method =
         { Name = name
           Needs = needs @ [ Adaptation; LearnedOptions ]
           Motion = AlongTangent solve
+          Choose = None
           BestResponse =
             fun at v ->
                 Scope.run (fun keep ->
@@ -109,6 +116,7 @@ module internal Method =
 
                     { Vector = keep vector
                       Move = None
+                      Kept = None
                       Report = lazy adjoint.Report }) }
 
     /// (∂u/∂θ)ᵀ w = Hᵀ (∂u/∂g)ᵀ w + (the rule's decay).

@@ -120,6 +120,7 @@ module internal SamaMethod =
                     None
                 else
                     Some(keep (p * scale * -o.Nudge))
+              Kept = None
               Report =
                 // read behind the scope
                 let values =
@@ -155,6 +156,7 @@ module internal SamaMethod =
         { Name = "sama"
           Needs = Adaptation :: needs o
           Motion = Retaken
+          Choose = None
           BestResponse =
             fun at v ->
                 besideOptions at v (fun () ->
@@ -168,4 +170,5 @@ module internal SamaMethod =
         { Name = "samaNa"
           Needs = needs o
           Motion = Retaken
+          Choose = None
           BestResponse = fun at v -> besideOptions at v (fun () -> difference o "samaNa" at v) }

@@ -31,6 +31,7 @@ module internal SamaFisher =
         { Name = "samaFisher"
           Needs = SamaMethod.needs o.Difference
           Motion = Retaken
+          Choose = None
           BestResponse =
             fun at v ->
                 SamaMethod.besideOptions at v (fun () ->

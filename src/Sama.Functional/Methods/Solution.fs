@@ -16,7 +16,7 @@ type UnrolledOptions =
         Steps: int
         /// how many of them, the last, are differentiated; 0 is all
         Last: int
-        /// keep every √Steps-th state and take the others' steps again, instead of keeping all
+        /// keep √(2·Steps) states and take steps again, each once at most (revolve), instead of keeping all
         Recompute: bool
         /// differentiate through stop-features too, as the trajectory does: they depend on θ from the second step on
         FollowStops: bool
@@ -97,8 +97,14 @@ type ITrajectory =
     /// differentiated.
     abstract Unrolled: options: UnrolledOptions * v: Tensor -> struct (Tensor * int)
 
+/// What a method that has a memory (`Need.Memory`) kept.
+type IMethodMemory =
+    /// The vector of θ's length that its meta step before this one left; 0 at the first. Borrowed.
+    abstract Kept: Tensor
+
 /// A level at its last step, as a hypergradient method sees it.
 type IBaseSolution =
+    inherit IMethodMemory
     inherit IRuleJacobians
     inherit IBaseGradients
     inherit IBaseProducts

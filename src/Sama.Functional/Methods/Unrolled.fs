@@ -16,6 +16,7 @@ module internal Unrolled =
         { Name = name
           Needs = [ Products ProductForm.Default; LearnedOptions; History(o.Steps, o.Last) ]
           Motion = Unknown $"{name} goes through several steps"
+          Choose = None
           BestResponse =
             fun at v ->
                 let struct (vector, steps) = at.Unrolled(o, v)
@@ -23,6 +24,7 @@ module internal Unrolled =
                 // each step is taken again, and its gradient differentiated by θ and by λ
                 { Vector = vector
                   Move = None
+                  Kept = None
                   Report =
                     lazy
                         { Report.empty name with

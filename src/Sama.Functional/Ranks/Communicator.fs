@@ -9,7 +9,7 @@ open Sama.Functional
 /// same order on each: a rank that is about to do something else, that fails, or that does not come within the timeout ends
 /// it on all. The bits of a sum do not depend on the MPI at hand nor on what arrives first. For one thread at a time.
 [<Sealed; AllowNullLiteral>]
-type Communicator internal (thread: RankThread option) =
+type Communicator internal (thread: RankThread option, transport: RankTransport) =
     let struct (rank, size, library) =
         match thread with
         | Some thread -> thread.Started
@@ -61,16 +61,19 @@ type Communicator internal (thread: RankThread option) =
         if thread.IsNone || count = 0L then
             none
         else
-            RankTensors.reduce post what tensor first count scale
+            RankTensors.reduce post transport what tensor first count scale
 
     /// One process, which is all there is.
-    static member val Single = new Communicator(None)
+    static member val Single = new Communicator(None, RankTransport.Auto)
 
     /// This process's number, from 0.
     member _.Rank: int = rank
 
     /// How many there are.
     member _.Size: int = size
+
+    /// One process, which waits for nobody.
+    member internal _.IsAlone = thread.IsNone
 
     /// What MPI calls itself; "none" on one process.
     member _.Library: string = library
@@ -84,6 +87,9 @@ type Communicator internal (thread: RankThread option) =
 
     /// The first rank whose numbers were not finite, or −1, since that was last asked.
     member val internal Culprit = -1 with get, set
+
+    /// What surrounds everything that the engine waits for, such as a clock; null: nothing.
+    member val internal Around: Func<Func<int>, int> = null with get, set
 
     /// How long this rank has waited for others.
     member val internal Waited = TimeSpan.Zero with get, set
@@ -109,6 +115,13 @@ type Communicator internal (thread: RankThread option) =
         ArgumentNullException.ThrowIfNull(tensor, nameof tensor)
         observed (reduce "mean" tensor 0L (tensor.numel ()) (1.0 / float size))
 
+    /// Of rank r, elements `bounds[r]` to `bounds[r + 1]` of a flat tensor, on every rank, in their places.
+    member internal _.GatherParts(what: string, tensor: Tensor, bounds: int64[]) : Task<Verdict> =
+        if thread.IsNone then
+            none
+        else
+            RankTensors.gather post transport what tensor bounds
+
     /// The mean over the ranks of a number.
     member ranks.Mean(value: float) : float =
         if size = 1 then
@@ -129,7 +142,7 @@ type Communicator internal (thread: RankThread option) =
         if thread.IsNone || tensor.numel () = 0L then
             Task.CompletedTask
         else
-            observed (RankTensors.broadcast post tensor root)
+            observed (RankTensors.broadcast post transport tensor root)
 
     /// The numbers of every rank, by rank: as many on each.
     member ranks.Gather(values: float[]) : float[][] =

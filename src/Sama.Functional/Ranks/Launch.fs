@@ -61,9 +61,14 @@ module internal Launch =
         | OpenMpi -> "Open MPI"
         | Mpich -> "MPICH"
 
-    /// The MPI to load and how many ranks there must be then; none for one process. InvalidOperationException where what is
+    /// The MPI to load and how many ranks there must be then; none for one process, unless one alone is to be a rank too. InvalidOperationException where what is
     /// asked for, the launcher and MPI cannot go together.
-    let plan (variable: string -> string) (size: Nullable<int>) (library: string) : (MpiKind * Launched) option =
+    let plan
+        (variable: string -> string)
+        (size: Nullable<int>)
+        (library: string)
+        (evenOne: bool)
+        : (MpiKind * Launched) option =
         let named =
             [ "Library", library; "SAMA_MPI", variable "SAMA_MPI" ]
             |> List.tryPick (fun (argument, name) ->
@@ -76,6 +81,9 @@ module internal Launch =
         | None when size.HasValue && size.Value > 1 ->
             invalidOp
                 $"{size.Value} ranks are asked for, but no launcher started this process: start it by 'mpirun -n {size.Value} COMMAND', or by srun (--mpi=pmix)"
+        | None when evenOne ->
+            invalidOp
+                "RankTransport.Nccl is asked for, but no launcher started this process, by whose MPI NCCL's ranks find each other: start it by 'mpirun -n 1 COMMAND', or more of them"
         | None -> None
         | Some launched when
             size.HasValue
@@ -84,7 +92,7 @@ module internal Launch =
             ->
             invalidOp
                 $"{size.Value} ranks are asked for, but {launched.By} started {launched.Size} ({launched.Variable})"
-        | Some launched when launched.Size = 1 || size = Nullable 1 -> None
+        | Some launched when (launched.Size = 1 || size = Nullable 1) && not evenOne -> None
         | Some launched ->
             match named |> Option.orElse launched.Kind with
             | Some kind -> Some(kind, launched)

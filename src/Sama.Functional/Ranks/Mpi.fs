@@ -63,15 +63,6 @@ module internal Mpi =
     [<DllImport(library)>]
     extern int private MPI_Get_library_version(nativeint text, nativeint length)
 
-    [<DllImport("libc")>]
-    extern nativeint private dlopen(string path, int mode)
-
-    [<DllImport("libc")>]
-    extern nativeint private dlerror()
-
-    // RTLD_NOW and RTLD_GLOBAL: Open MPI's plug-ins look its symbols up
-    let private mode = 0x102
-
     let private files kind =
         match kind with
         | OpenMpi -> [ "libmpi.so.40" ]
@@ -88,31 +79,11 @@ module internal Mpi =
     let mutable private bytes = 0n
     let mutable private noStatus = 0n
 
-    let private resolve =
-        lazy
-            NativeLibrary.SetDllImportResolver(
-                System.Reflection.Assembly.GetExecutingAssembly(),
-                DllImportResolver(fun name _ _ -> if name = library then handle else 0n)
-            )
-
     /// DllNotFoundException with the loader's words and the package to install.
     let private load (kind: MpiKind) : unit =
-        let rec first names reasons =
-            match names with
-            | [] ->
-                let reasons = String.Join("; ", List.rev reasons)
-
-                raise (
-                    DllNotFoundException
-                        $"the launcher is that of {Launch.nameOf kind}, whose library does not load: {reasons}. On Debian: apt-get install {package kind}"
-                )
-            | name :: others ->
-                match dlopen (name, mode) with
-                | 0n -> first others (Marshal.PtrToStringUTF8(dlerror ()) :: reasons)
-                | found -> handle <- found
-
-        first (files kind) []
-        resolve.Force()
+        handle <-
+            RankLibraries.load library (files kind) (fun reasons ->
+                $"the launcher is that of {Launch.nameOf kind}, whose library does not load: {reasons}. On Debian: apt-get install {package kind}")
 
     let private number (ask: nativeint -> int) : int =
         let place = Marshal.AllocHGlobal 8

@@ -11,8 +11,14 @@ module internal RankTensors =
     /// Posts what is about to happen: its description, what else the rank brings to it, and how it is done.
     type Post = string -> (Ballot -> Ballot) -> (Link -> unit) -> Task<Verdict>
 
-    let private freeing (own: Tensor) (task: Task<Verdict>) : Task<Verdict> =
-        task.ContinueWith((fun (_: Task<Verdict>) -> own.Dispose()), TaskContinuationOptions.ExecuteSynchronously)
+    /// Frees the handle before anybody is told that it is done; what fails is not done, and frees it then.
+    let private posted (post: Post) what (own: Tensor) full (act: Link -> unit) : Task<Verdict> =
+        let task =
+            post what full (fun link ->
+                act link
+                own.Dispose())
+
+        task.ContinueWith((fun (_: Task<Verdict>) -> own.Dispose()), TaskContinuationOptions.OnlyOnFaulted)
         |> ignore
 
         task
@@ -37,6 +43,38 @@ module internal RankTensors =
         Number.onHost tensor
         && (tensor.dtype = torch.float32 || tensor.dtype = torch.float64)
 
+    let private isCuda (tensor: Tensor) = tensor.device_type = DeviceType.CUDA
+
+    /// What goes over NCCL. DllNotFoundException without the library.
+    let private onDevice (transport: RankTransport) (tensor: Tensor) : bool =
+        match transport with
+        | RankTransport.Mpi -> false
+        | RankTransport.Auto when not (isCuda tensor) -> false
+        | _ ->
+            Nccl.load ()
+            isCuda tensor || Cuda.owns (Number.address tensor)
+
+    /// InvalidOperationException for a vector that has to go over NCCL and cannot.
+    let private requireDevice (transport: RankTransport) (tensor: Tensor) : bool =
+        let isDevice = onDevice transport tensor
+
+        if transport = RankTransport.Nccl && not isDevice then
+            invalidOp
+                $"a tensor on {tensor.device} lies in no device's memory, where NCCL works: move the problem there (Problem.toDevice), or take RankTransport.Auto"
+
+        isDevice
+
+    let private devicePart (tensor: Tensor) (first: int64) (count: int64) : DevicePart =
+        let bytes = int tensor.ElementSize
+
+        { Device = max 0 tensor.device_index
+          Address = Number.address tensor + nativeint (first * int64 bytes)
+          Count = count
+          Bytes = bytes
+          Type = tensor.dtype }
+
+    let private way isDevice = if isDevice then ", by NCCL" else ""
+
     let private range (tensor: Tensor) (first: int64) (count: int64) : RankRange =
         { Data = Number.address tensor
           Bytes = int tensor.ElementSize
@@ -44,8 +82,17 @@ module internal RankTensors =
           First = first
           Count = count }
 
-    /// scale · Σ over ranks of a part, in its place.
-    let reduce (post: Post) what (tensor: Tensor) (first: int64) (count: int64) (scale: float) : Task<Verdict> =
+    /// scale · Σ over ranks of a part, in its place; scale is 1, or 1/number of ranks.
+    let reduce
+        (post: Post)
+        transport
+        what
+        (tensor: Tensor)
+        (first: int64)
+        (count: int64)
+        (scale: float)
+        : Task<Verdict> =
+        let isDevice = requireDevice transport tensor
         let own = Scope.detach (tensor.detach ())
 
         let part () =
@@ -59,7 +106,9 @@ module internal RankTensors =
                 Scope.run (fun _ -> Number.isFinite (part ()))
 
         let act (link: Link) =
-            if inPlace own then
+            if isDevice then
+                link.Device.Sum(devicePart own first count, scale)
+            elif inPlace own then
                 link.Ring.Sum(range own first count, scale)
             else
                 Scope.run (fun _ ->
@@ -74,28 +123,50 @@ module internal RankTensors =
                     GC.KeepAlive copy
                     part().copy_ copy |> ignore)
 
-        post
-            $"{what} of elements {first} to {first + count} of {own.numel ()}, {own.dtype}"
+        posted
+            post
+            $"{what} of elements {first} to {first + count} of {own.numel ()}, {own.dtype}{way isDevice}"
+            own
             (fun ballot -> { ballot with IsFinite = isFinite () })
             act
-        |> freeing own
+
+    /// Where the host's memory has to be gone through, a copy there, and back.
+    let private throughHost (own: Tensor) (work: nativeint -> unit) =
+        if Number.onHost own then
+            work (Number.address own)
+        else
+            Scope.run (fun _ ->
+                let copy = own.cpu ()
+                work (Number.address copy)
+                GC.KeepAlive copy
+                own.copy_ copy |> ignore)
 
     /// A contiguous tensor of one rank on all.
-    let broadcast (post: Post) (tensor: Tensor) (root: int) : Task<Verdict> =
+    let broadcast (post: Post) transport (tensor: Tensor) (root: int) : Task<Verdict> =
+        // what the host has in its own memory (counts, buffers) is no work for NCCL
+        let isDevice = onDevice transport tensor
         let own = Scope.detach (tensor.detach ())
-        let bytes = own.numel () * own.ElementSize
+        let count = own.numel ()
 
         let act (link: Link) =
-            if Number.onHost own then
-                link.Ring.Broadcast(Number.address own, bytes, root)
+            if isDevice then
+                link.Device.Broadcast(devicePart own 0L count, root)
             else
-                Scope.run (fun _ ->
-                    let copy = own.cpu ()
-                    link.Ring.Broadcast(Number.address copy, bytes, root)
-                    GC.KeepAlive copy
-                    own.copy_ copy |> ignore)
+                throughHost own (fun at -> link.Ring.Broadcast(at, count * own.ElementSize, root))
 
         let shape = String.Join("x", own.shape)
 
-        post $"broadcast of [{shape}], {own.dtype}, from rank {root}" id act
-        |> freeing own
+        posted post $"broadcast of [{shape}], {own.dtype}, from rank {root}{way isDevice}" own id act
+
+    /// Of rank r, elements `bounds[r]` to `bounds[r + 1]` of a flat tensor, on all.
+    let gather (post: Post) transport what (tensor: Tensor) (bounds: int64[]) : Task<Verdict> =
+        let isDevice = requireDevice transport tensor
+        let own = Scope.detach (tensor.detach ())
+
+        let act (link: Link) =
+            if isDevice then
+                link.Device.Gather(devicePart own 0L (own.numel ()), bounds)
+            else
+                throughHost own (fun at -> link.Ring.Gather(at, [| for b in bounds -> b * own.ElementSize |]))
+
+        posted post $"{what} of {own.numel ()} elements, {own.dtype}, in parts{way isDevice}" own id act

@@ -9,7 +9,11 @@ open Sama
 
 /// What the thread of MPI sees of a connection.
 [<NoComparison; NoEquality>]
-type internal Link = { Wire: Wire; Star: Star; Ring: Ring }
+type internal Link =
+    { Wire: Wire
+      Star: Star
+      Ring: Ring
+      Device: RankDevice }
 
 /// Something that the ranks do together: they agree that they all do it, then they do it.
 [<NoComparison; NoEquality>]
@@ -37,7 +41,9 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
     // of what is being done: since when, and what is known of it
     let mutable since = 0L
     let mutable doing = "nothing"
-    let mutable missing: unit -> string = fun () -> "the other ranks"
+    let others () = "the other ranks"
+    let mutable missing = others
+    let mutable abortDevice: unit -> unit = ignore
 
     let say (text: string) =
         Console.Error.WriteLine $"Sama: {text}"
@@ -58,6 +64,7 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
         last.Start()
         // what was said passes through the launcher
         Thread.Sleep 200
+        abortDevice ()
         Mpi.abort code
         Thread.Sleep 4000
 
@@ -121,6 +128,7 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
                 job.Done.SetException e
                 e
             else
+                missing <- others
                 job.Act link
                 since <- 0L
                 job.Done.SetResult verdict
@@ -171,15 +179,19 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
             let wire = Wire(rank, size, looked)
             use star = new Star(wire)
             use ring = new Ring(wire)
+            use device = new RankDevice(wire, ring)
+            abortDevice <- device.Abort
             started.SetResult(struct (rank, size, Mpi.version ()))
 
             serve
                 { Wire = wire
                   Star = star
-                  Ring = ring }
+                  Ring = ring
+                  Device = device }
 
             since <- Stopwatch.GetTimestamp()
             doing <- "the end of MPI"
+            (device :> IDisposable).Dispose()
             Mpi.finish ()
             since <- 0L
         with e ->

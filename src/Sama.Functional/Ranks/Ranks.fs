@@ -12,13 +12,16 @@ type RankOptions =
         Size: Nullable<int>
         /// "openmpi" or "mpich"; null: what the environment variable SAMA_MPI says, else the launcher's own
         Library: string
+        /// how vectors get from rank to rank
+        Transport: RankTransport
     }
 
-    /// Five minutes; as many ranks as the launcher started, by its own MPI.
+    /// Five minutes; as many ranks as the launcher started, by its own MPI; what lies on CUDA devices by NCCL.
     static member Default =
         { Timeout = TimeSpan.FromMinutes 5.0
           Size = Nullable()
-          Library = null }
+          Library = null
+          Transport = RankTransport.Auto }
 
 namespace Sama.Functional
 
@@ -57,7 +60,7 @@ module Ranks =
     let private connect (options: RankOptions) kind launched : Communicator =
         let thread = RankThread(kind, options.Timeout, Launch.requireSize kind launched)
 
-        let ranks = new Communicator(Some thread)
+        let ranks = new Communicator(Some thread, options.Transport)
         AppDomain.CurrentDomain.UnhandledException.Add(fun e -> unhandled ranks e.ExceptionObject)
         AppDomain.CurrentDomain.ProcessExit.Add(fun _ -> ended ranks)
         // launchers end the others by it where one is killed; what it does stays as it was
@@ -67,7 +70,8 @@ module Ranks =
     /// The communicator of this process among those that its launcher started; a second call gives the same one. A process
     /// without a launcher is a rank alone, and needs no MPI. Call it before anything is computed; dispose it where the
     /// program ends. InvalidOperationException where launcher, library and what is asked for do not go together, with what
-    /// to do; DllNotFoundException without the launcher's MPI; ArgumentException for an option out of range.
+    /// to do; DllNotFoundException without the launcher's MPI, or NCCL where it is asked for; ArgumentException for an option out
+    /// of range.
     let start (options: RankOptions) : Communicator =
         if options.Timeout <= TimeSpan.Zero then
             invalidArg (nameof options) $"the timeout is a positive time, not {options.Timeout}"
@@ -75,11 +79,20 @@ module Ranks =
         if options.Size.HasValue && options.Size.Value < 1 then
             invalidArg (nameof options) $"Size ({options.Size}) is at least 1"
 
+        if not (Enum.IsDefined options.Transport) then
+            invalidArg (nameof options) $"Transport ({options.Transport}) is Auto, Mpi or Nccl"
+
+        let isNccl = options.Transport = RankTransport.Nccl
+
         lock guard (fun () ->
             if isNull current || current.Size = 1 then
                 current <-
-                    match Launch.plan Environment.GetEnvironmentVariable options.Size options.Library with
-                    | Some(kind, launched) -> connect options kind launched
+                    match Launch.plan Environment.GetEnvironmentVariable options.Size options.Library isNccl with
+                    | Some(kind, launched) ->
+                        if isNccl then
+                            Nccl.load ()
+
+                        connect options kind launched
                     | None -> Communicator.Single
 
             current)

@@ -27,13 +27,18 @@ type ReductionOptions =
         /// bytes of the base gradient that are reduced together while the backward pass goes on, for functional models; 0: all
         /// behind it
         BucketBytes: int64
+        /// each rank has the states of rules of a range of coordinates alone and steps those (ZeRO-1): what the rule makes of
+        /// them is gathered, at every update and adaptation. For elementwise rules, chains and groups of them, clipping and
+        /// trust ratios; states of runs and checkpoints are whole, so that all ranks take part in them
+        ShardStates: bool
     }
 
-    /// The joined batch's hypergradient, rank 0's buffers, buckets of 4 MB.
+    /// The joined batch's hypergradient, rank 0's buffers, buckets of 4 MB, states of rules whole on every rank.
     static member Default =
         { Response = ResponseReduction.Joined
           Buffers = RankBuffers.First
-          BucketBytes = 4L <<< 20 }
+          BucketBytes = 4L <<< 20
+          ShardStates = false }
 
 /// A problem's place among the ranks.
 [<NoComparison; NoEquality>]

@@ -120,7 +120,7 @@ type internal Ring(wire: Wire) =
 
         moved
 
-    /// range ← scale · Σ over ranks. Every rank calls it with the same range.
+    /// range ← scale · Σ over ranks; scale is 1 on one rank. Every rank calls it with the same range.
     member _.Sum(range: RankRange, scale: float) : unit =
         let elements = int64 (blockBytes / range.Bytes)
         let last = (range.First + range.Count - 1L) / elements
@@ -152,7 +152,7 @@ type internal Ring(wire: Wire) =
 
             struct (next > last && not busy, moved)
 
-        if range.Count > 0L then
+        if range.Count > 0L && size > 1 then
             wire.Await(poll, fun () -> $"rank {left}, whose part of the sum has not come")
 
     /// The bytes of one rank on all: each passes them on to its right.
@@ -164,7 +164,7 @@ type internal Ring(wire: Wire) =
 
         let message = blocks[0]
 
-        for i in 0L .. parts - 1L do
+        for i in 0L .. (if size > 1 then parts - 1L else -1L) do
             let at = data + nativeint (i * int64 blockBytes)
 
             if rank <> root then
@@ -188,6 +188,34 @@ type internal Ring(wire: Wire) =
             (fun () -> struct (message.Send.Done, false)),
             fun () -> $"rank {right}, which takes no part of a broadcast"
         )
+
+    /// Of rank r, bytes `bounds[r]` to `bounds[r + 1]` on all: each passes on what it has got, a rank's part at a time.
+    member _.Gather(data: nativeint, bounds: int64[]) : unit =
+        let parts (r: int) =
+            (bounds[r + 1] - bounds[r] + int64 blockBytes - 1L) / int64 blockBytes
+
+        let place (r: int) (i: int64) : struct (nativeint * int) =
+            let from = bounds[r] + i * int64 blockBytes
+            struct (data + nativeint from, int (min (int64 blockBytes) (bounds[r + 1] - from)))
+
+        let message = blocks[0]
+
+        for step in 0 .. size - 2 do
+            let own, theirs = around (rank - step), around (rank - step - 1)
+
+            for i in 0L .. max (parts own) (parts theirs) - 1L do
+                if i < parts theirs then
+                    let struct (at, count) = place theirs i
+                    message.Receive.Receive(at, count, left, tag)
+
+                if i < parts own then
+                    let struct (at, count) = place own i
+                    message.Send.Send(at, count, right, tag)
+
+                wire.Await(
+                    (fun () -> struct (message.Receive.Done && message.Send.Done, false)),
+                    fun () -> $"rank {left} or {right}, whose part has not come or is not taken"
+                )
 
     interface IDisposable with
         member _.Dispose() =

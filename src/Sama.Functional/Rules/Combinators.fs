@@ -142,6 +142,8 @@ module Combinators =
                 byTheta
                 false
             |> UpdateRule.scaledOutput rate
+            // the norm is that of a gradient that every rank has
+            |> BoundRule.stateless
 
         Learnable.rule
             "clipByGlobalNorm"

@@ -207,8 +207,14 @@ module internal Elementwise =
                 (BoundRule.diagonal decayed)
                 true
 
-        { bound with
-            InPlace = inPlace rule kernel bound.InPlace }
+        let bound =
+            { bound with
+                InPlace = inPlace rule kernel bound.InPlace }
+
+        if rule.Vectors.IsEmpty && rule.Rule.Number.IsNone then
+            BoundRule.stateless bound
+        else
+            bound
 
     /// The rule with operators and kernels from one formula.
     let rule (description: Elementwise) : UpdateRule =

@@ -84,6 +84,7 @@ module LambRule =
                 (Ok(BoundRule.diagonal adapt))
                 (snd (BoundRule.differentiated (step layout)))
                 false
+            |> BoundRule.stateless
 
         UpdateRule.ofBind "trustRatio" on
 

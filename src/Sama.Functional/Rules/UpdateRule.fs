@@ -63,7 +63,18 @@ module UpdateRule =
             { bound with
                 InPlace = BoundRule.byOperators rule.Name bound.Take bound.ByGradient }
 
-        ofBind rule.Name (rule.Bind >> BoundRule.changed change)
+        // what is said of the whole need not be true of its parts
+        let split (bound: BoundRule) =
+            if bound.Sharded.IsNone then
+                None
+            else
+                Some(fun _ -> Error "its adaptation is given for the whole of its parts")
+
+        ofBind rule.Name (fun layout ->
+            let bound = rule.Bind layout
+
+            { BoundRule.changed change bound with
+                Sharded = split bound })
 
     /// The same rule with its adaptation in closed form: `state g θ v ↦ (∂u/∂g)ᵀ v`.
     let withAdaptation adapt rule : UpdateRule =

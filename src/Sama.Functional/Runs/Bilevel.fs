@@ -32,14 +32,15 @@ module Bilevel =
                          Vector = keep vector
                          // a rule's Init may hand out a tensor that it keeps
                          Rule = RuleState.map (fun t -> keep (t.clone ())) (level.Rule.Start vector)
-                         Window = null } |]
+                         Window = null
+                         Kept = null } |]
               Buffers =
                 readOnlyDict [ for name, buffer in Problem.buffers problem -> name, keep (buffer.detach().clone ()) ]
               Step = 0L
               Seed = seed })
 
     /// An engine on a copy of the state; what `body` makes of it is the caller's, through `keep`.
-    let private onCopy
+    let internal onCopy
         (problem: BilevelProblem)
         (argument: string)
         (state: RunState)
@@ -104,7 +105,11 @@ module Bilevel =
 
     /// The highest level's loss at the state, on the batch of its step.
     let internal topLossAt (problem: BilevelProblem) (state: RunState) : float =
-        onCopy problem (nameof state) state (fun _ engine -> engine.TopLoss())
+        onCopy problem (nameof state) state (fun _ engine ->
+            engine.Look(fun live ->
+                let loss = MetaSteps.loss live (problem.Levels.Length - 1)
+                live.Read()
+                loss.Value))
 
     /// Base steps alone, from the state, until ‖u‖ ≤ tolerance or `maxSteps` are taken. Pure; the report has ‖u‖ as its
     /// residual, and says whether it converged. ArgumentException for a negative tolerance or no step.

@@ -100,7 +100,12 @@ type BilevelRun private (problem: BilevelProblem, engine: Engine) =
         if not (isNull writer) then
             writer.Step report
 
-    /// A copy of the state, owned by the caller.
+    /// The rules' states as this rank has them; borrowed.
+    member internal _.RuleStates: RuleState list =
+        [ for level in (live ()).Levels -> level.Rule ]
+
+    /// A copy of the state, owned by the caller. Every rank calls it where the states of rules are in shards
+    /// (ReductionOptions.ShardStates): each has the whole then.
     member _.Snapshot() : RunState = (live ()).Snapshot()
 
     /// Goes on from another state of the same problem, which is borrowed and copied: the live parameters take its values.

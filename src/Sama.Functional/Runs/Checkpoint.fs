@@ -104,6 +104,11 @@ module Checkpoint =
           Update = own.Update
           Vector = vector (CheckpointFile.parametersAt own.Name)
           Rule = rule (CheckpointFile.ruleAt own.Name) own.Rule
+          Kept =
+            if reader.Holds(CheckpointFile.keptAt own.Name, layout) then
+                vector (CheckpointFile.keptAt own.Name)
+            else
+                null
           Window =
             match own.Window with
             | None -> null

@@ -67,6 +67,7 @@ module internal CheckpointFile =
     let ruleAt (level: string) = $"{level}/rule/"
     let windowAt (level: string) = $"{level}/window/"
     let windowRuleAt (level: string) = $"{level}/window-rule/"
+    let keptAt (level: string) = $"{level}/kept/"
     let bufferAt (name: string) = $"buffers/{name}"
 
     let private vectorTensors (prefix: string) (layout: Layout) (vector: Tensor) =
@@ -76,6 +77,9 @@ module internal CheckpointFile =
         [ for level in state.Levels do
               yield! vectorTensors (parametersAt level.Name) level.Layout level.Vector
               yield! List.zip (namesOf (ruleAt level.Name) (treeOf level.Rule)) (ruleTensors level.Rule)
+
+              if not (isNull level.Kept) then
+                  yield! vectorTensors (keptAt level.Name) level.Layout level.Kept
 
               if not (isNull level.Window) then
                   let w = level.Window
@@ -221,6 +225,10 @@ module internal CheckpointFile =
             file.ReadInto(name, tensor)
             check name tensor
             tensor
+
+        /// Whether there are parameters of a layout.
+        member _.Holds(prefix: string, layout: Layout) : bool =
+            file.Contains(prefix + layout.Slices[0].Name)
 
         /// Parameters of a layout, read into one flat vector on that device.
         member _.Vector (device: torch.Device) (prefix: string) (layout: Layout) : Tensor =

@@ -13,8 +13,10 @@ open Sama
 /// A base step evaluates everything first and writes last: a step that fails has changed nothing, buffers included.
 [<Sealed>]
 type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) =
+    let initial = Sharding.keepPart problem initial
+
     let levels =
-        Array.map2 (fun level own -> LevelRun(level, own)) problem.Levels (Array.ofSeq initial.Levels)
+        [| for level, own in Seq.zip problem.Levels initial.Levels -> LevelRun(level, RankRules.rule problem level, own) |]
 
     let vectors = levels |> Array.map _.Vector
     let lowest = Structure.lowest problem
@@ -99,6 +101,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
         for meta in metas do
             for k, response in meta.Responses do
                 response.Move |> Option.iter (fun move -> levels[k].Vector.add_ move |> ignore)
+                response.Kept |> Option.iter levels[k].Keep
 
         writing <- false
 
@@ -108,9 +111,11 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
     /// Meta steps behind base steps; their reports once all values are known.
     let metaSteps (live: LiveStep) working (taken: LevelStep option[]) due direct =
         Problem.keepingBuffers problem (fun () ->
-            let again = Checks.replays problem
+            let live =
+                { live with
+                    Replays = Checks.replays problem }
 
-            if again then
+            if live.Replays then
                 BaseSteps.replay live working
 
             PhaseClock.within clock RunPhase.Rule (fun () ->
@@ -121,7 +126,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
             live.Read()
             let point = live.PointOf taken
 
-            if again then
+            if live.Replays then
                 MetaSteps.replay live point metas
 
             metas, [ for meta in metas -> recorder.Compared(live, meta.Index, warnings.Report(live, point, meta)) ])
@@ -174,6 +179,7 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
                 step,
                 fun watching ->
                     clock <- watching
+                    Across.watch problem (LiveStep.reducing clock)
 
                     try
                         transaction take
@@ -237,15 +243,11 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
             let report = reports[metas |> List.findIndex (fun meta -> meta.Index = top)]
             look live (live.PointOf taken) top report direct.Value)
 
-    /// The loss of the highest level at the state, on the batch of its step.
-    member _.TopLoss() : float =
-        transaction (fun live ->
-            Problem.keepingBuffers problem (fun () ->
-                let loss = MetaSteps.loss live (vectors.Length - 1)
-                live.Read()
-                loss.Value))
+    /// What `body` finds of the step that comes next, of which nothing is written.
+    member _.Look(body: LiveStep -> 'result) : 'result =
+        transaction (fun live -> Problem.keepingBuffers problem (fun () -> body live))
 
-    /// A copy of the state, owned by the caller.
+    /// A copy of the state, owned by the caller; all ranks call it where they share states of rules.
     member _.Snapshot() : RunState =
         requireWhole ()
 
@@ -257,14 +259,16 @@ type internal Engine(problem: BilevelProblem, initial: RunState, lasting: bool) 
 
         claim ()
 
-        { RunState.copy own with
-            Buffers = readOnlyDict (Buffers.copy (buffers ())) }
+        Sharding.whole
+            problem
+            { RunState.copy own with
+                Buffers = readOnlyDict (Buffers.copy (buffers ())) }
 
     /// The run goes on from another state of its problem, which is copied; its vectors stay where they are.
     member _.Load(state: RunState) : unit =
         claim ()
 
-        for level, own in Seq.zip levels state.Levels do
+        for level, own in Seq.zip levels (Sharding.part problem state).Levels do
             level.Load own
 
         Buffers.load [ for b in state.Buffers -> b.Key, b.Value ] (buffers ())

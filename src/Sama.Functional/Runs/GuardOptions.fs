@@ -78,6 +78,28 @@ module internal Guard =
                   Rank = 0 }
                     .RandomSeed }
 
+    /// What rank 0 writes of a run's state; the others give their parts where it is in shards.
+    let onRank0 (run: BilevelRun) (write: RunState -> string) : unit =
+        let isFirst = run.Problem.Communicator.Rank = 0
+
+        if isFirst || Sharding.isUsed run.Problem then
+            use state = run.Snapshot()
+
+            if isFirst then
+                write state |> ignore
+
+    /// InvalidOperationException where the parts of a state cannot be asked for: what failed is this rank's alone.
+    let requireTogether (problem: BilevelProblem) (e: exn) : unit =
+        let isCommon =
+            match e with
+            | :? RankFailureException
+            | :? NonFiniteException -> true
+            | _ -> false
+
+        if Sharding.isUsed problem && not isCommon then
+            invalidOp
+                "the states of rules are in shards (ReductionOptions.ShardStates), and what failed did not fail on every rank: the last checkpoint that all wrote together stands"
+
     /// Notes of the run's own and of its user, null for none, together.
     let notes
         (own: (string * string) list)

@@ -140,12 +140,8 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
 
     /// Of several ranks, rank 0 writes.
     member private guarded.Write() : string =
-        written <-
-            if ranks.Rank = 0 then
-                use state = run.Snapshot()
-                Checkpoints.save options.Keep options.Folder guarded.AllNotes state
-            else
-                Checkpoints.pathOf options.Folder run.StepsTaken
+        Guard.onRank0 run (fun state -> Checkpoints.save options.Keep options.Folder guarded.AllNotes state)
+        written <- Checkpoints.pathOf options.Folder run.StepsTaken
 
         saved <- run.StepsTaken
         written
@@ -180,7 +176,8 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
 
         if not (isNull options.Folder) then
             try
-                // of several ranks, the others may be gone: none is asked
+                // of several ranks, the others may be gone: none is asked, unless each has a part
+                Guard.requireTogether problem e
                 e.Data["Sama.Checkpoint"] <- guarded.Write()
             with other ->
                 e.Data["Sama.CheckpointFailure"] <- other.Message
@@ -230,9 +227,7 @@ type GuardedRun(problem: BilevelProblem, initial: RunState, options: GuardOption
                     && (options.Best || evaluator.Keeps)
                 then
                     Across.guarded problem "the best state" (fun () ->
-                        if ranks.Rank = 0 then
-                            use state = run.Snapshot()
-                            Checkpoints.saveBest options.Folder guarded.AllNotes state |> ignore)
+                        Guard.onRank0 run (Checkpoints.saveBest options.Folder guarded.AllNotes))
 
                     // and one that knows its score
                     guarded.Checkpoint() |> ignore

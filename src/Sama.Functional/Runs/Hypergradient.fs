@@ -17,12 +17,14 @@ module Hypergradient =
         { Name = name
           Needs = needs
           Motion = Unknown "a method of one's own"
+          Choose = None
           BestResponse =
             fun at v ->
                 let vector, report = bestResponse at v
 
                 { Vector = vector
                   Move = None
+                  Kept = None
                   Report = lazy report } }
 
     /// The method, its products with second derivatives formed in that way: neumann, conjugateGradient, fixedPoint, nystrom,
@@ -34,6 +36,11 @@ module Hypergradient =
             function
             | Products _ -> true
             | _ -> false
+
+        if method.Choose.IsSome then
+            invalidArg
+                (nameof method)
+                $"'{method.Name}' is made of several methods: give each of them its form of products"
 
         if not (List.exists choice method.Needs) then
             invalidArg
@@ -132,6 +139,27 @@ module Hypergradient =
 
     /// F2SA with default options.
     let f2sa: HypergradientMethod = f2saWith F2saOptions.Default
+
+    /// SOBA (`WarmStart`): the adjoint goes one step of η along from meta step to meta step, beside θ and λ; one product
+    /// pair a meta step.
+    let soba (step: float) : HypergradientMethod = WarmStart.soba step
+
+    /// AmIGO (`WarmStart`): the adjoint system is solved from where the meta step before it ended.
+    let amigoWith (options: AmigoOptions) : HypergradientMethod = WarmStart.amigo options
+
+    /// That many steps of η of AmIGO's solve.
+    let amigo (iterations: int) (step: float) : HypergradientMethod =
+        amigoWith { Iterations = iterations; Step = step }
+
+    /// Two-phase descent: `usual` (sama, say) at most meta steps, `better` at every count-th, the first one among them. The
+    /// problem has to serve both; reports name which ran. ArgumentException for a count below 2.
+    let everyNth (count: int) (better: HypergradientMethod) (usual: HypergradientMethod) : HypergradientMethod =
+        Phases.everyNth count better usual
+
+    /// Two-phase descent: `first` for so many meta steps, `later` from then on. The problem has to serve both; reports name
+    /// which ran. ArgumentException for less than one meta step.
+    let switching (metaSteps: int64) (first: HypergradientMethod) (later: HypergradientMethod) : HypergradientMethod =
+        Phases.switching metaSteps first later
 
     /// The hypergradient of the highest level at a point: base steps are tried from the state (one, or as many as the
     /// methods go through) with its batches, masks and rule state; the meta gradient is taken behind them. Nothing changes.

@@ -6,13 +6,15 @@ open Sama
 
 /// One level of a run in place: its vector and rule state, which are the run's own, and the vectors that its steps work
 /// in, each made when it is first needed. A step that leads to a meta step leaves θ and the rule's state alone until
-/// everything is known: θₜ lies in `next`, which is lent as scratch meanwhile.
+/// everything is known: θₜ lies in `next`, which is lent as scratch meanwhile. `atRest` is its rule outside a step, and on
+/// ranks the state may be the part of it that this one has.
 [<Sealed>]
-type internal LevelRun(level: Level, own: LevelState) =
+type internal LevelRun(level: Level, atRest: BoundRule, own: LevelState) =
     let vector = own.Vector
     let mutable rule = own.Rule
-    let mutable bound = level.Rule
+    let mutable bound = atRest
     let mutable window = own.Window
+    let mutable kept = own.Kept
     let zeros () = Scope.detach (torch.zeros_like vector)
     let gradient, next, meta = lazy zeros (), lazy zeros (), lazy zeros ()
     let mutable lent = false
@@ -94,7 +96,15 @@ type internal LevelRun(level: Level, own: LevelState) =
           After = run.After
           Scratch = run.Scratch
           AdaptInPlace = fun v -> bound.InPlace.AdaptInto rule gradient.Value vector v
-          Window = window }
+          Window = window
+          Kept = kept }
+
+    /// What the level's method finds at the next meta step; copied.
+    member _.Keep(vector: Tensor) : unit =
+        if isNull kept then
+            kept <- Scope.copy vector
+        else
+            kept.copy_ vector |> ignore
 
     /// Whether the step is finite, 0-D: u and the rule's next state.
     member _.Sound() : Tensor =
@@ -110,6 +120,11 @@ type internal LevelRun(level: Level, own: LevelState) =
         vector.copy_ own.Vector |> ignore
         RuleState.dispose rule
         rule <- RuleState.map Scope.copy own.Rule
+
+        if not (isNull kept) then
+            kept.Dispose()
+
+        kept <- if isNull own.Kept then null else Scope.copy own.Kept
         run.Close()
 
         window <-
@@ -143,7 +158,7 @@ type internal LevelRun(level: Level, own: LevelState) =
 
         let vectorBefore, ruleBefore = Scope.copy vector, rule
         vector.copy_ (start.detach().reshape -1L) |> ignore
-        rule <- Scope.run (fun _ -> RuleState.map Scope.copy (level.Rule.Start vector))
+        rule <- Scope.run (fun _ -> RuleState.map Scope.copy (atRest.Start vector))
 
         struct ((fun () ->
                     vector.copy_ vectorBefore |> ignore
@@ -161,7 +176,8 @@ type internal LevelRun(level: Level, own: LevelState) =
           Update = Level.rule level
           Vector = vector
           Rule = rule
-          Window = window }
+          Window = window
+          Kept = kept }
 
     /// Frees what the steps worked in, but not the state.
     member _.Free() : unit =

@@ -1,5 +1,6 @@
 namespace Sama.Functional
 
+open System
 open System.Collections.Generic
 open TorchSharp
 open Sama
@@ -18,6 +19,8 @@ type internal LiveStep =
         Fetch: int -> Micro list
         /// null where nobody looks on
         Clock: PhaseClock
+        /// whether passes and products of this step are looked at twice
+        Replays: bool
     }
 
     /// Where all levels are, those of `taken` having stepped.
@@ -30,7 +33,8 @@ type internal LiveStep =
                 | Some step -> step.After()
                 | None -> live.Vectors[k]
           Taken = taken
-          Clock = live.Clock }
+          Clock = live.Clock
+          Disagreement = if live.Replays then Some(ref 0.0) else None }
 
     /// The update is finite, and the rule's next state.
     member live.Sound(i: int) : unit =
@@ -51,6 +55,13 @@ type internal LiveStep =
                 live.Levels[i].Record(live.Number, live.Fetch i))
 
 module internal LiveStep =
+
+    /// What ranks wait for, as the clock's phase; null without one.
+    let reducing (clock: PhaseClock) : Func<Func<int>, int> =
+        if isNull clock then
+            null
+        else
+            Func<Func<int>, int>(fun wait -> clock.Within(RunPhase.Reduction, wait.Invoke))
 
     /// Lowest levels that start every window anew do, where the levels above say; how to undo it, and to be done with it.
     let reset (problem: BilevelProblem) (levels: LevelRun[]) (step: int64) =
@@ -79,12 +90,14 @@ module internal LiveStep =
                 micros
 
         for i, level: LevelRun in Array.indexed levels do
-            level.Follow(LearnedOptions.rule problem i vectors)
+            if LearnedOptions.any problem i then
+                level.Follow(LearnedOptions.rule problem i vectors)
 
-        { Problem = problem
+        { Problem = Structure.at problem step
           Levels = levels
           Vectors = vectors
           Number = step
           Readings = readings
           Fetch = fetch fetched
-          Clock = clock }
+          Clock = clock
+          Replays = false }

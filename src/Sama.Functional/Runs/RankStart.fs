@@ -51,6 +51,9 @@ module internal RankStart =
 
                   $"level '{level.Name}', its rule {Level.rule level}: a first update of checksum {firstUpdate level}"
                   $"level '{level.Name}': {window own}"
+
+                  if not (isNull own.Kept) then
+                      $"level '{level.Name}': a vector that its method kept"
               for name in state.Buffers.Keys do
                   $"buffer '{name}'" ]
         )
@@ -93,6 +96,9 @@ module internal RankStart =
 
             for level in state.Levels do
                 broadcast ranks level.Vector
+
+                if not (isNull level.Kept) then
+                    broadcast ranks level.Kept
 
                 for tensor in RuleState.tensors level.Rule do
                     broadcast ranks tensor

@@ -19,6 +19,8 @@ type LevelState =
         Rule: RuleState
         /// the steps of the window that is open, for methods that differentiate through them; else null
         Window: OpenWindow
+        /// what the level's method keeps between meta steps (soba, amigo), of the vector's length; null for nothing
+        Kept: Tensor
     }
 
     /// Frees its tensors.
@@ -30,6 +32,9 @@ type LevelState =
 
         if not (isNull level.Window) then
             (level.Window :> IDisposable).Dispose()
+
+        if not (isNull level.Kept) then
+            level.Kept.Dispose()
 
 /// The state of a run as a value: nothing that is not in it decides the next step. Whoever holds it disposes it, which
 /// frees its tensors.
@@ -89,7 +94,8 @@ module RunState =
                        { level with
                            Vector = f level.Vector
                            Rule = RuleState.map f level.Rule
-                           Window = if isNull level.Window then null else level.Window.Map f } |]
+                           Window = if isNull level.Window then null else level.Window.Map f
+                           Kept = if isNull level.Kept then null else f level.Kept } |]
             Buffers = readOnlyDict [ for buffer in state.Buffers -> buffer.Key, f buffer.Value ] }
 
     /// A copy, owned by the caller.
@@ -180,6 +186,15 @@ module RunState =
 
         if own.Vector.dtype <> level.Type then
             refuse $"level '{level.Name}' is {level.Type}, the state {own.Vector.dtype}"
+
+        if
+            not (isNull own.Kept)
+            && (own.Kept.IsInvalid
+                || own.Kept.numel () <> level.Layout.Length
+                || own.Kept.dtype <> level.Type)
+        then
+            refuse
+                $"level '{level.Name}': what its method kept is disposed, or not {level.Layout.Length} numbers of {level.Type}"
 
         if string own.Vector.device <> string level.Device then
             refuse

@@ -102,16 +102,20 @@ module internal Differenced =
     /// What products at one θ are formed from.
     [<NoComparison; NoEquality>]
     type private Frame =
-        { Subject: Linearization.Subject
-          Micros: Micro list
-          Mode: Mode
-          Theta: Tensor
-          From: Origin
-          Passes: int ref }
+        {
+            Subject: Linearization.Subject
+            Micros: Micro list
+            Mode: Mode
+            Theta: Tensor
+            From: Origin
+            /// of α
+            Step: float
+            Passes: int ref
+        }
 
     /// The sums by the slots of `gradients`, over ±αw/‖w‖, times ‖w‖/2α.
     let private difference (f: Frame) (w: Tensor) norm (move: Tensor -> Tensor[]) (gradients: Tensor[]) =
-        let alpha = Perturbation.ofProducts w
+        let alpha = f.Step * Perturbation.ofProducts w
         let scale = Perturbation.scale alpha norm w
         f.Passes.Value <- f.Passes.Value + 2
 
@@ -125,8 +129,29 @@ module internal Differenced =
             if not (isNull gradient) then
                 gradient.mul_ ((norm / (2.0 * alpha)).to_type gradient.dtype) |> ignore
 
+    /// A product; where it is asked for, with half the step too, and how far the two are apart: where the gradient jumps
+    /// within reach (the kinks of ReLU or a maximum) each step gives another product, and rounding does too.
+    let private compared (f: Frame) (product: Frame -> Tensor[]) : Tensor[] =
+        let found = product f
+
+        f.Subject.Disagreement
+        |> Option.iter (fun disagreement ->
+            Scope.run (fun _ ->
+                // passes of the method alone are counted
+                let halved =
+                    product
+                        { f with
+                            Step = f.Step / 2.0
+                            Passes = ref 0 }
+
+                for own, other in Array.zip found halved do
+                    if not (isNull own) then
+                        Linearization.compare disagreement own other))
+
+        found
+
     /// The difference along w in θ, of the gradients by the wanted levels.
-    let private along (f: Frame) (wanted: int list) (w: Tensor) : Tensor[] =
+    let private along (wanted: int list) (w: Tensor) (f: Frame) : Tensor[] =
         Scope.run (fun keep ->
             let gradients = none f.Subject
 
@@ -144,8 +169,8 @@ module internal Differenced =
             gradients |> Array.map (fun g -> if isNull g then null else keep g))
 
     /// The difference along d in λ, of the gradient by θ.
-    let private alongLambda (f: Frame) (d: Tensor) : Tensor =
-        Scope.tensor (fun () ->
+    let private alongLambda (d: Tensor) (f: Frame) : Tensor[] =
+        Scope.run (fun keep ->
             let s = f.Subject
             let gradients = none s
             gradients[s.Index] <- torch.zeros_like f.Theta
@@ -158,7 +183,7 @@ module internal Differenced =
                 ||> List.fold (fun vectors (j, own) -> Array.updateAt j own vectors)
 
             difference f d (Flat.norm d) move gradients
-            gradients[s.Index])
+            [| keep gradients[s.Index] |])
 
     /// g at (θ, λ) and products with its derivatives. `known` is g if it is known, else null: a pass finds it. Pairs of
     /// passes are counted.
@@ -177,21 +202,24 @@ module internal Differenced =
               Mode = mode
               Theta = theta
               From = from
+              Step = 1.0
               Passes = passes }
+
+        let along wanted w = compared frame (along wanted w)
 
         let ofLambda (gradients: Tensor[]) =
             Passes.joined [| for j in s.Upper -> gradients[j] |]
 
         from.Gradient,
         { new ILinearization with
-            member _.ThetaVjp w = (along frame [ s.Index ] w)[s.Index]
+            member _.ThetaVjp w = (along [ s.Index ] w)[s.Index]
 
             member _.LambdaVjp w =
-                Scope.tensor (fun () -> ofLambda (along frame s.Upper w))
+                Scope.tensor (fun () -> ofLambda (along s.Upper w))
 
             member _.Vjps w =
                 Scope.run (fun keep ->
-                    let all = along frame (s.Index :: s.Upper) w
+                    let all = along (s.Index :: s.Upper) w
                     struct (keep all[s.Index], keep (ofLambda all)))
 
-            member _.LambdaJvp d = alongLambda frame d }
+            member _.LambdaJvp d = (compared frame (alongLambda d))[0] }

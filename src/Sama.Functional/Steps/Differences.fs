@@ -8,7 +8,7 @@ module internal Differences =
 
     /// (∂f/∂x) d = [8(f(δ) − f(−δ)) − (f(2δ) − f(−2δ))]/12δ, f(δ) = f(x + δd): its error falls with δ⁴. δ = r(1 + ‖x‖)/‖d‖,
     /// r = 1e-3 in float64 and 3e-2 in float32. A fresh handle.
-    let along (x: Tensor) (d: Tensor) (f: Tensor -> Tensor) : Tensor =
+    let along (disagreement: float ref option) (x: Tensor) (d: Tensor) (f: Tensor -> Tensor) : Tensor =
         Scope.tensor (fun () ->
             let size = Method.size d
 
@@ -21,14 +21,29 @@ module internal Differences =
                 let at (times: float) =
                     Scope.tensor (fun () -> f (x + d * (times * delta)))
 
-                ((at 1.0 - at -1.0) * 8.0 - (at 2.0 - at -2.0)) / Number.scalar (12.0 * delta))
+                let near, far = at 1.0 - at -1.0, at 2.0 - at -2.0
+
+                disagreement
+                |> Option.iter (fun known -> Linearization.compare known (far * 0.5) near)
+
+                (near * 8.0 - far) / Number.scalar (12.0 * delta))
 
     /// Products with the derivatives of a gradient that is known by its values: its parts by θ and by λ as functions of θ,
-    /// both of them joined, and that by θ as a function of λ. Calls are counted.
-    let linearization (passes: int ref) (theta: Tensor) (lambda: Tensor) own ofLambda both ownAt : ILinearization =
+    /// both of them joined, and that by θ as a function of λ. Calls are counted; how far the near and the far pair of points
+    /// are apart is noted where it is asked for.
+    let linearization
+        (passes: int ref)
+        disagreement
+        (theta: Tensor)
+        (lambda: Tensor)
+        own
+        ofLambda
+        both
+        ownAt
+        : ILinearization =
         let along x d f =
             passes.Value <- passes.Value + 4
-            along x d f
+            along disagreement x d f
 
         { new ILinearization with
             member _.ThetaVjp w = along theta w own

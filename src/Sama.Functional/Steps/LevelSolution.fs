@@ -5,7 +5,13 @@ open Sama
 /// What a method sees, put together from its parts.
 [<Sealed>]
 type internal LevelSolution
-    (rule: IRuleJacobians, gradients: IBaseGradients, products: IBaseProducts, trajectory: ITrajectory) =
+    (
+        rule: IRuleJacobians,
+        gradients: IBaseGradients,
+        products: IBaseProducts,
+        trajectory: ITrajectory,
+        memory: IMethodMemory
+    ) =
 
     interface IRuleJacobians with
         member _.Elementwise = rule.Elementwise
@@ -33,6 +39,9 @@ type internal LevelSolution
 
     interface IBaseProducts with
         member _.Linearize(theta, followStops) = products.Linearize(theta, followStops)
+
+    interface IMethodMemory with
+        member _.Kept = memory.Kept
 
     interface ITrajectory with
         member _.Unrolled(options, v) = trajectory.Unrolled(options, v)

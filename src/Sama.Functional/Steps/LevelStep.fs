@@ -26,6 +26,8 @@ type internal LevelStep =
         AdaptInPlace: Tensor -> unit
         /// the steps that led here, this one included; null unless asked for
         Window: OpenWindow
+        /// what the level's method kept of the meta step before; null for nothing
+        Kept: Tensor
     }
 
 module internal LevelStep =
@@ -47,7 +49,8 @@ module internal LevelStep =
           After = fun () -> after.Value
           Scratch = fun () -> torch.empty_like theta
           AdaptInPlace = fun v -> v.copy_ (rule.Adapt state gradient theta v) |> ignore
-          Window = null }
+          Window = null
+          Kept = null }
 
     /// The Jacobians of the rule at the step; `options` is the rule as a function of λ, none if it
     /// learns nothing.
@@ -81,3 +84,12 @@ module internal LevelStep =
 
             member _.OptionsJvp d =
                 ofOptions Autodiff.jvp (fun _ -> torch.zeros_like step.Theta) d }
+
+    /// What the level's method kept, 0 at first.
+    let memory (step: LevelStep) : IMethodMemory =
+        { new IMethodMemory with
+            member _.Kept =
+                if isNull step.Kept then
+                    torch.zeros_like step.Theta
+                else
+                    step.Kept }

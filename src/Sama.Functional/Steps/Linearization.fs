@@ -10,11 +10,15 @@ module internal Linearization =
     /// What is differentiated: a level, the levels above it, and the vectors of all.
     [<NoComparison; NoEquality>]
     type Subject =
-        { Problem: BilevelProblem
-          Index: int
-          Upper: int list
-          Vectors: Tensor[]
-          Precision: torch.ScalarType option }
+        {
+            Problem: BilevelProblem
+            Index: int
+            Upper: int list
+            Vectors: Tensor[]
+            Precision: torch.ScalarType option
+            /// by how much products differ from those with half the step, relative, the most; None where nobody asks
+            Disagreement: float ref option
+        }
 
     /// The loss on vectors in a graph: the mean over micro-batches.
     let loss (s: Subject) (micros: Micro list) mode (theta: Tensor) (lambda: Tensor) : Tensor =
@@ -40,6 +44,13 @@ module internal Linearization =
         micros
         |> List.map (fun micro -> (micro.Loss mode parameters).to_type theta.dtype * share)
         |> List.reduce (+)
+
+    /// Notes by how much two forms of a product differ, of the length of the first.
+    let compare (disagreement: float ref) (product: Tensor) (other: Tensor) : unit =
+        let apart =
+            Scope.run (fun _ -> Method.relative (Method.size (other - product)) (Method.size product))
+
+        disagreement.Value <- max disagreement.Value apart
 
     /// λ: the vectors of the upper levels, one behind the other.
     let lambdaOf (s: Subject) : Tensor =

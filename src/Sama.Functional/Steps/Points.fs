@@ -15,6 +15,8 @@ type internal Point =
         Taken: LevelStep option[]
         /// what times and counts what responses ask for; null for nothing
         Clock: PhaseClock
+        /// how far products are from those with half the step, where that is looked at
+        Disagreement: float ref option
     }
 
 /// What is seen and differentiated at a point.
@@ -41,17 +43,44 @@ module internal Points =
             else
                 null)
 
-    /// A level's loss, and its partial derivatives by every level for which `gradients` holds a vector, added to it.
+    /// A level's loss, and its partial derivatives by every level for which `gradients` holds a vector, added to it; those by
+    /// lowest levels that are to respond are the mean over the ranks, reduced while the last micro-batch's pass goes on.
     let partials (point: Point) precision (i: int) mode (micros: Micro list) (gradients: Tensor[]) : Tensor =
         let share = 1.0 / float micros.Length
 
-        let losses =
-            [ for micro in micros ->
-                  // the graph dies here, before anything else needs memory
-                  Scope.tensor (fun () ->
-                      Passes.gradient point.Problem precision (seenBy point i) gradients share (micro.Loss mode)) ]
+        let reduced =
+            [ for k in Structure.lowest point.Problem do
+                  if k <> i && not (isNull gradients[k]) && point.Taken[k].IsSome then
+                      match Across.metaGradient point.Problem k gradients[k] with
+                      | null -> ()
+                      | buckets -> k, buckets ]
 
-        (torch.stack (List.toArray losses)).mean ()
+        let watch (parameters: Params[]) =
+            (parameters, reduced)
+            ||> List.fold (fun seen (k, buckets) -> Array.updateAt k (buckets.Watch seen[k]) seen)
+
+        try
+            let losses =
+                [ for at, micro in List.indexed micros ->
+                      let see = if at = micros.Length - 1 then watch else id
+
+                      // the graph dies here, before anything else needs memory
+                      Scope.tensor (fun () ->
+                          Passes.gradient
+                              point.Problem
+                              precision
+                              (seenBy point i)
+                              gradients
+                              share
+                              (see >> micro.Loss mode)) ]
+
+            for _, buckets in reduced do
+                Across.finish point.Problem buckets
+
+            (torch.stack (List.toArray losses)).mean ()
+        finally
+            for _, buckets in reduced do
+                (buckets :> System.IDisposable).Dispose()
 
     /// The rule of a level as a function of the vectors of `upper`, joined; None if it learns no option.
     let options (point: Point) (i: int) (upper: int list) : (Tensor -> BoundRule) option =

@@ -6,24 +6,16 @@ open Sama
 /// How products with the derivatives of a level's gradient are formed, chosen once.
 module internal Products =
 
-    /// What to know of products by differences on a level's module: where it has kinks, they see them. Null for nothing.
-    let note (form: ProductForm) (level: Level) : string =
-        let kinked (m: torch.nn.Module) =
-            match m with
-            | :? Modules.ReLU
-            | :? Modules.ReLU6
-            | :? Modules.LeakyReLU
-            | :? Modules.PReLU
-            | :? Modules.MaxPool2d -> true
-            | _ -> false
+    // products of smooth models differ by less from those with half the step
+    let private tolerated (level: Level) =
+        if level.Type = torch.float64 then 1e-2 else 5e-2
 
-        match level.Module with
-        | Some m when form = ProductForm.Differences ->
-            match m :: List.ofSeq (m.modules ()) |> List.tryFind kinked with
-            | Some found ->
-                $"the gradient of level '{level.Name}' jumps at the kinks of {found.GetType().Name}: products by differences see them and can be far off; take smooth activations (GELU, SiLU, tanh), a function of Params with exact products, or sama"
-            | None -> null
-        | _ -> null
+    /// What to know of a level's products by differences that are so far from those with half the step; null for nothing.
+    let note (level: Level) (disagreement: float) : string =
+        if disagreement <= tolerated level then
+            null
+        else
+            $"products by differences of level '{level.Name}' change by {disagreement:G2} of their length with half the step, so that they can be that far off and more: its gradient jumps within the step (kinks of ReLU, a maximum, a clipped value), or rounding takes the difference away; take smooth activations (GELU, SiLU, tanh), a function of Params with exact products, float64, or sama"
 
     /// g at (θ, λ) and products with its derivatives, in the form that the level's method asks for; `known` is g there or
     /// null. Passes beside the one of a graph are counted. Of several ranks, g is this one's and the products are all's.

@@ -22,7 +22,10 @@ module internal Responses =
         [ for k in Structure.below problem i do
               match point.Taken[k] with
               | Some _ when not (isNull gradients[k]) ->
-                  Across.meta problem k gradients[k]
+                  // by a lowest level nothing has been added to what Points.partials has reduced
+                  if problem.Heights[k] > 0 then
+                      Across.meta problem k gradients[k]
+
                   let response = respond point k top gradients[k]
                   let above = Points.upper problem k top
 
@@ -36,6 +39,11 @@ module internal Responses =
     /// The best response of level k to the levels above it, up to `top`; overwrites v.
     and respond (point: Point) (k: int) (top: int) (v: Tensor) : Response =
         let passes = ref 0
+        let disagreement = point.Disagreement |> Option.map (fun _ -> ref 0.0)
+
+        let point =
+            { point with
+                Disagreement = disagreement }
 
         let response =
             (Structure.methodOf point.Problem k).BestResponse (solution passes point k top) v
@@ -51,10 +59,9 @@ module internal Responses =
                          { report with
                              ProductForm = Nullable form
                              Note =
-                                 (if isNull report.Note then
-                                      Products.note form point.Problem.Levels[k]
-                                  else
-                                      report.Note)
+                                 (match disagreement, report.Note with
+                                  | Some found, null -> Products.note point.Problem.Levels[k] found.Value
+                                  | _, own -> own)
                              Passes = report.Passes + passes.Value }) }
 
     /// Gradients of level i's own problem at a vector of its own and, where given, other vectors above it.
@@ -215,7 +222,8 @@ module internal Responses =
               Index = i
               Upper = Points.upper problem i top
               Vectors = Points.seenBy point i
-              Precision = None }
+              Precision = None
+              Disagreement = point.Disagreement }
 
         let products =
             { new IBaseProducts with
@@ -238,32 +246,22 @@ module internal Responses =
                     else
                         snd (Products.at passes subject step.Micros (Mode.Linearized followStops) known theta) }
 
-        let trajectory =
-            { new ITrajectory with
-                member _.Unrolled(o, v) =
-                    // a state of another method may have brought a longer window
-                    let steps = step.Window.Steps
-                    let first = steps[steps.Count - 1] - Structure.lookback problem i
-                    let taken = steps |> Seq.filter (fun number -> number > first) |> Seq.length
-                    let last = if o.Last = 0 then taken else min o.Last taken
-
-                    let replayed =
-                        { subject with
-                            Precision = Problem.precision problem }
-
-                    struct (Trajectory.vjp passes replayed o last step.Window v, last) }
+        let trajectory = Trajectory.ofWindow passes subject step.Window
 
         let rule =
             LevelStep.jacobians gradients.Lambda (Points.options point i subject.Upper) step
 
+        let memory = LevelStep.memory step
+
         if isNull point.Clock then
-            LevelSolution(rule, gradients, products, trajectory)
+            LevelSolution(rule, gradients, products, trajectory, memory)
         else
             LevelSolution(
                 Watched.rule point.Clock rule,
                 gradients,
                 Watched.products point.Clock passes products,
-                Watched.trajectory point.Clock passes trajectory
+                Watched.trajectory point.Clock passes trajectory,
+                memory
             )
 
     /// Products with the derivatives of a middle level's total hypergradient; ∂h/∂θ is the Hessian of the reduced loss,
@@ -287,4 +285,4 @@ module internal Responses =
             let gradients = gradientsAt point i top micros theta [] (i :: upper)
             torch.cat [| gradients[i]; yield! [ for j in upper -> gradients[j] ] |]
 
-        Differences.linearization passes theta lambda own ofLambda both ownAt
+        Differences.linearization passes point.Disagreement theta lambda own ofLambda both ownAt

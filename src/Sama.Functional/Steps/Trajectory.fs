@@ -1,5 +1,6 @@
 namespace Sama.Functional
 
+open System.Collections.Generic
 open TorchSharp
 open Sama
 
@@ -11,7 +12,16 @@ open Sama
 /// has them in closed form: the automatic derivative of Adam's first steps is rounding.
 module internal Trajectory =
 
-    type private Place = { Theta: Tensor; State: RuleState }
+    /// θ and the rule's state before a step.
+    [<NoComparison; ReferenceEquality>]
+    type Place = { Theta: Tensor; State: RuleState }
+
+    /// Derivatives by what a step begins with: θ, the rule's state, and λ, which has gathered its own of all later steps.
+    [<NoComparison; ReferenceEquality>]
+    type Adjoints =
+        { OfTheta: Tensor
+          OfState: Tensor list
+          OfLambda: Tensor }
 
     let private ruleOf (s: Linearization.Subject) =
         LearnedOptions.rule s.Problem s.Index s.Vectors
@@ -40,6 +50,11 @@ module internal Trajectory =
     let private free (place: Place) =
         place.Theta.Dispose()
         RuleState.dispose place.State
+
+    /// Frees adjoints.
+    let discard (adjoints: Adjoints) : unit =
+        for tensor in adjoints.OfTheta :: adjoints.OfLambda :: adjoints.OfState do
+            tensor.Dispose()
 
     /// Through the rule at g: the adjoint of θ at fixed g, those of the state's tensors, w, and that of λ by options.
     let private throughRule
@@ -82,16 +97,8 @@ module internal Trajectory =
             keep ((byGradient + ofNext[0]).detach ()),
             keep pulled[tensors.Length])
 
-    /// Adjoints of θ and the state's tensors before the step, and of λ.
-    let private backward
-        passes
-        (s: Linearization.Subject)
-        followStops
-        (place: Place)
-        micros
-        (a: Tensor)
-        (b: Tensor list)
-        =
+    /// The adjoints before a step, from those behind it, which stay; the caller owns them.
+    let reverse passes (s: Linearization.Subject) followStops (place: Place) micros (behind: Adjoints) : Adjoints =
         Scope.run (fun keep ->
             let rule = ruleOf s
 
@@ -106,9 +113,21 @@ module internal Trajectory =
             // what it is formed from stays the rank's own
             let value = if Across.alone s.Problem then value else value.clone ()
             Across.mean s.Problem "the gradient of a step taken again" value
-            let stay, before, w, ofOptions = throughRule s rule place value a b
+
+            let stay, before, w, ofOptions =
+                throughRule s rule place value behind.OfTheta behind.OfState
+
             let struct (ofTheta, ofLambda) = at.Vjps w
-            keep ((stay + ofTheta).detach ()), [ for t in before -> keep t ], keep (ofLambda + ofOptions))
+
+            { OfTheta = keep ((stay + ofTheta).detach ())
+              OfState = [ for t in before -> keep t ]
+              OfLambda = keep (behind.OfLambda + ofLambda + ofOptions) })
+
+    /// The adjoints behind the last step, where the loss has the derivative v by θ: they share v.
+    let behind (s: Linearization.Subject) (state: RuleState) (v: Tensor) : Adjoints =
+        { OfTheta = v
+          OfState = RuleState.tensors state |> List.map torch.zeros_like
+          OfLambda = torch.zeros_like (Linearization.lambdaOf s) }
 
     /// (∂θ₀/∂λ)ᵀ a of a window that starts where the levels above say.
     let private throughStart (s: Linearization.Subject) (a: Tensor) : Tensor option =
@@ -126,25 +145,34 @@ module internal Trajectory =
 
             Autodiff.pull Autodiff.Freed (start (Levels(s.Problem.LevelNames, parameters))) a l)
 
-    /// Every skip-th place of the differentiated steps, from `first` on; the others are freed at once.
-    let private keptPlaces s (steps: Micro list[]) first skip (window: OpenWindow) : Place list =
-        let isKept i = i >= first && (i - first) % skip = 0
+    /// Steps as `Revolve` goes through them, in memory, from a place that stays; `adjoints` are those behind them, and those
+    /// before them in the end.
+    let private reversible (s: Linearization.Subject) (steps: Micro list[]) start reverse (adjoints: Adjoints ref) =
+        let kept = Dictionary<int, Place>()
+        kept[0] <- start
+        let mutable live = start
 
-        let mutable place =
-            { Theta = window.Theta
-              State = window.Rule }
+        let leave (place: Place) =
+            if not (obj.ReferenceEquals(place, start) || kept.ContainsValue place) then
+                free place
 
-        [ for i in 0 .. steps.Length - 1 do
-              if isKept i then
-                  place
+        { new IReversible with
+            member _.Advance step =
+                let before = live
+                live <- forward s before steps[step]
+                leave before
 
-              if i < steps.Length - 1 then
-                  let next = forward s place steps[i]
+            member _.Keep(step, _) = kept[step] <- live
+            member _.Restore step = live <- kept[step]
 
-                  if i > 0 && not (isKept i) then
-                      free place
+            member _.Drop step =
+                let place = kept[step]
+                kept.Remove step |> ignore
+                leave place
 
-                  place <- next ]
+            member _.Reverse step =
+                adjoints.Value <- reverse live steps[step] adjoints.Value
+                leave live }
 
     /// (dθₜ/dλ)ᵀ v through the last `last` of the steps that were taken since the window began.
     let vjp
@@ -158,33 +186,61 @@ module internal Trajectory =
         Scope.tensor (fun () ->
             let steps = [| for struct (_, micros) in window.Taken -> micros |]
             let first = steps.Length - last
-            let skip = if o.Recompute then max 1 (int (sqrt (float last))) else 1
-            let kept = keptPlaces s steps first skip window
-            let mutable a = v
-            let mutable b = RuleState.tensors window.Rule |> List.map torch.zeros_like
-            let total = torch.zeros_like (Linearization.lambdaOf s)
 
-            for segment in kept.Length - 1 .. -1 .. 0 do
-                let from = first + segment * skip
-                let until = min (from + skip) steps.Length
+            let began =
+                { Theta = window.Theta
+                  State = window.Rule }
 
-                Scope.run (fun keep ->
-                    let places =
-                        (kept[segment], [ from .. until - 2 ])
-                        ||> List.scan (fun place i -> forward s place steps[i])
+            let start =
+                (began, steps[.. first - 1])
+                ||> Array.fold (fun place micros ->
+                    let next = forward s place micros
 
-                    for i in until - 1 .. -1 .. from do
-                        let before, states, add =
-                            backward passes s o.FollowStops places[i - from] steps[i] a b
+                    if not (obj.ReferenceEquals(place, began)) then
+                        free place
 
-                        total.add_ add |> ignore
-                        a <- before
-                        b <- states
+                    next)
 
-                    a <- keep a
-                    b <- List.map keep b)
+            let reverse place micros (after: Adjoints) =
+                let before = reverse passes s o.FollowStops place micros after
+
+                if not (obj.ReferenceEquals(after.OfTheta, v)) then
+                    discard after
+
+                before
+
+            let adjoints = ref (behind s window.Rule v)
+            // with that many places no step is taken more than twice
+            let places =
+                if o.Recompute then
+                    int (ceil (sqrt (2.0 * float last)))
+                else
+                    last
+
+            reversible s steps[first..] start reverse adjoints
+            |> Revolve.run places [ 0 ] last
+
+            let total = adjoints.Value.OfLambda
 
             if first = 0 then
-                throughStart s a |> Option.iter (fun add -> total.add_ add |> ignore)
+                match throughStart s adjoints.Value.OfTheta with
+                | Some add -> total + add
+                | None -> total
+            else
+                total)
 
-            total)
+    /// The steps of a window, as methods see them.
+    let ofWindow (passes: int ref) (s: Linearization.Subject) (window: OpenWindow) : ITrajectory =
+        { new ITrajectory with
+            member _.Unrolled(o, v) =
+                // a state of another method may have brought a longer window
+                let steps = window.Steps
+                let first = steps[steps.Count - 1] - Structure.lookback s.Problem s.Index
+                let taken = steps |> Seq.filter (fun number -> number > first) |> Seq.length
+                let last = if o.Last = 0 then taken else min o.Last taken
+
+                let replayed =
+                    { s with
+                        Precision = Problem.precision s.Problem }
+
+                struct (vjp passes replayed o last window v, last) }

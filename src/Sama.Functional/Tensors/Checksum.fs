@@ -26,15 +26,21 @@ module internal Checksum =
     let private shown (hash: XxHash3) =
         hash.GetCurrentHashAsUInt64().ToString "x16"
 
-    /// Of the bytes of tensors, one behind the other, on any device.
-    let ofTensors (tensors: Tensor seq) : string =
+    let private hashOf (tensors: Tensor seq) : XxHash3 =
         Scope.run (fun _ ->
             let hash = XxHash3()
 
             for tensor in tensors do
                 add hash tensor
 
-            shown hash)
+            hash)
+
+    /// Of the bytes of tensors, one behind the other, on any device.
+    let ofTensors (tensors: Tensor seq) : string = shown (hashOf tensors)
+
+    /// The same as a number.
+    let numberOf (tensors: Tensor seq) : int64 =
+        int64 ((hashOf tensors).GetCurrentHashAsUInt64())
 
     /// Of a text's UTF-8.
     let ofText (text: string) : string =
