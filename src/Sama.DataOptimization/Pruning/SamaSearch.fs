@@ -46,7 +46,8 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
 
         { Inputs = inputs
           Rows = table.At rows
-          Opinion = opinion inputs }
+          Opinion = opinion inputs
+          Share = 1.0 }
 
     /// log-probabilities of the averaged model, a constant; a weight a row does not look at them
     let opinion (average: AveragedParameters) (inputs: Tensor[]) =
