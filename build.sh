@@ -2,7 +2,7 @@
 # The one entry: ./build.sh VERB. Every verb prepares what it needs; a second run does no work twice.
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
-tests=(tests/Sama.Functional.Tests tests/Sama.CSharp.Tests tests/Sama.Language.Tests tests/Sama.DataOptimization.Tests tests/Sama.TextCleaning.Tests tests/NoisyText.Tests tests/Sama.Ranks.Tests)
+tests=(tests/Sama.Functional.Tests tests/Sama.CSharp.Tests tests/Sama.Language.Tests tests/Sama.DataOptimization.Tests tests/Sama.TextCleaning.Tests tests/Sama.DataPruning.Tests tests/NoisyText.Tests tests/Sama.Ranks.Tests)
 sources=(src tests examples benchmarks tools)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 
@@ -11,7 +11,7 @@ usage() {
 ./build.sh quickstart          clean generated noisy labels with SAMA
 ./build.sh run EXAMPLE ARGS    run an example of examples/, or a script NAME.cs or NAME.fsx of examples/scripts
 ./build.sh run-ranks N EXAMPLE ARGS   the same on N ranks of this machine, by mpirun
-./build.sh sama COMMAND ARGS   the tool: sama clean --train FILE --clean FILE --out DIR, and others
+./build.sh sama COMMAND ARGS   the tool: sama clean, sama prune and others
 ./build.sh bench NAME --json FILE   a measurement of benchmarks/Sama.Benchmarks
 ./build.sh test                build and run every test suite
 ./build.sh test-ranks          the suite of ranks alone, under Open MPI and MPICH
@@ -192,7 +192,7 @@ pack_library() { # name
 pack() {
     prepare
     rm -rf "$root/artifacts"
-    for library in Sama.Functional Sama.CSharp Sama.Language Sama.DataOptimization Sama.TextCleaning; do
+    for library in Sama.Functional Sama.CSharp Sama.Language Sama.DataOptimization Sama.TextCleaning Sama.DataPruning; do
         pack_library "$library"
     done
     # the tool, with libtorch's CPU libraries inside: dotnet tool install -g Sama.Tool --add-source artifacts

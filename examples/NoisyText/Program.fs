@@ -45,8 +45,8 @@ type Arguments =
             | Device _ -> "cpu (the default) or cuda"
             | Quickstart -> "a generated data set instead of --data"
 
-let private watching (line: LiveLine) (title: string) : IProgress<CleaningProgress> =
-    { new IProgress<CleaningProgress> with
+let private watching (line: LiveLine) (title: string) : IProgress<StageProgress> =
+    { new IProgress<StageProgress> with
         member _.Report at =
             line.At(
                 (float at.Done + float at.Step / float at.Steps) / float at.Stages,

@@ -64,7 +64,7 @@ type WordClassifier
             let at = torch.tensor [| for number in known.Keys -> int64 number |]
             table.index_copy_ (0L, at, torch.tensor(values).view (at.shape[0], -1L) * (scale / size))
 
-    /// Log-probabilities of texts whose words stand in one list [words], each with the places of the word before it and
+    /// What the last layer reads of texts whose words stand in one list [words], each with the places of the word before it and
     /// behind it, and `at` [rows, width] the places of each text's words; `words` is the place of no word.
     let read (theta: Params) (ids: Tensor) (before: Tensor) (behind: Tensor) (at: Tensor) (training: bool) : Tensor =
         let drop (x: Tensor) =
@@ -98,12 +98,10 @@ type WordClassifier
         let scores = (features * theta["attention"]).sum (2L, true) - (1.0 - mask) * 1e4
         let pooled = (features * torch.nn.functional.softmax (scores, 1L)).sum 1L
         let largest = (features * mask).amax [| 1L |]
-        let pooled = torch.cat ([| pooled; largest |], 1L)
+        drop (torch.cat ([| pooled; largest |], 1L))
 
-        torch.nn.functional.log_softmax (
-            torch.nn.functional.linear (drop pooled, theta["output"], theta["outputBias"]),
-            1L
-        )
+    let pooled (theta: Params) (inputs: Tensor[]) training =
+        read theta inputs[0] inputs[1] inputs[2] inputs[3] training
 
     /// The words that it knows: those of the first `vocabularyFrom` texts.
     member _.Vocabulary = vocabulary
@@ -159,6 +157,14 @@ type WordClassifier
                (places at).view (int64 rows.Length, int64 width) |]
 
         member _.LogProbabilities(theta: Params, inputs: Tensor[], training: bool) : Tensor =
-            read theta inputs[0] inputs[1] inputs[2] inputs[3] training
+            torch.nn.functional.log_softmax (
+                torch.nn.functional.linear (pooled theta inputs training, theta["output"], theta["outputBias"]),
+                1L
+            )
 
         member _.Dispose() = ()
+
+    interface ILinearHead with
+        member _.Features(theta: Params, inputs: Tensor[]) : Tensor = pooled theta inputs false
+        member _.HeadWeight = "output"
+        member _.HeadBias = true

@@ -179,7 +179,7 @@ let tests =
                   let mutable taken = 0
 
                   only.Progress <-
-                      { new IProgress<CleaningProgress> with
+                      { new IProgress<StageProgress> with
                           member _.Report at =
                               if at.Stage = "noisy, then clean, all" then
                                   taken <- at.Steps }
@@ -203,7 +203,7 @@ let tests =
                   stopped.Cancellation <- source.Token
 
                   stopped.Progress <-
-                      { new IProgress<CleaningProgress> with
+                      { new IProgress<StageProgress> with
                           member _.Report at =
                               if at.Done = 5 && at.Step = 60 then
                                   source.Cancel() }
@@ -216,7 +216,7 @@ let tests =
                   let trained = HashSet()
 
                   again.Progress <-
-                      { new IProgress<CleaningProgress> with
+                      { new IProgress<StageProgress> with
                           member _.Report at = trained.Add at.Stage |> ignore }
 
                   let resumed = DataCleaning.Run(model, problem.Data, again)

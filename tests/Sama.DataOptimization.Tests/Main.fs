@@ -13,6 +13,8 @@ let main args =
               VoteTests.tests
               SelfTrainingTests.tests
               PruningTests.tests
+              PrunerScoreTests.tests
+              PrunerTests.tests
               DataTests.tests
               ReportTests.tests
               LearnerTests.tests

@@ -86,7 +86,7 @@ let tests =
                   stopped.Cleaning.Cancellation <- source.Token
 
                   stopped.Cleaning.Progress <-
-                      { new IProgress<CleaningProgress> with
+                      { new IProgress<StageProgress> with
                           member _.Report at =
                               if at.Done = 3 then
                                   source.Cancel() }
@@ -99,7 +99,7 @@ let tests =
                   let trained = HashSet()
 
                   again.Cleaning.Progress <-
-                      { new IProgress<CleaningProgress> with
+                      { new IProgress<StageProgress> with
                           member _.Report at = trained.Add at.Stage |> ignore }
 
                   TextCleaning.Run again |> ignore

@@ -2,8 +2,6 @@
 module Sama.Tool.Clean
 
 open System
-open System.IO
-open System.Threading
 open Argu
 open Spectre.Console
 open Sama
@@ -57,9 +55,6 @@ type Arguments =
             | Seed _ -> "fixes folds, batches and starting values (default 0)"
             | Resume -> "go on from what an interrupted run left in --out"
 
-let private list (text: string) =
-    text.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
-
 let private optionsOf (parsed: ParseResults<Arguments>) : TextCleaningOptions =
     let columns =
         ReadOptions(
@@ -68,8 +63,8 @@ let private optionsOf (parsed: ParseResults<Arguments>) : TextCleaningOptions =
             IdColumn = Option.toObj (parsed.TryGetResult Id),
             TruthColumn = Option.toObj (parsed.TryGetResult Truth),
             VotesColumn = Option.toObj (parsed.TryGetResult Votes),
-            VoteColumns = (parsed.TryGetResult Vote_Columns |> Option.map list |> Option.toObj),
-            Classes = (parsed.TryGetResult Classes |> Option.map list |> Option.toObj)
+            VoteColumns = (parsed.TryGetResult Vote_Columns |> Option.map Stoppable.list |> Option.toObj),
+            Classes = (parsed.TryGetResult Classes |> Option.map Stoppable.list |> Option.toObj)
         )
 
     let options =
@@ -101,7 +96,7 @@ let private watched (options: TextCleaningOptions) (run: unit -> TextCleaningRes
     use line = new LiveLine "reading"
 
     options.Cleaning.Progress <-
-        { new IProgress<CleaningProgress> with
+        { new IProgress<StageProgress> with
             member _.Report at =
                 line.At(
                     (float at.Done + float at.Step / float at.Steps) / float at.Stages,
@@ -142,45 +137,19 @@ let private told (result: TextCleaningResult) : unit =
     for path in result.Written do
         printfn $"  {path}"
 
-/// Exit code: 0, 2 for bad options, 130 if it was stopped; exceptions of bad files are the caller's.
+/// Exit codes as `Stoppable.run`.
 let run (args: string list) : int =
-    let parser = ArgumentParser.Create<Arguments>(programName = "sama clean")
-
-    try
+    Stoppable.run "sama clean" (fun token ->
+        let parser = ArgumentParser.Create<Arguments>(programName = "sama clean")
         let options = optionsOf (parser.Parse(Array.ofList args))
         // a rank alone without a launcher
         use ranks = Ranks.start RankOptions.Default
         options.Cleaning.Ranks <- ranks
-        use source = new CancellationTokenSource()
-        options.Cleaning.Cancellation <- source.Token
+        options.Cleaning.Cancellation <- token
 
-        let stop =
-            ConsoleCancelEventHandler(fun _ pressed ->
-                pressed.Cancel <- true
-                source.Cancel())
+        if ranks.Rank = 0 then
+            told (watched options (fun () -> TextCleaning.Run options))
+        else
+            TextCleaning.Run options |> ignore
 
-        Console.CancelKeyPress.AddHandler stop
-
-        try
-            try
-                if ranks.Rank = 0 then
-                    told (watched options (fun () -> TextCleaning.Run options))
-                else
-                    TextCleaning.Run options |> ignore
-
-                0
-            with :? OperationCanceledException ->
-                eprintfn $"sama clean: stopped; the same command with --resume goes on"
-                130
-        finally
-            Console.CancelKeyPress.RemoveHandler stop
-    with
-    | :? ArguParseException as e ->
-        eprintfn $"{e.Message}"
-        if e.ErrorCode = ErrorCode.HelpText then 0 else 2
-    | :? DataException as e ->
-        eprintfn $"sama clean: {e.Message}"
-        2
-    | :? InvalidDataException as e ->
-        eprintfn $"sama clean: {e.Message}"
-        2
+        0)

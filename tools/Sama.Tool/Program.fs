@@ -1,4 +1,4 @@
-/// The published tool: cleaning of labelled texts, the check of a machine, the benchmarks and the NoisyText example behind
+/// The published tool: cleaning and pruning of data sets, the check of a machine, the benchmarks and the NoisyText example behind
 /// one name.
 module Sama.Tool.Program
 
@@ -8,6 +8,7 @@ open Sama.Functional
 
 let private usage =
     """sama clean --train FILE --clean FILE --out DIR   find and correct wrong labels of texts (clean --help)
+sama prune --data FOLDER --keep 0.7 --out DIR find the images or texts worth training on (prune --help)
 sama describe                                 the libtorch that is found, and its devices
 sama check [--device cpu|cuda|cuda:N] [--json FILE]   operations, algorithms and training on a device, with tables
 sama bench NAME [OPTIONS]                      a measurement (bench --help)
@@ -47,6 +48,9 @@ let main args =
         | "clean" :: rest ->
             Native.initialize ()
             Clean.run rest
+        | "prune" :: rest ->
+            Native.initialize ()
+            Prune.run rest
         | "check" :: rest -> check "cpu" None rest
         | "bench" :: rest -> Sama.Benchmarks.Program.main (Array.ofList rest)
         | "noisytext" :: rest -> NoisyText.Program.main (Array.ofList rest)

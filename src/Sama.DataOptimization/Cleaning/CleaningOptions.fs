@@ -5,9 +5,9 @@ open System.Collections.Generic
 open System.Threading
 open Sama
 
-/// Where a cleaning is.
+/// Where a cleaning or a pruning is.
 [<NoComparison>]
-type CleaningProgress =
+type StageProgress =
     {
         /// what is trained
         Stage: string
@@ -92,7 +92,7 @@ type CleaningOptions() =
     member val Ranks = Communicator.Single with get, set
 
     /// Told of every tenth step; null: nobody.
-    member val Progress: IProgress<CleaningProgress> = null with get, set
+    member val Progress: IProgress<StageProgress> = null with get, set
 
     /// Stops at the next step, by an OperationCanceledException.
     member val Cancellation = CancellationToken.None with get, set

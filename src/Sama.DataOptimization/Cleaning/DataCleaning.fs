@@ -2,6 +2,7 @@ namespace Sama.DataOptimization
 
 open System
 open System.Collections.Generic
+open System.Diagnostics
 open System.Runtime.InteropServices
 
 /// Cleaning of noisy or weak labels with few clean rows. Ways of training are tried on a part of the clean rows and judged
@@ -116,7 +117,18 @@ type DataCleaning =
             DataCleaning.Considered(Ways.names votes, options.Ways)
 
         let folds = DataCleaning.Folds(data, options)
-        let stages = Stages(options, DataCleaning.Count(considered, folds.Length))
+        let begun = Stopwatch.GetTimestamp()
+
+        let stages =
+            Stages(
+                options.StateFolder,
+                options.Progress,
+                options.Ranks,
+                options.StopIfCancelled,
+                DataCleaning.Count(considered, folds.Length),
+                fun () -> Stopwatch.GetElapsedTime(begun).TotalSeconds
+            )
+
         use recipes = new Recipes(model, data, options, folds, stages)
         stages.Open(DataCleaning.Identity(model, data, options, recipes.Trainer.Layout.Length))
 

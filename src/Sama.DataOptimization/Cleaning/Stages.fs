@@ -1,15 +1,24 @@
 namespace Sama.DataOptimization
 
+open System
 open System.Collections.Generic
-open System.Diagnostics
+open Sama
 
-/// The stages of a cleaning by name, each made once, counted and told of.
+/// The stages of a cleaning or a pruning by name, each made once, counted and told of; `clock` gives the seconds that they
+/// are measured in.
 [<Sealed>]
-type internal Stages(options: CleaningOptions, count: int) =
+type internal Stages
+    (
+        folder: string,
+        progress: IProgress<StageProgress>,
+        ranks: Communicator,
+        stopIfCancelled: unit -> unit,
+        count: int,
+        clock: unit -> float
+    ) =
     // of several ranks, rank 0 writes
-    let store = CleaningStore(options.StateFolder, options.Ranks.Rank = 0)
+    let store = CleaningStore(folder, ranks.Rank = 0)
     let seconds = Dictionary<string, float>()
-    let clock = Stopwatch()
     let mutable stage = ""
     let mutable finished = 0
 
@@ -18,8 +27,8 @@ type internal Stages(options: CleaningOptions, count: int) =
 
     /// Says how far the stage is that is being made.
     member _.Report (step: int) (steps: int) (loss: float) : unit =
-        if not (isNull options.Progress) then
-            options.Progress.Report
+        if not (isNull progress) then
+            progress.Report
                 { Stage = stage
                   Done = finished
                   Stages = count
@@ -29,15 +38,15 @@ type internal Stages(options: CleaningOptions, count: int) =
 
     /// What the store has under a name, else what `make` gives, which must not make another stage.
     member _.Made(name: string, make: unit -> float32[]) : float32[] =
-        options.StopIfCancelled()
+        stopIfCancelled ()
         let found = store.TryLoad name
 
         // where one rank lacks it, all make it
-        if options.Ranks.Any(isNull found) then
+        if ranks.Any(isNull found) then
             stage <- name
-            clock.Restart()
+            let begun = clock ()
             let values = make ()
-            seconds[name] <- clock.Elapsed.TotalSeconds
+            seconds[name] <- clock () - begun
             store.Save(name, values, seconds[name])
             finished <- finished + 1
             values

@@ -1,0 +1,183 @@
+namespace Sama.DataOptimization
+
+open System
+open TorchSharp
+open Sama
+open Sama.Functional
+
+/// Rows of a step: their inputs and labels, and what their losses are multiplied by, or null.
+[<NoComparison; NoEquality>]
+type internal PlainBatch =
+    { Inputs: Tensor[]
+      Labels: Tensor
+      Weights: Tensor }
+
+/// What a step showed: the rows it trained on and their log-probabilities before it, the caller's scope's.
+[<NoComparison; NoEquality>]
+type internal Shown = { Rows: int[]; Log: Tensor }
+
+/// Trainings by Adam at one rate, θ averaged over about the last 100 steps.
+[<Sealed>]
+type internal PruningTrainer
+    (model: IRowClassifier, labels: int[], options: PruningOptions, report: int -> int -> float -> unit) =
+
+    let layout, device, dtype =
+        use scope = torch.NewDisposeScope()
+        let named = Named.into scope (model.Start(int64 options.Seed))
+        let first = snd named.Head
+        Layout.ofNamed named, first.device, first.dtype
+
+    let held =
+        (torch.tensor (Array.map int64 labels, device = device)).DetachFromDisposeScope()
+
+    let numbers (vector: Tensor) : float32[] =
+        use _ = torch.NewDisposeScope()
+        vector.detach().``to``(torch.float32).cpu().data<float32>().ToArray()
+
+    let index (rows: int[]) : Tensor =
+        torch.tensor (Array.map int64 rows, device = device)
+
+    member _.Layout = layout
+    member _.Device = device
+    member _.Dtype = dtype
+    member _.Model = model
+    member _.Options = options
+
+    member _.Rate = options.Rate.GetValueOrDefault model.Rate
+
+    /// The rows' labels, which belong to the caller's scope.
+    member _.Labels(rows: int[]) : Tensor = held.index_select (0L, index rows)
+
+    /// −log p of each row's label.
+    member _.Losses(log: Tensor, labels: Tensor) : Tensor =
+        -log.gather(1L, labels.unsqueeze 1L).squeeze 1L
+
+    /// Full batches of rows in a new order every epoch, as a function of the step.
+    member _.Shuffled(rows: int[], seed: int) : int64 -> int[] =
+        let pick =
+            Sama.Functional.Sampling.rows
+                (int64 rows.Length)
+                { Sama.Sampling.Of(min options.Batch rows.Length) with
+                    Remainder = Remainder.Wrap }
+
+        fun step ->
+            pick
+                { Seed = int64 seed
+                  Step = step
+                  Stream = 0
+                  Rank = 0 }
+            |> Array.map (fun place -> rows[int place])
+
+    /// Runs a problem made of a start and its average, and gives the average back; `after` is called after each step.
+    member _.Run
+        (
+            seed: int,
+            steps: int,
+            problem: (string * Tensor) list -> AveragedParameters -> BilevelProblem,
+            after: int -> BilevelRun -> AveragedParameters -> unit
+        ) : float32[] =
+        use scope = torch.NewDisposeScope()
+        let start = Named.into scope (model.Start(int64 seed))
+
+        use average =
+            new AveragedParameters(Params.frozen (Layout.ofNamed start) (Layout.ravel start))
+
+        use run = new BilevelRun(problem start average, int64 seed)
+
+        for step in 1..steps do
+            options.Cancellation.ThrowIfCancellationRequested()
+            let told = run.Step()
+            average.Follow run.Theta
+            after step run average
+
+            if step % 10 = 0 || step = steps then
+                report step steps told.BaseLoss
+
+        numbers average.Parameters.Vector
+
+    /// θ after `steps` steps on what `plan` gives at each: rows, and factors of their losses or null. `after` sees the step,
+    /// from 1, what it showed, and the averaged parameters.
+    member trainer.Train
+        (
+            seed: int,
+            steps: int,
+            plan: int64 -> struct (int[] * float32[]),
+            after: int -> Shown -> AveragedParameters -> unit
+        ) : float32[] =
+        let shown = ref Unchecked.defaultof<Shown>
+
+        let read (draw: Draw) =
+            let struct (rows, weights) = plan draw.Step
+
+            { Inputs = model.Read rows
+              Labels = trainer.Labels rows
+              Weights =
+                if isNull weights then
+                    null
+                else
+                    torch.tensor (weights, dtype = dtype, device = device) }
+
+        let loss (pass: Pass) (theta: Params) (_: Params) (batch: PlainBatch) =
+            let log = model.LogProbabilities(theta, batch.Inputs, true)
+
+            if pass.Kind = PassKind.Base then
+                if not (isNull (box shown.Value)) then
+                    shown.Value.Log.Dispose()
+
+                let struct (rows, _) = plan pass.Draw.Step
+
+                shown.Value <-
+                    { Rows = rows
+                      Log = log.detach().clone().DetachFromDisposeScope() }
+
+            let losses = trainer.Losses(log, batch.Labels)
+
+            (if isNull batch.Weights then
+                 losses
+             else
+                 losses * batch.Weights)
+                .mean ()
+
+        let problem start _ =
+            Problem.create
+                BilevelOptions.Default
+                Hypergradient.samaNa
+                [ Level.create "classifier" start (adam trainer.Rate) read loss ]
+
+        try
+            trainer.Run(seed, steps, problem, (fun step _ average -> after step shown.Value average))
+        finally
+            if not (isNull (box shown.Value)) then
+                shown.Value.Log.Dispose()
+
+    /// Looks at rows in pieces, without gradients: what `look` gives of each, put together.
+    member _.Look(theta: Params, rows: int[], look: Params -> int[] -> Tensor[] -> 'part[]) : 'part[] =
+        rows
+        |> Array.chunkBySize 256
+        |> Array.collect (fun chunk ->
+            options.Cancellation.ThrowIfCancellationRequested()
+            use _ = torch.NewDisposeScope()
+            use _ = torch.no_grad ()
+            look theta chunk (model.Read chunk))
+
+    /// Flat values in the model's type, which belong to the caller's scope.
+    member _.Vector(theta: float32[]) : Tensor =
+        torch.tensor (theta, dtype = dtype, device = device)
+
+    /// The same at flat values.
+    member trainer.LookAt(theta: float32[], rows: int[], look: Params -> int[] -> Tensor[] -> 'part[]) : 'part[] =
+        use _ = torch.NewDisposeScope()
+        trainer.Look(Params.frozen layout (trainer.Vector theta), rows, look)
+
+    /// Probabilities of rows, [row][class].
+    member trainer.Predict(theta: float32[], rows: int[]) : float[][] =
+        trainer.LookAt(
+            theta,
+            rows,
+            fun theta _ inputs ->
+                Rows.FromTensor((model.LogProbabilities(theta, inputs, false)).exp ())
+                |> Array.map Simplex.normalise
+        )
+
+    interface IDisposable with
+        member _.Dispose() = held.Dispose()

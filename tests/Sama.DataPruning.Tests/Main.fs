@@ -1,0 +1,10 @@
+module Sama.DataPruning.Tests.Main
+
+open Expecto
+
+[<EntryPoint>]
+let main args =
+    testSequenced (
+        testList "Sama.DataPruning" [ ReaderTests.tests; ClassifierTests.tests; PruningTests.tests; ApiTests.tests ]
+    )
+    |> runTestsWithCLIArgs [] args
