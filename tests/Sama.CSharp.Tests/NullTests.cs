@@ -23,6 +23,7 @@ internal static class NullTests
         [typeof(Tensor)] = torch.zeros(2),
         [typeof(RowSource<int>)] = new RowSource<int>(1, rows => rows.Count),
         [typeof(IReadOnlyDictionary<string, Tensor>)] = new Dictionary<string, Tensor>(),
+        [typeof(MetagradientResult)] = Metagradient.OfTraining(Problems.Ridge(), Problems.Ridge().Start(), 1),
     });
 
     private static object? Sample(ParameterInfo parameter)
