@@ -188,8 +188,8 @@ let private draw (path: string) (lines: string) : unit =
 
     Curves.write path lines
 
-/// Interleaved rounds; exit code 1 if the watched run has less than 98 % of the plain one's examples a second of processor
-/// time, or its tensors grow. `full`: each part by itself too.
+/// Interleaved rounds; exit code 1 if the watched run has less than 98 % of the plain one's examples a second, or its
+/// tensors grow. `full`: each part by itself too.
 let run (full: bool) (write: Row list -> unit) (picture: string option) : int =
     let folder = Directory.CreateTempSubdirectory("telemetry-").FullName
     let lines = Path.Combine(folder, "run.jsonl")
@@ -274,7 +274,7 @@ let run (full: bool) (write: Row list -> unit) (picture: string option) : int =
         // batches made ahead come and go
         let grown = abs (tensors[1] - tensors[0]) > 8L
 
-        if rows[1].ProcessorThroughput >= 0.98 && not grown then
+        if rows[1].Throughput >= 0.98 && not grown then
             0
         else
             1
