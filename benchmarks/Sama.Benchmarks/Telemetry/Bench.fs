@@ -274,9 +274,6 @@ let run (full: bool) (write: Row list -> unit) (picture: string option) : int =
         // batches made ahead come and go
         let grown = abs (tensors[1] - tensors[0]) > 8L
 
-        if rows[1].Throughput >= 0.98 && not grown then
-            0
-        else
-            1
+        if rows[1].Throughput >= 0.98 && not grown then 0 else 1
     finally
         Directory.Delete(folder, true)
