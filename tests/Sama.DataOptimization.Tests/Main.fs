@@ -20,6 +20,6 @@ let main args =
               LearnerTests.tests
               LearningTests.tests
               CleaningTests.tests
-              ApiTests.tests ]
+              Sama.Tests.LibraryApi.tests typeof<Sama.DataOptimization.Selection>.Assembly ]
     )
     |> runTestsWithCLIArgs [] args

@@ -5,6 +5,11 @@ open Expecto
 [<EntryPoint>]
 let main args =
     testSequenced (
-        testList "Sama.DataPruning" [ ReaderTests.tests; ClassifierTests.tests; PruningTests.tests; ApiTests.tests ]
+        testList
+            "Sama.DataPruning"
+            [ ReaderTests.tests
+              ClassifierTests.tests
+              PruningTests.tests
+              Sama.Tests.LibraryApi.tests typeof<Sama.DataPruning.DataPruning>.Assembly ]
     )
     |> runTestsWithCLIArgs [] args

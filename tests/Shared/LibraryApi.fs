@@ -1,5 +1,5 @@
-/// The library is used from C# as it is: no F# types before it, everything documented, every null argument named.
-module Sama.DataPruning.Tests.ApiTests
+/// A library is used from C# as it is: no F# types before it, everything documented, every null argument named.
+module Sama.Tests.LibraryApi
 
 open System
 open System.IO
@@ -7,9 +7,6 @@ open System.Reflection
 open System.Runtime.CompilerServices
 open System.Xml.Linq
 open Expecto
-open Sama.DataPruning
-
-let private library = typeof<DataPruning>.Assembly
 
 let private declared =
     BindingFlags.Public
@@ -44,7 +41,7 @@ let private generated (m: MemberInfo) =
 let private plumbing =
     set [ "ToString"; "Equals"; "GetHashCode"; "CompareTo"; "value__"; ".ctor" ]
 
-let tests =
+let tests (library: Assembly) =
     testList
         "api"
         [ testCase "no F# type in a public signature"
