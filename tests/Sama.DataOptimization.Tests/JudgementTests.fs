@@ -315,4 +315,5 @@ let private crossFit =
 
               refused<ArgumentException> [ "3 rows for 4 folds" ] (fun () -> CrossFit.Folds([| 0; 1; 1 |], 4) |> ignore) ]
 
-let tests = testList "judgement" [ ranking; accuracy; classShares; uncertainty; crossFit ]
+let tests =
+    testList "judgement" [ ranking; accuracy; classShares; uncertainty; crossFit ]

@@ -87,7 +87,11 @@ let tests =
               let made (rows: int[]) =
                   p
                   |> Array.mapi (fun i p ->
-                      Candidate.FromProbabilities($"{i}", [| for row in rows -> p[row] |], [| for row in rows -> y[row] |]))
+                      Candidate.FromProbabilities(
+                          $"{i}",
+                          [| for row in rows -> p[row] |],
+                          [| for row in rows -> y[row] |]
+                      ))
 
               let repeated =
                   [| for row in 0..11 do
@@ -95,10 +99,16 @@ let tests =
 
               if repeated.Length > 1 then
                   let options = SelectionOptions(Criterion = Criterion.LogLoss)
-                  let gain rows weights = (Selection.Choose(made rows, options, weights)).Table[1].Gain
+
+                  let gain rows weights =
+                      (Selection.Choose(made rows, options, weights)).Table[1].Gain
+
                   let all = [| 0..11 |]
                   close (gain all weights) (gain repeated null) "gain"
-                  let choice factor = Selection.Choose(made all, options, weights |> Array.map (fun w -> factor * w))
+
+                  let choice factor =
+                      Selection.Choose(made all, options, weights |> Array.map (fun w -> factor * w))
+
                   close (choice 7.0).Table[1].GainError (choice 1.0).Table[1].GainError "error"
                   let plain = Selection.Choose(made all, options)
                   let alike = Selection.Choose(made all, options, Array.create 12 2.5)
@@ -121,13 +131,20 @@ let tests =
               Expect.equal (Selection.Choose(two, zero, weights)).Name "other" "heavier"
               Expect.equal (Selection.Choose(two, zero, Array.rev weights)).Name "control" "lighter"
 
-              for wrong in [ [| 1.0 |]; [| 1.0; 1.0; -1.0; 1.0 |]; [| 0.0; 0.0; 0.0; 0.0 |]; [| 1.0; nan; 1.0; 1.0 |] ] do
+              for wrong in
+                  [ [| 1.0 |]
+                    [| 1.0; 1.0; -1.0; 1.0 |]
+                    [| 0.0; 0.0; 0.0; 0.0 |]
+                    [| 1.0; nan; 1.0; 1.0 |] ] do
                   refused<ArgumentException> [ "weights" ] (fun () -> Selection.Choose(two, plain, wrong) |> ignore)
 
           testCase "of those ahead of the control the best is taken, whatever its place"
           <| fun _ ->
               let right n = String('1', n) + String('0', 60 - n)
-              let three = [| from "control" (right 20); from "good" (right 50); from "best" (right 55) |]
+
+              let three =
+                  [| from "control" (right 20); from "good" (right 50); from "best" (right 55) |]
+
               Expect.equal (Selection.Choose three).Name "best" "last"
               Expect.equal (Selection.Choose [| three[0]; three[2]; three[1] |]).Name "best" "middle"
 

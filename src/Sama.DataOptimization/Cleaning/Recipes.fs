@@ -137,8 +137,13 @@ type internal Recipes
         lazy
             (let theta = noisy train table "noisy"
              let clean = rowsAt [| 0 .. data.Clean - 1 |]
-             let predicted (rows: int[]) = Rows.Argmax(trainer.Predict(theta, rows))
-             let shares = ClassShares.Estimate(data.Classes, predicted train, predicted clean, data.CleanLabels)
+
+             let predicted (rows: int[]) =
+                 Rows.Argmax(trainer.Predict(theta, rows))
+
+             let shares =
+                 ClassShares.Estimate(data.Classes, predicted train, predicted clean, data.CleanLabels)
+
              ClassShares.Weights(shares, data.CleanLabels))
 
     /// What each clean row counts for, by the shares of the classes among the rows to clean.

@@ -104,8 +104,7 @@ type Calibration =
 
     /// −log of the label's probability at each temperature, [temperature][row].
     static member private AtTemperatures(probabilities: float[][], labels: int[]) : float[][] =
-        let logs =
-            probabilities |> Array.map (Array.map (fun p -> log (max 1e-30 p)))
+        let logs = probabilities |> Array.map (Array.map (fun p -> log (max 1e-30 p)))
 
         [| for struct (temperature, _) in temperatures ->
                Array.map2

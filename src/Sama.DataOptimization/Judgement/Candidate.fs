@@ -28,8 +28,11 @@ type Candidate private (name: string, correct: float[], logLoss: float[], probab
     /// Of every held-out row: −log of the label's probability in nats, bounded by `Calibration.LogLosses`; null where
     /// only right or wrong is known.
     member _.LogLoss: IReadOnlyList<float> = if isNull logLoss then null else logLoss
+
     /// Of every held-out row: the predicted probabilities, their mean over repeats; null where only right or wrong is known.
-    member _.Probabilities: IReadOnlyList<float[]> = if isNull probabilities then null else probabilities
+    member _.Probabilities: IReadOnlyList<float[]> =
+        if isNull probabilities then null else probabilities
+
     member internal _.Right = correct
     member internal _.Losses = logLoss
 

@@ -215,6 +215,7 @@ type Selection =
             candidates
             |> Array.mapi (fun index candidate ->
                 let struct (gain, gainError) = gains[index]
+
                 let struct (difference, error) =
                     Selection.Compare(options.Criterion, weights, candidates[best], candidates[index])
 
