@@ -10,7 +10,9 @@ open System.Reflection
 /// file, a command of it. Its output is read by whoever starts it.
 let command (words: string list) : ProcessStartInfo =
     let own = Assembly.GetExecutingAssembly().Location
-    let alone = own <> "" && File.Exists(Path.ChangeExtension(own, ".runtimeconfig.json"))
+
+    let alone =
+        own <> "" && File.Exists(Path.ChangeExtension(own, ".runtimeconfig.json"))
 
     let host =
         if alone && Path.GetFileNameWithoutExtension Environment.ProcessPath <> "dotnet" then

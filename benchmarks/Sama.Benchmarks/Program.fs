@@ -31,7 +31,7 @@ type Arguments =
             | Only _ ->
                 "cost, language, choice: the rows that start so, like growth or 'encoder 16x64 K=1'; faults: families that are named so, like metagradient"
             | Device _ -> "cpu (the default) or cuda"
-            | Seed _ -> "faults: which moments and bytes (1); choice: how many seeds"
+            | Seed _ -> "faults: which moments and bytes (1); choice, rates: how many seeds"
             | Row _ -> "what a child process measures"
 
 /// The families of fixture files.
@@ -88,8 +88,8 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "products by differences against exact ones: relative errors by model and type",
       (fun o -> ProductErrors.run (write o))
       "rates",
-      "a learned rate against a grid of fixed ones: P2, and MNIST where its files are under --data",
-      (fun o -> LearnedRates.run (o.TryGetResult Data) (write o))
+      "a learned rate against a grid of fixed ones: P2, and MNIST where its files are under --data; --seed: how many (3)",
+      (fun o -> LearnedRates.run (o.TryGetResult Data) (o.GetResult(Seed, 3)) (write o))
       "metagradient",
       "the metagradient of trainings of 100 to 10,000 steps: time and memory",
       (fun o -> Metagradients.run (write o))

@@ -136,7 +136,12 @@ let private brokenOff (subject: string) (folder: string) (whole: string) =
         raise (InvalidOperationException "it was killed too late: no states are left")
 
 /// The damage is named with its file, and without the file the end is that of the uninterrupted one.
-let private judgeTraining (subject: string) (folder: string) (damaged: string) (whole: string) : Result<string, string> =
+let private judgeTraining
+    (subject: string)
+    (folder: string)
+    (damaged: string)
+    (whole: string)
+    : Result<string, string> =
     let problem = (Trainings.subject subject).Value
 
     let find () =
@@ -159,7 +164,10 @@ let private judgeTraining (subject: string) (folder: string) (damaged: string) (
 /// So many damages of the states of a metagradient that was broken off.
 let ofTrainings (random: Random) (count: int) : Row list =
     let folder = Directory.CreateTempSubdirectory("damages-").FullName
-    let at name = (Directory.CreateDirectory(Path.Combine(folder, name))).FullName
+
+    let at name =
+        (Directory.CreateDirectory(Path.Combine(folder, name))).FullName
+
     let states, whole, own = at "states", at "whole", at "own"
 
     try
@@ -184,7 +192,9 @@ let ofTrainings (random: Random) (count: int) : Row list =
                       // a format is a checkpoint's
                       kinds |> List.filter (fun (kind, _) -> kind <> "newer")
 
-              let kind, changed = damage random kinds (i / files.Length) (File.ReadAllBytes damaged)
+              let kind, changed =
+                  damage random kinds (i / files.Length) (File.ReadAllBytes damaged)
+
               File.WriteAllBytes(damaged, changed)
               row own $"metagradient's {name}, {kind}, {i + 1}" (judgeTraining subject own damaged whole) ]
     finally

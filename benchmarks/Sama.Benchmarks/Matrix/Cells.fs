@@ -196,28 +196,29 @@ let methods: Subject list =
     let single name =
         singles |> List.find (fun own -> own.Name = name)
 
-    let every count better usual = Hypergradient.everyNth count better usual
+    let every count better usual =
+        Hypergradient.everyNth count better usual
+
     let change at first later = Hypergradient.switching at first later
-    let sama, gradients, amigo, last = single "sama", single "conjugateGradient", single "amigo", single "truncated"
+
+    let sama, gradients, amigo, last =
+        single "sama", single "conjugateGradient", single "amigo", single "truncated"
 
     singles
     @ [ phase "everyNth" (every 2) gradients sama true
         phase "everyNth" (every 4) gradients sama false
-        phase "everyNth" (every 2) amigo sama true
         phase "everyNth" (every 4) amigo sama false
         phase "switching" (change 7L) sama last true
         phase "switching" (change 1L) sama last false ]
 
-/// Words of the reason for which a cell must be refused.
-let refusal (method: Subject) (rule: Rule) (way: Way) : string option =
-    if method.Second && way.Module && not (method.Choice && byDifferences way) then
-        Some "cannot be differentiated twice"
-    elif method.Adapts && rule.Refused.IsSome then
-        rule.Refused
-    elif method.Elementwise && rule.Couples then
-        Some "couples coordinates"
-    else
-        None
+/// Words of the reasons for which a cell must be refused; none if it must not.
+let refusals (method: Subject) (rule: Rule) (way: Way) : string list =
+    [ if method.Second && way.Module && not (method.Choice && byDifferences way) then
+          "cannot be differentiated twice"
+      if method.Adapts then
+          yield! Option.toList rule.Refused
+      if method.Elementwise && rule.Couples then
+          "couples coordinates" ]
 
 /// What became of a cell.
 type Outcome =
@@ -252,7 +253,10 @@ let private remembering (way: Way) (point: Point) (state: RunState) : RunState =
     let kept = (Sama.Suite.ofVector (remembered point)).to_type way.Type
 
     { state with
-        Levels = state.Levels |> Array.mapi (fun i level -> if i = 0 then { level with Kept = kept } else level) }
+        Levels =
+            [| { state.Levels[0] with
+                   LevelState.Kept = kept }
+               state.Levels[1] |] }
 
 let private straight (problem: BilevelProblem) (way: Way) (start: RunState) : RunState =
     use run = new BilevelRun(problem, start)
@@ -307,7 +311,9 @@ let private weigh (method: Subject) rule (way: Way) (point: Point) (start: RunSt
         | None -> 0.0
         | Some kept ->
             let expected = kept point
-            Numbers.norm (Sama.Suite.toVector ending.Levels[0].Kept - expected) / Numbers.norm expected
+
+            Numbers.norm (Sama.Suite.toVector ending.Levels[0].Kept - expected)
+            / Numbers.norm expected
 
     let allowed = tolerance method way point
 
@@ -326,7 +332,7 @@ let judge (method: Subject) (rule: Rule) (way: Way) (start: RunState) (point: Po
     | None -> None
     | Some used ->
         use _ = torch.NewDisposeScope()
-        let expected = refusal method rule way
+        let expected = refusals method rule way
 
         let composed =
             try
@@ -335,10 +341,12 @@ let judge (method: Subject) (rule: Rule) (way: Way) (start: RunState) (point: Po
                 Error e.Message
 
         match composed, expected with
-        | Error reason, Some words when reason.Contains words && reason.Contains method.Kind -> Refused words
-        | Error reason, _ -> Wrong $"refused: {reason}"
-        | Ok _, Some words -> Wrong $"not refused ('{words}')"
-        | Ok problem, None ->
+        | Error reason, _ ->
+            match expected |> List.tryFind reason.Contains with
+            | Some words when reason.Contains method.Kind -> Refused words
+            | _ -> Wrong $"refused: {reason}"
+        | Ok _, words :: _ -> Wrong $"not refused ('{words}')"
+        | Ok problem, [] ->
             try
                 let from =
                     if method.Kept.IsSome then

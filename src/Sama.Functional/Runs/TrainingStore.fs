@@ -23,8 +23,7 @@ type internal Stored =
 /// or not there, each marked with what it belongs to and with a checksum of all it holds.
 [<Sealed>]
 type internal TrainingFolder(folder: string, identity: string) =
-    let key, leftKey, checksumKey =
-        "sama.metagradient", "sama.left", "sama.checksum"
+    let key, leftKey, checksumKey = "sama.metagradient", "sama.left", "sama.checksum"
 
     // every file may be missing: steps are taken again from what lies below
     let damaged (path: string) (why: string) (inner: exn) : exn =
