@@ -116,6 +116,8 @@ let private problemOf (device: torch.Device) (model: Model, rows) (algorithm: Al
 let private begun (device: torch.Device) model (algorithm: string) k batch : (unit -> unit) * IDisposable * int64 =
     let own = modelOf model algorithm batch
     let problem = problemOf device own (named algorithm) k
+    // a run looks twice at its 1st, 2nd, 4th, 8th, … meta step; what is measured are the others
+    problem.Replays.Value <- 32L
 
     if algorithm = concatenated then
         let run = new Concatenated.Run(device, snd own, fst own, problem)

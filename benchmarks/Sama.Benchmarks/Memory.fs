@@ -4,7 +4,6 @@ module Sama.Benchmarks.Memory
 open System
 open System.Diagnostics
 open System.IO
-open System.Reflection
 open System.Text.Json
 open System.Threading
 open Sama.Functional
@@ -48,20 +47,8 @@ let measure (body: unit -> unit) : Peak =
 
 /// `measure` in a child process: this program, called with `bench memory` and a row's words.
 let inChild (words: string list) : Peak =
-    let start =
-        ProcessStartInfo(
-            Environment.ProcessPath,
-            [ if Path.GetFileNameWithoutExtension Environment.ProcessPath = "dotnet" then
-                  Environment.GetCommandLineArgs()[0]
-              // within the published tool measurements are a command of it
-              if Assembly.GetEntryAssembly() <> Assembly.GetExecutingAssembly() then
-                  "bench"
-              "memory"
-              "--row"
-              String.Join('|', words) ]
-        )
-
-    start.RedirectStandardOutput <- true
+    let start = Children.command [ "memory"; "--row"; String.Join('|', words) ]
+    start.RedirectStandardError <- false
     use child = Process.Start start
     let output = child.StandardOutput.ReadToEnd()
     child.WaitForExit()

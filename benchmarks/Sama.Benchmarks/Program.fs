@@ -28,9 +28,10 @@ type Arguments =
             | Model _ -> "language: a folder of BERT, as Hugging Face has them"
             | Picture _ -> "png file for the picture"
             | Full -> "cost: more models, algorithms and sizes; faults: more of each"
-            | Only _ -> "cost, language, choice: the rows that start so, like growth or 'encoder 16x64 K=1'"
+            | Only _ ->
+                "cost, language, choice: the rows that start so, like growth or 'encoder 16x64 K=1'; faults: families that are named so, like metagradient"
             | Device _ -> "cpu (the default) or cuda"
-            | Seed _ -> "faults: which moments and bytes (1); choice: how many seeds"
+            | Seed _ -> "faults: which moments and bytes (1); choice, rates: how many seeds"
             | Row _ -> "what a child process measures"
 
 /// The families of fixture files.
@@ -87,8 +88,8 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "products by differences against exact ones: relative errors by model and type",
       (fun o -> ProductErrors.run (write o))
       "rates",
-      "a learned rate against a grid of fixed ones: P2, and MNIST where its files are under --data",
-      (fun o -> LearnedRates.run (o.TryGetResult Data) (write o))
+      "a learned rate against a grid of fixed ones: P2, and MNIST where its files are under --data; --seed: how many (3)",
+      (fun o -> LearnedRates.run (o.TryGetResult Data) (o.GetResult(Seed, 3)) (write o))
       "metagradient",
       "the metagradient of trainings of 100 to 10,000 steps: time and memory",
       (fun o -> Metagradients.run (write o))
@@ -105,8 +106,8 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "what a cleaning's choice gains over the control on drawn problems of many kinds; --seed: how many of each (20)",
       (fun o -> Choice.run (o.GetResult(Seed, 20)) (o.TryGetResult Only) (write o))
       "faults",
-      "kills, damaged checkpoints, NaN, leaks: what a run has to survive; --full for 200 kills and 500 damages",
-      (fun o -> Faults.Bench.run (o.Contains Full) (o.GetResult(Seed, 1)) (write o))
+      "kills, damaged files, NaN, leaks: what runs and metagradients have to survive; --full for 250 kills and 650 damages",
+      (fun o -> Faults.Bench.run (o.Contains Full) (o.TryGetResult Only) (o.GetResult(Seed, 1)) (write o))
       "ranks",
       "throughput of two ranks against one, and what of a reduction is hidden; under mpirun: of as many as it started",
       (fun o -> RankBench.run (o.TryGetResult Only) (o.Contains Full) (write o))

@@ -7,6 +7,7 @@ open Expecto
 open TorchSharp
 open Sama
 open Sama.Functional
+open Sama.Benchmarks
 open Sama.Tests.Problems
 
 let private rows = 24L
@@ -195,6 +196,12 @@ let private throws words (body: unit -> unit) =
         for word: string in words do
             Expect.stringContains e.Message word "")
 
+let private passed (rows: Faults.Row list) =
+    Expect.isNonEmpty rows "rows"
+
+    for row in rows do
+        Expect.isTrue row.Passed $"{row.Case}: {row.Detail}"
+
 let private folderTests =
     [ testCase "from a folder: the bits of memory alone, nothing left in it"
       <| fun _ ->
@@ -239,7 +246,13 @@ let private folderTests =
               Expect.equal found.Loss whole.Loss "loss"
               Expect.equal found.Report.Resumed (at > 3) "said"
               Expect.isEmpty (Directory.GetFiles path) "the folder"
-              Directory.Delete path ]
+              Directory.Delete path
+
+      testCase "processes that are killed, in writing too, go on to the bits of the one that was not"
+      <| fun _ -> passed (Faults.Kills.run (Random 11) Faults.Trainings.all.Head 3)
+
+      testCase "damaged files are named; without them the end is the same"
+      <| fun _ -> passed (Faults.Damages.ofTrainings (Random 11) 12) ]
 
 let private refusals =
     [ testCase "a step that is not taken again alike is refused"

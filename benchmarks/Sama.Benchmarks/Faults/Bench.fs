@@ -175,28 +175,39 @@ let private leak (steps: int64) (subject: string) : Row =
     finally
         Directory.Delete(folder, true)
 
-/// Everything, or a little of everything; the exit code.
-let run (full: bool) (seed: int) (write: Row list -> unit) : int =
-    let random = Random seed
+/// What is tried, by name.
+let private families (full: bool) (random: Random) : (string * (unit -> Row list)) list =
     let subjects = Subjects.all |> List.map fst
     let kills = if full then 200 else 2 * subjects.Length
     let share = (kills + subjects.Length - 1) / subjects.Length
 
-    let told (rows: Row list) =
-        for row in rows do
-            let word = if row.Passed then "passed" else "FAILED"
-            printfn $"{row.Kind, -7} {word}  {row.Case}: {row.Detail}"
+    [ "nan", nans
+      "damage", (fun () -> Damages.run random (if full then 500 else 60))
+      "damage, metagradient", (fun () -> Damages.ofTrainings random (if full then 150 else 30))
+      for subject in [ "sama, adam"; "unrolled, adam, K = 5"; "three levels" ] do
+          $"leak, {subject}", (fun () -> [ leak (if full then 10_000L else 500L) subject ])
+      for subject in subjects @ Trainings.all do
+          $"kill, {subject}", (fun () -> Kills.run random subject share)
+      "kill, full disk", (fun () -> Kills.fullDisk "sama, adam") ]
 
-        rows
+/// Everything, or a little of everything, of families whose names hold `only`; the exit code.
+let run (full: bool) (only: string option) (seed: int) (write: Row list -> unit) : int =
+    let all = families full (Random seed)
+
+    let chosen =
+        all
+        |> List.filter (fun (name, _) -> only |> Option.forall (fun (only: string) -> name.Contains only))
+
+    if chosen.IsEmpty then
+        let known = String.Join("; ", List.map fst all)
+        invalidArg (nameof only) $"no family's name holds '{only.Value}'; there are: {known}"
 
     let rows =
-        [ yield! told (nans ())
-          yield! told (Damages.run random (if full then 500 else 60))
-          for subject in [ "sama, adam"; "unrolled, adam, K = 5"; "three levels" ] do
-              yield! told [ leak (if full then 10_000L else 500L) subject ]
-          for subject in subjects do
-              yield! told (Kills.run random subject share)
-          yield! told (Kills.fullDisk "sama, adam") ]
+        [ for _, find in chosen do
+              for row in find () do
+                  let word = if row.Passed then "passed" else "FAILED"
+                  printfn $"{row.Kind, -7} {word}  {row.Case}: {row.Detail}"
+                  row ]
 
     write rows
     let failed = rows |> List.filter (fun row -> not row.Passed)

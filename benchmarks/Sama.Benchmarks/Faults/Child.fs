@@ -7,6 +7,7 @@ open System.IO
 open System.Threading
 open Sama
 open Sama.Functional
+open Sama.Benchmarks
 open Sama.Benchmarks.Faults
 
 /// Steps that a run takes, and between its checkpoints: windows of 2 and 5 are cut.
@@ -22,10 +23,12 @@ let private options folder =
 let final (folder: string) : string =
     Path.Combine(folder, "final.safetensors")
 
-/// `subject|folder`: goes on from the newest checkpoint there, or from the start; says "ready" behind its first step.
-let run (row: string) : int =
-    let words = row.Split '|'
-    let subject, folder = words[0], words[1]
+let private ready () =
+    Console.Out.WriteLine "ready"
+    Console.Out.Flush()
+
+/// A guarded run: goes on from the newest checkpoint there, or from the start; ready behind its first step.
+let private guard (subject: string) (folder: string) =
     let problem = Subjects.find subject
     use found = Resume.latest folder problem
 
@@ -38,27 +41,27 @@ let run (row: string) : int =
     if guarded.Run.StepsTaken < steps then
         guarded.Step() |> ignore
 
-    Console.Out.WriteLine "ready"
-    Console.Out.Flush()
+    ready ()
     guarded.RunTo(steps, CancellationToken.None)
     use state = guarded.Run.Snapshot()
     Checkpoint.save (final folder) state
+
+/// `subject|folder`; says "ready" once it is under way.
+let run (row: string) : int =
+    let words = row.Split '|'
+    let subject, folder = words[0], words[1]
+
+    match Trainings.subject subject with
+    | Some problem -> Trainings.find problem folder ready (final folder)
+    | None -> guard subject folder
+
     0
 
 /// Starts one and waits until it is ready. Its error output is kept.
 let start (subject: string) (folder: string) : Process * Tasks.Task<string> =
-    let info =
-        ProcessStartInfo(Environment.ProcessPath, RedirectStandardOutput = true, RedirectStandardError = true)
+    let child =
+        Process.Start(Children.command [ "faults-child"; "--row"; $"{subject}|{folder}" ])
 
-    let own = Environment.GetCommandLineArgs()[0]
-
-    if Path.GetFileNameWithoutExtension Environment.ProcessPath = "dotnet" then
-        info.ArgumentList.Add own
-
-    for word in [ "faults-child"; "--row"; $"{subject}|{folder}" ] do
-        info.ArgumentList.Add word
-
-    let child = Process.Start info
     let errors = child.StandardError.ReadToEndAsync()
     child.StandardOutput.ReadLine() |> ignore
     child, errors

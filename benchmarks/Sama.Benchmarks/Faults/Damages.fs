@@ -66,6 +66,25 @@ let private judge
             Error $"the previous one was not found: {other.Message}"
     | e -> Error $"{e.GetType().Name}: {e.Message}"
 
+/// Other bytes, by the kinds in turn.
+let private damage (random: Random) kinds (i: int) (bytes: byte[]) : string * byte[] =
+    let kind, change = List.item (i % List.length kinds) kinds
+    let mutable changed: byte[] = change random bytes
+
+    while changed.AsSpan().SequenceEqual(ReadOnlySpan bytes) do
+        changed <- change random bytes
+
+    kind, changed
+
+let private row (folder: string) case (outcome: Result<string, string>) : Row =
+    { Kind = "damage"
+      Case = case
+      Passed = outcome.IsOk
+      Detail =
+        match outcome with
+        | Ok text
+        | Error text -> text.Replace(folder + "/", "") }
+
 /// So many damages of the newest of two checkpoints.
 let run (random: Random) (count: int) : Row list =
     let folder = Directory.CreateTempSubdirectory("damages-").FullName
@@ -88,21 +107,95 @@ let run (random: Random) (count: int) : Row list =
         let bytes = File.ReadAllBytes newest
 
         [ for i in 0 .. count - 1 do
-              let kind, change = kinds[i % kinds.Length]
-              let mutable changed = change random bytes
-
-              while changed.AsSpan().SequenceEqual(ReadOnlySpan bytes) do
-                  changed <- change random bytes
-
+              let kind, changed = damage random kinds i bytes
               File.WriteAllBytes(newest, changed)
-              let outcome = judge problem folder newest 2L
+              row folder $"{kind}, {i + 1}" (judge problem folder newest 2L) ]
+    finally
+        Directory.Delete(folder, true)
 
-              { Kind = "damage"
-                Case = $"{kind}, {i + 1}"
-                Passed = outcome.IsOk
-                Detail =
-                  match outcome with
-                  | Ok text
-                  | Error text -> text.Replace(folder + "/", "") } ]
+/// The states of a metagradient whose process was killed on its way back; the files that an uninterrupted one leaves.
+let private brokenOff (subject: string) (folder: string) (whole: string) =
+    Child.finish subject whole |> ignore
+    let child, _ = Child.start subject folder
+    use child = child
+
+    let held () =
+        File.Exists(Path.Combine(folder, "found.safetensors"))
+        && Directory.GetFiles(folder, "place-*.safetensors").Length > 1
+
+    while not (held ()) && not child.HasExited do
+        Thread.SpinWait 50
+
+    child.Kill()
+    child.WaitForExit()
+
+    for path in Directory.GetFiles(folder, "*.tmp") do
+        File.Delete path
+
+    if not (held ()) then
+        raise (InvalidOperationException "it was killed too late: no states are left")
+
+/// The damage is named with its file, and without the file the end is that of the uninterrupted one.
+let private judgeTraining
+    (subject: string)
+    (folder: string)
+    (damaged: string)
+    (whole: string)
+    : Result<string, string> =
+    let problem = (Trainings.subject subject).Value
+
+    let find () =
+        Trainings.find problem folder ignore (Child.final folder)
+
+    try
+        find ()
+        Error "it was not noticed"
+    with
+    | :? InvalidDataException as e when e.Message.Contains damaged ->
+        File.Delete damaged
+        find ()
+
+        if Bytes.same (Child.final whole) (Child.final folder) then
+            Ok e.Message
+        else
+            Error "without the file the end is another"
+    | e -> Error $"{e.GetType().Name}: {e.Message}"
+
+/// So many damages of the states of a metagradient that was broken off.
+let ofTrainings (random: Random) (count: int) : Row list =
+    let folder = Directory.CreateTempSubdirectory("damages-").FullName
+
+    let at name =
+        (Directory.CreateDirectory(Path.Combine(folder, name))).FullName
+
+    let states, whole, own = at "states", at "whole", at "own"
+
+    try
+        let subject = Trainings.all.Head
+        brokenOff subject states whole
+        let files = Directory.GetFiles states |> Array.sort
+
+        [ for i in 0 .. count - 1 do
+              for path in Directory.GetFiles own do
+                  File.Delete path
+
+              for path in files do
+                  File.Copy(path, Path.Combine(own, Path.GetFileName path))
+
+              let name = Path.GetFileName files[i % files.Length]
+              let damaged = Path.Combine(own, name)
+
+              let kinds =
+                  if name.StartsWith "place" then
+                      kinds
+                  else
+                      // a format is a checkpoint's
+                      kinds |> List.filter (fun (kind, _) -> kind <> "newer")
+
+              let kind, changed =
+                  damage random kinds (i / files.Length) (File.ReadAllBytes damaged)
+
+              File.WriteAllBytes(damaged, changed)
+              row own $"metagradient's {name}, {kind}, {i + 1}" (judgeTraining subject own damaged whole) ]
     finally
         Directory.Delete(folder, true)

@@ -17,15 +17,16 @@ let private inFolder (body: string -> 'result) : 'result =
     finally
         folder.Delete true
 
-let private sameBytes (a: string) (b: string) =
-    File.ReadAllBytes(a).AsSpan().SequenceEqual(ReadOnlySpan(File.ReadAllBytes b))
-
-/// The newest checkpoint is whole, and nothing newer was passed over. True if the process died in a checkpoint's write.
+/// The newest checkpoint is whole, and nothing newer was passed over; of a training that is reversed, every state is. True if
+/// the process died in a write.
 let private requireWhole (subject: string) (folder: string) : bool =
-    use found = Resume.latest folder (Subjects.find subject)
+    match Trainings.subject subject with
+    | Some problem -> Trainings.requireWhole problem folder |> ignore
+    | None ->
+        use found = Resume.latest folder (Subjects.find subject)
 
-    if not (isNull found) && found.Skipped.Count > 0 then
-        raise (InvalidDataException $"a corrupt checkpoint was left: {found.Skipped[0]}")
+        if not (isNull found) && found.Skipped.Count > 0 then
+            raise (InvalidDataException $"a corrupt checkpoint was left: {found.Skipped[0]}")
 
     let died = Directory.GetFiles(folder, "*.tmp").Length > 0
 
@@ -54,6 +55,16 @@ let private kill (random: Random) (child: Process) (folder: string) (within: Tim
     child.WaitForExit()
     alive
 
+/// To the end. What a training that is reversed had of states by then, it goes on from.
+let private complete (subject: string) (folder: string) : Result<unit, string> =
+    let held = Directory.GetFiles(folder, "place-*.safetensors").Length
+    Child.finish subject folder |> ignore
+
+    match Trainings.subject subject with
+    | Some _ when held > 0 && not (fst (Trainings.report (Child.final folder))) ->
+        Error $"{held} states were there, and it began anew"
+    | _ -> Ok()
+
 /// One run with so many kills, half of them in the write of a checkpoint: where it ends. A run that ended before it was
 /// killed starts anew.
 let private survive (random: Random) (subject: string) (duration: TimeSpan) (whole: string) (count: int) folder =
@@ -74,14 +85,14 @@ let private survive (random: Random) (subject: string) (duration: TimeSpan) (who
             for path in Directory.GetFiles folder do
                 File.Delete path
 
-    Child.finish subject folder |> ignore
-
-    if killed < count then
-        Error $"{killed} kills, {count} were meant"
-    elif sameBytes (Child.final whole) (Child.final folder) then
-        Ok $"{killed} kills, {writing} of them in a checkpoint's write; the final state is the uninterrupted run's"
-    else
-        Error $"{killed} kills; the final state is another than the uninterrupted run's"
+    complete subject folder
+    |> Result.bind (fun () ->
+        if killed < count then
+            Error $"{killed} kills, {count} were meant"
+        elif Bytes.same (Child.final whole) (Child.final folder) then
+            Ok $"{killed} kills, {writing} of them in a file's write; the end is the uninterrupted run's, bit for bit"
+        else
+            Error $"{killed} kills; the end is another than the uninterrupted run's")
 
 /// So many kills, up to four a run. The row of each run: passed if the final state's file is the uninterrupted one's.
 let run (random: Random) (subject: string) (kills: int) : Row list =
@@ -134,7 +145,7 @@ let fullDisk (subject: string) : Row list =
                     let kept = (Checkpoints.files folder).Length
                     mount $"-o remount,size={room * 10L}k {folder}" |> ignore
                     Child.finish subject folder |> ignore
-                    let same = sameBytes (Child.final whole) (Child.final folder)
+                    let same = Bytes.same (Child.final whole) (Child.final folder)
 
                     [ { Kind = "kill"
                         Case = $"{subject}, full disk"

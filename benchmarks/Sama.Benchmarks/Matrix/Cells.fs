@@ -15,10 +15,14 @@ open Sama.Benchmarks.Matrix.Oracle
 type Subject =
     {
         Name: string
+        /// the method whose error it has: its own, but for one that is made of two
+        Kind: string
         /// null where the way is no option of the method's
         Method: Way -> HypergradientMethod option
         /// (dθ/dλ)ᵀ v
         Response: Way -> Point -> Vec
+        /// what the next meta step finds in its memory, from `remembered`; None without one
+        Kept: (Point -> Vec) option
         /// its differences are read against ε
         Differences: bool
         /// it needs the rule's adaptation, coordinates that do not see each other, second derivatives
@@ -44,8 +48,10 @@ let private choosing method (way: Way) =
 
 let private implicit' name method response =
     { Name = name
+      Kind = name
       Method = choosing method
       Response = response
+      Kept = None
       Differences = false
       Adapts = true
       Elementwise = false
@@ -59,6 +65,7 @@ let private exactAlone name method response =
 
 let private differences name (make: SamaOptions -> HypergradientMethod) (direction: Point -> Vec) =
     { Name = name
+      Kind = name
       Method =
         fun way ->
             if way.Products <> ProductForm.Default then
@@ -71,6 +78,7 @@ let private differences name (make: SamaOptions -> HypergradientMethod) (directi
                             Centre = if way.After then Centre.PostUpdate else Centre.PreUpdate }
                 )
       Response = fun way p -> difference way p (direction p)
+      Kept = None
       Differences = true
       Adapts = false
       Elementwise = false
@@ -80,6 +88,43 @@ let private differences name (make: SamaOptions -> HypergradientMethod) (directi
 let private terms, iterations, eta = 5, 6, 0.7
 let private columns, rho = [ 0; 3; 7 ], 0.1
 let private sigma, pulls, pull = 100.0, 15, 0.2
+let private amortised = 3
+
+/// A method that goes on from the meta step before: the response is that with its memory behind `before` steps.
+let private goesOn name (method: HypergradientMethod) (before: int) (behind: int) =
+    { implicit' name method (fun _ p -> along p (goingOn before eta p)) with
+        Kept = Some(goingOn behind eta)
+        Elementwise = true }
+
+/// One method of two, of which that one is due.
+let private phase name (make: HypergradientMethod -> HypergradientMethod -> HypergradientMethod) first second isFirst =
+    let due = if isFirst then first else second
+
+    { due with
+        Name = name
+        Method =
+            fun way ->
+                // options of a difference are those of one method alone
+                let plain =
+                    { way with
+                        Products = ProductForm.Default }
+
+                if way.OneSided || way.After then
+                    None
+                else
+                    let choice (own: Subject) =
+                        (own.Method(if own.Choice then way else plain)).Value
+
+                    Some(make (choice first) (choice second))
+        Kept =
+            match due.Kept with
+            // the other one's stays as it is
+            | None when first.Kept.IsSome || second.Kept.IsSome -> Some remembered
+            | own -> own
+        Adapts = first.Adapts || second.Adapts
+        Second = first.Second || second.Second
+        Choice = first.Choice || second.Choice
+        Elementwise = first.Elementwise || second.Elementwise }
 
 /// η Σ_{j<terms} (I − ηJᵀ)ʲ v, which the fixed-point iteration from 0 is too.
 let private series (terms: int) (eta: float) (p: Point) : Vec =
@@ -89,8 +134,7 @@ let private series (terms: int) (eta: float) (p: Point) : Vec =
     |> List.reduce (+)
     |> (*) eta
 
-/// Every method.
-let methods: Subject list =
+let private singles: Subject list =
     [ exactAlone "exact" Hypergradient.exact (fun _ p -> implicitly p p.Followed.Value)
       { differences "sama" Hypergradient.samaWith (fun p -> p.G.TransposeThisAndMultiply p.V) with
           Adapts = true }
@@ -143,18 +187,38 @@ let methods: Subject list =
                     Tolerance = 0.0 })
             (fun _ p -> penalised sigma pulls pull p) with
           Elementwise = true
-          Second = false } ]
+          Second = false }
+      goesOn "soba" (Hypergradient.soba eta) 0 1
+      goesOn "amigo" (Hypergradient.amigo amortised eta) amortised amortised ]
 
-/// Words of the reason for which a cell must be refused.
-let refusal (method: Subject) (rule: Rule) (way: Way) : string option =
-    if method.Second && way.Module && not (method.Choice && byDifferences way) then
-        Some "cannot be differentiated twice"
-    elif method.Adapts && rule.Refused.IsSome then
-        rule.Refused
-    elif method.Elementwise && rule.Couples then
-        Some "couples coordinates"
-    else
-        None
+/// Every method. Those of two are tried at a meta step of each: the window's is the 6th, or the 2nd where K = 3.
+let methods: Subject list =
+    let single name =
+        singles |> List.find (fun own -> own.Name = name)
+
+    let every count better usual =
+        Hypergradient.everyNth count better usual
+
+    let change at first later = Hypergradient.switching at first later
+
+    let sama, gradients, amigo, last =
+        single "sama", single "conjugateGradient", single "amigo", single "truncated"
+
+    singles
+    @ [ phase "everyNth" (every 2) gradients sama true
+        phase "everyNth" (every 4) gradients sama false
+        phase "everyNth" (every 4) amigo sama false
+        phase "switching" (change 7L) sama last true
+        phase "switching" (change 1L) sama last false ]
+
+/// Words of the reasons for which a cell must be refused; none if it must not.
+let refusals (method: Subject) (rule: Rule) (way: Way) : string list =
+    [ if method.Second && way.Module && not (method.Choice && byDifferences way) then
+          "cannot be differentiated twice"
+      if method.Adapts then
+          yield! Option.toList rule.Refused
+      if method.Elementwise && rule.Couples then
+          "couples coordinates" ]
 
 /// What became of a cell.
 type Outcome =
@@ -166,19 +230,33 @@ type Outcome =
 let private tolerance (method: Subject) (way: Way) (point: Point) =
     let single = way.Type = torch.float32
 
-    match method.Name with
+    match method.Kind with
     | "unrolled"
     | "truncated" when way.Narrow -> 0.1
     // a solve to the end multiplies the products' errors
     | "conjugateGradient" when single && byDifferences way -> max 5e-2 (1e-3 * condition point)
-    | _ when method.Choice && byDifferences way -> if single then 5e-2 else 1e-6
     | _ when method.Differences && way.OneSided -> 1e-3
     | _ when method.Differences -> if single then 5e-3 else 1e-8
+    | _ when method.Choice && byDifferences way -> if single then 5e-2 else 1e-6
     | _ -> if single then 1e-3 else 1e-7
 
-/// λ and the base level's tensors behind a window.
+/// λ, the base level's tensors and the method's memory behind a window.
 let private numbers (state: RunState) : Tensor list =
-    state.Lambda :: state.Theta :: RuleState.tensors state.Levels[0].Rule
+    [ state.Lambda
+      state.Theta
+      yield! RuleState.tensors state.Levels[0].Rule
+      if not (isNull state.Levels[0].Kept) then
+          state.Levels[0].Kept ]
+
+/// The state with something in the method's memory.
+let private remembering (way: Way) (point: Point) (state: RunState) : RunState =
+    let kept = (Sama.Suite.ofVector (remembered point)).to_type way.Type
+
+    { state with
+        Levels =
+            [| { state.Levels[0] with
+                   LevelState.Kept = kept }
+               state.Levels[1] |] }
 
 let private straight (problem: BilevelProblem) (way: Way) (start: RunState) : RunState =
     use run = new BilevelRun(problem, start)
@@ -216,13 +294,45 @@ let private ending problem way start : Result<RunState, string> =
     else
         Error $"the {what} run is not the straight one"
 
+/// The response that the window's end tells, and what it left in the method's memory, against what they must be.
+let private weigh (method: Subject) rule (way: Way) (point: Point) (start: RunState) (ending: RunState) : Outcome =
+    let before, after =
+        Sama.Suite.toVector start.Lambda, Sama.Suite.toVector ending.Lambda
+
+    let response = before - after - point.Direct
+    let answer = method.Response way point
+    let size = Numbers.norm answer
+    // λ itself is rounded
+    let rounding = 4.0 * torch.finfo(way.Type).eps * Numbers.norm before
+    let error = (Numbers.norm (response - answer) - rounding) / max size 1e-30
+
+    let ofMemory =
+        match method.Kept with
+        | None -> 0.0
+        | Some kept ->
+            let expected = kept point
+
+            Numbers.norm (Sama.Suite.toVector ending.Levels[0].Kept - expected)
+            / Numbers.norm expected
+
+    let allowed = tolerance method way point
+
+    if size < 1e-6 && not (rule.Refused.IsSome && size = 0.0) then
+        Wrong $"the expected response is {size}, too small to tell"
+    elif error > allowed then
+        Wrong $"off by {error}: %A{response.ToArray()} instead of %A{answer.ToArray()}"
+    elif ofMemory > allowed then
+        Wrong $"its memory is off by {ofMemory}"
+    else
+        Right(max 0.0 (max error ofMemory))
+
 /// The cell, from the state that its window starts with and the oracle's point.
 let judge (method: Subject) (rule: Rule) (way: Way) (start: RunState) (point: Point) : Outcome option =
     match method.Method way with
     | None -> None
     | Some used ->
         use _ = torch.NewDisposeScope()
-        let expected = refusal method rule way
+        let expected = refusals method rule way
 
         let composed =
             try
@@ -231,31 +341,24 @@ let judge (method: Subject) (rule: Rule) (way: Way) (start: RunState) (point: Po
                 Error e.Message
 
         match composed, expected with
-        | Error reason, Some words when reason.Contains words && reason.Contains method.Name -> Refused words
-        | Error reason, _ -> Wrong $"refused: {reason}"
-        | Ok _, Some words -> Wrong $"not refused ('{words}')"
-        | Ok problem, None ->
+        | Error reason, _ ->
+            match expected |> List.tryFind reason.Contains with
+            | Some words when reason.Contains method.Kind -> Refused words
+            | _ -> Wrong $"refused: {reason}"
+        | Ok _, words :: _ -> Wrong $"not refused ('{words}')"
+        | Ok problem, [] ->
             try
-                match ending problem way start with
+                let from =
+                    if method.Kept.IsSome then
+                        remembering way point start
+                    else
+                        start
+
+                match ending problem way from with
                 | Error what -> Wrong what
                 | Ok ending ->
-                    let before, after =
-                        Sama.Suite.toVector start.Lambda, Sama.Suite.toVector ending.Lambda
-
-                    ending.Dispose()
-                    let response = before - after - point.Direct
-                    let answer = method.Response way point
-                    let size = Numbers.norm answer
-                    // λ itself is rounded
-                    let rounding = 4.0 * torch.finfo(way.Type).eps * Numbers.norm before
-                    let error = (Numbers.norm (response - answer) - rounding) / max size 1e-30
-
-                    if size < 1e-6 && not (rule.Refused.IsSome && size = 0.0) then
-                        Wrong $"the expected response is {size}, too small to tell"
-                    elif error <= tolerance method way point then
-                        Right(max 0.0 error)
-                    else
-                        Wrong $"off by {error}: %A{response.ToArray()} instead of %A{answer.ToArray()}"
+                    use ending = ending
+                    weigh method rule way point start ending
             with e ->
                 Wrong $"{e.GetType().Name}: {e.Message}"
         |> Some

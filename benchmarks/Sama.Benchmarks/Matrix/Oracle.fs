@@ -125,6 +125,21 @@ let difference (way: Way) (p: Point) (direction: Vec) : Vec =
 let adjoint (p: Point) (q: Vec) : Vec =
     along p (p.G.TransposeThisAndMultiply q)
 
+/// What a method with a memory finds in it: any vector will do.
+let remembered (p: Point) : Vec =
+    Numbers.vector [ for i in 1 .. p.V.Count -> 0.4 * cos (2.0 * float i) ]
+
+/// The memory behind so many steps of η, p ← p − η [D (H p − v) + E p], D = ∂u/∂g and E = ∂u/∂θ diagonal.
+let goingOn (steps: int) (eta: float) (p: Point) : Vec =
+    let d, e = p.G.Diagonal(), p.E.Diagonal()
+    let mutable memory = remembered p
+
+    for _ in 1..steps do
+        let miss = Numbers.times d (p.H * memory - p.V) + Numbers.times e memory
+        memory <- memory - eta * miss
+
+    memory
+
 /// (A_K + ρI)⁻¹ v on the coordinates that the rule moves, A = H + E/D.
 let nystrom (columns: int list) (rho: float) (p: Point) : Vec =
     let n = p.V.Count

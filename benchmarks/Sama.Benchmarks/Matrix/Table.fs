@@ -64,7 +64,7 @@ let private line (words: string list) =
 
 /// The table of all cells in Markdown.
 let markdown (cells: Cell list) : string list =
-    let named = methods |> List.map _.Name
+    let named = methods |> List.map _.Name |> List.distinct
 
     [ $"{cells.Length} cells: {right cells} right, {refused cells} refused when the problem is composed, {(wrong cells).Length} else."
       ""

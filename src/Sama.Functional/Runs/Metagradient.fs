@@ -66,13 +66,15 @@ module Metagradient =
                         $"the data of level '{level.Name}' are a stream, which no draw gives again: a metagradient takes steps again. Take Batches.shuffled, or a function of the draw")
 
     let private identity (problem: BilevelProblem) (state: RunState) (steps: int) : string =
+        let form = Structure.productForm problem 0
+
         let tensors =
             [ for level in state.Levels do
                   level.Vector
                   yield! RuleState.tensors level.Rule
               yield! state.Buffers.Values ]
 
-        Checksum.ofText $"{problem}|{steps}|{state.Step}|{state.Seed}|{Checksum.ofTensors tensors}"
+        Checksum.ofText $"{problem}|{form}|{steps}|{state.Step}|{state.Seed}|{Checksum.ofTensors tensors}"
 
     let private reversed (o: MetagradientOptions) problem (state: RunState) (steps: int) keep engine =
         requireRepeatable engine
@@ -120,7 +122,8 @@ module Metagradient =
     let private requireSteps (steps: int) = Method.atLeast 1 (nameof steps) steps
 
     /// `ofTraining` with options. With a folder, what was broken off (an exception, a process that was ended) goes on when it
-    /// is called with the same problem, state and steps again; the folder is empty when it is done.
+    /// is called with the same problem, state and steps again; the folder is empty when it is done. InvalidDataException naming
+    /// a file there that is damaged, InvalidOperationException for a folder of another training.
     let ofTrainingWith
         (options: MetagradientOptions)
         (problem: BilevelProblem)

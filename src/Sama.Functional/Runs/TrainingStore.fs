@@ -20,10 +20,20 @@ type internal Stored =
     }
 
 /// A folder of one training: `place-<step>.safetensors` (a checkpoint), `trace.safetensors`, `found.safetensors`, each whole
-/// or not there, each marked with what it belongs to.
+/// or not there, each marked with what it belongs to and with a checksum of all it holds.
 [<Sealed>]
 type internal TrainingFolder(folder: string, identity: string) =
-    let key, leftKey = "sama.metagradient", "sama.left"
+    let key, leftKey, checksumKey = "sama.metagradient", "sama.left", "sama.checksum"
+
+    // every file may be missing: steps are taken again from what lies below
+    let damaged (path: string) (why: string) (inner: exn) : exn =
+        InvalidDataException($"{why}. Remove '{path}': what it held is found again, at the price of its steps", inner)
+
+    let sound (path: string) (read: unit -> 'a) : 'a =
+        try
+            read ()
+        with :? InvalidDataException as e ->
+            raise (damaged path e.Message e)
 
     let at name =
         Path.Combine(folder, $"{name}.safetensors")
@@ -33,30 +43,59 @@ type internal TrainingFolder(folder: string, identity: string) =
 
     let place step = at $"place-{number step}"
 
-    let requireOwn (path: string) (metadata: IReadOnlyDictionary<string, string>) =
-        match metadata with
-        | null -> raise (InvalidDataException $"'{path}' is no part of a metagradient's folder")
-        | metadata ->
-            match metadata.TryGetValue key with
-            | true, own when own = identity -> ()
-            | true, _ ->
-                invalidOp
-                    $"'{folder}' holds the states of another training (other levels, options, start, seed or number of steps): give it a folder of its own, or empty this one"
-            | _ -> raise (InvalidDataException $"'{path}' is no part of a metagradient's folder")
+    let requireOwner (path: string) (notes: IReadOnlyDictionary<string, string>) =
+        match notes.TryGetValue key with
+        | true, own when own = identity -> ()
+        | true, _ ->
+            invalidOp
+                $"'{folder}' holds the states of another training (other levels, options, start, seed or number of steps): give it a folder of its own, or empty this one"
+        | _ -> raise (InvalidDataException $"'{path}' is no part of a metagradient's folder")
+
+    let checksum (tensors: (string * Tensor) seq) (notes: (string * string) seq) : string =
+        let tensors = Seq.sortBy fst tensors |> List.ofSeq
+
+        let words =
+            [ for name, value in Seq.sort notes do
+                  $"{name}={value}"
+              for name, tensor: Tensor in tensors do
+                  let shape = String.Join("x", tensor.shape)
+                  $"{name} {tensor.dtype} {shape}" ]
+
+        let text = String.Join("|", words)
+        Checksum.ofText $"{text}|{Checksum.ofTensors (List.map snd tensors)}"
 
     let write name (tensors: (string * Tensor) list) notes =
+        let notes = (key, identity) :: notes
+
         Safetensors.Save(
             at name,
             [ for name, tensor in tensors -> struct (name, tensor) ],
-            readOnlyDict ((key, identity) :: notes)
+            readOnlyDict ((checksumKey, checksum tensors notes) :: notes)
         )
 
     /// All tensors of a file and what it says beside them.
     let read name =
-        if File.Exists(at name) then
-            use file = SafetensorsFile.Open(at name)
-            requireOwn (at name) file.Metadata
-            Some(readOnlyDict [ for entry in file.Entries -> entry.Name, file.Read entry.Name ], file.Metadata)
+        let path = at name
+
+        if File.Exists path then
+            let tensors, notes =
+                sound path (fun () ->
+                    use file = SafetensorsFile.Open path
+                    let tensors = [ for entry in file.Entries -> entry.Name, file.Read entry.Name ]
+
+                    let notes =
+                        [ if not (isNull file.Metadata) then
+                              for note in file.Metadata -> note.Key, note.Value ]
+
+                    let own, others = notes |> List.partition (fun (name, _) -> name = checksumKey)
+
+                    if List.map snd own <> [ checksum tensors others ] then
+                        raise (InvalidDataException $"'{path}' is damaged: its checksum is another")
+
+                    readOnlyDict tensors, readOnlyDict notes)
+
+            requireOwner path notes
+            Some(tensors, notes)
         else
             None
 
@@ -66,7 +105,7 @@ type internal TrainingFolder(folder: string, identity: string) =
 
               match Int32.TryParse(digits, NumberStyles.None, CultureInfo.InvariantCulture) with
               | true, step ->
-                  requireOwn path (Checkpoint.info path).Notes
+                  requireOwner path (sound path (fun () -> Checkpoint.info path)).Notes
                   step
               | _ -> () ]
 
@@ -78,7 +117,8 @@ type internal TrainingFolder(folder: string, identity: string) =
         Checkpoint.saveWith (readOnlyDict [ key, identity ]) (place step) state
 
     /// The state before that step.
-    member _.Restore(problem: BilevelProblem, step: int) : RunState = Checkpoint.load problem (place step)
+    member _.Restore(problem: BilevelProblem, step: int) : RunState =
+        sound (place step) (fun () -> Checkpoint.load problem (place step))
 
     /// That state is not needed any more.
     member _.Drop(step: int) : unit = File.Delete(place step)
