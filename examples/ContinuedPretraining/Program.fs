@@ -15,13 +15,10 @@ type Arguments =
     | Model of folder: string
     | Other of folder: string
     | Frozen of layers: int
-    | Tokens of count: int
     | Steps of count: int
     | Rate of rate: float
     | Meta_Rate of rate: float
     | Seeds of seeds: string
-    | Ways of numbers: string
-    | Held_Out
     | Report of file: string
     | Picture of file: string
 
@@ -33,13 +30,10 @@ type Arguments =
             | Model _ -> "a Hugging Face folder, BERT or RoBERTa (default: a tiny one, generated)"
             | Other _ -> "a folder of another domain's texts, *.txt or WRENCH (default: generated)"
             | Frozen _ -> "layers that stay as they are (default: all but one)"
-            | Tokens _ -> "tokens of a row (default 48)"
-            | Steps _ -> "steps of a training (default 200, of what is generated 20)"
+            | Steps _ -> "steps of a training (default 150, of what is generated 20)"
             | Rate _ -> "rate of Adam (default 1e-3)"
             | Meta_Rate _ -> "rate of Adam for weights (default 0.1)"
             | Seeds _ -> "a list 0,2 or a range 0-4 (default 0)"
-            | Ways _ -> $"a list or range of 0-{Training.ways.Length - 1}, as the table has them (default: all)"
-            | Held_Out -> "the table is of training rows that were left out, to choose on"
             | Report _ -> "a file of one JSON object a training; what is in it is not run again"
             | Picture _ -> "an SVG file for the weights that were learned"
 
@@ -52,65 +46,59 @@ let private spread (scale: float) (format: string) (values: float list) : string
     else
         $"{shown over.Mean} ({shown over.Low} to {shown over.High})"
 
+let private show (columns: string list) (rows: string list list) : unit =
+    let table = Table()
+    table.AddColumns(Array.ofList columns) |> ignore
+    rows |> List.iter (fun row -> table.AddRow(Array.ofList row) |> ignore)
+    AnsiConsole.Profile.Width <- max AnsiConsole.Profile.Width 150
+    AnsiConsole.Write table
+
 /// A row a way; then what the tasks weighed in the mean over the last tenth of the steps.
-let private table (score: Row -> float) (rows: Row list) : unit =
-    let table columns (cells: string list list) =
-        let table = Table()
-        columns |> List.iter (fun (column: string) -> table.AddColumn column |> ignore)
-        cells |> List.iter (fun cells -> table.AddRow(Array.ofList cells) |> ignore)
-        AnsiConsole.Write table
-
-    AnsiConsole.Profile.Width <- max AnsiConsole.Profile.Width 140
-
+let private table (rows: Row list) : unit =
     let against name (own: Row list) =
-        let paired =
+        match
             [ for row in own do
                   for other in rows do
                       if other.Way = name && row.Way <> name && other.Seed = row.Seed then
-                          score row - score other ]
-
-        if paired.IsEmpty then
-            ""
-        else
-            spread 100.0 "+0.0;-0.0;0.0" paired
+                          row.Test - other.Test ]
+        with
+        | [] -> ""
+        | paired -> spread 100.0 "+0.0;-0.0;0.0" paired
 
     let byWay = rows |> List.groupBy _.Way
 
-    table
+    show
         [ "way"
           "seeds"
-          "macro-F1"
+          "macro-F1, test"
           $"- {alone}"
           $"- {equal}"
-          "accuracy"
+          "held-out"
           "seconds"
           "MB" ]
         [ for name, own in byWay ->
               [ name
                 string own.Length
-                spread 1.0 "F3" (own |> List.map score)
+                spread 1.0 "F3" (own |> List.map _.Test)
                 against alone own
                 against equal own
-                spread 1.0 "F3" (own |> List.map _.Accuracy)
+                spread 1.0 "F3" (own |> List.map _.HeldOut)
                 $"{own |> List.averageBy _.Seconds:F0}"
-                string (own |> List.map _.PeakMegabytes |> List.max) ] ]
+                $"{own |> List.map _.PeakMegabytes |> List.max}" ] ]
 
     let last (row: Row) task =
-        Array.average [| for step in row.Weights[row.Weights.Length * 9 / 10 ..] -> step[task] |]
+        row.Weights[row.Weights.Length * 9 / 10 ..] |> Array.averageBy (Array.item task)
 
-    match byWay |> List.filter (fun (_, own) -> own.Head.Weights.Length > 0) with
-    | [] -> ()
-    | learned ->
-        table
-            ("weights, last tenth of steps" :: Tasks.names)
-            [ for name, own in learned ->
+    show
+        ("weights, last tenth of the steps" :: Tasks.names)
+        [ for name, own in byWay do
+              if own.Head.Weights.Length > 0 then
                   name
                   :: [ for task in 0 .. Tasks.names.Length - 1 -> spread 1.0 "F2" [ for row in own -> last row task ] ] ]
 
 /// Weights over steps, the mean over seeds: a colour a task, dashes for the second way.
 let private picture (path: string) (rows: Row list) : unit =
     use plot = new Plot()
-    let colours = Palettes.Category10()
 
     let learned =
         rows |> List.filter (fun row -> row.Weights.Length > 0) |> List.groupBy _.Way
@@ -121,7 +109,7 @@ let private picture (path: string) (rows: Row list) : unit =
                 [| for step in 0 .. own.Head.Weights.Length - 1 ->
                        own |> List.averageBy (fun row -> row.Weights[step].[task]) |]
 
-            let line = plot.Add.Signal(mean, color = colours.GetColor task)
+            let line = plot.Add.Signal(mean, color = Palettes.Category10().GetColor task)
             line.LegendText <- $"{name}; {way}"
             line.LinePattern <- if number = 0 then LinePattern.Solid else LinePattern.Dashed
 
@@ -130,104 +118,71 @@ let private picture (path: string) (rows: Row list) : unit =
     plot.ShowLegend Edge.Right |> ignore
     plot.SaveSvg(path, 1000, 420) |> ignore
 
-let private run (parsed: ParseResults<Arguments>) (token: Threading.CancellationToken) : unit =
+/// What is asked for and not in the report yet is trained; what there is, shown, whatever ends it.
+let private run
+    (parsed: ParseResults<Arguments>)
+    (folders: string * string * string)
+    (data: string)
+    steps
+    token
+    : unit =
+    let settings =
+        { Steps = parsed.GetResult(Steps, steps)
+          Rate = parsed.GetResult(Rate, 1e-3)
+          MetaRate = parsed.GetResult(Meta_Rate, 0.1) }
+
+    if settings.Steps < 1 then
+        raise (ArgumentException $"--steps {settings.Steps}: at least 1 is expected")
+
+    let frozen = parsed.TryGetResult Frozen
+
+    let kept =
+        match frozen with
+        | Some layers -> $"{layers} layers frozen"
+        | None -> "all layers but one frozen"
+
+    let setting = $"{data}, {kept}, {settings}"
     let report, drawn = parsed.TryGetResult Report, parsed.TryGetResult Picture
-    Option.iter Report.requireFolder report
-    Option.iter Report.requireFolder drawn
-    let generated = Directory.CreateTempSubdirectory "sama-texts"
 
-    try
-        let own =
-            [ parsed.TryGetResult Data
-              parsed.TryGetResult Model
-              parsed.TryGetResult Other ]
+    Option.toList report @ Option.toList drawn
+    |> List.iter Sama.Report.requireFolder
 
-        let folders =
-            match List.choose id own with
-            | [ data; model; other ] -> data, model, other
-            | [] ->
-                Generator.write generated.FullName
-                generated.FullName, generated.FullName, Path.Combine(generated.FullName, "other")
-            | _ -> raise (ArgumentException "--data, --model and --other are given together, or none of them")
+    let mutable rows: Row list =
+        report |> Option.map Sama.Report.read |> Option.defaultValue []
 
-        let positive option value =
-            if value > 0 then
-                value
-            else
-                raise (ArgumentException $"{option} {value}: at least 1 is expected")
-
-        let name path =
-            if own.Head.IsSome then
-                DirectoryInfo(path).Name
-            else
-                "generated"
-
-        let data, model, other = folders
-
-        let settings =
-            { Steps =
-                parsed.GetResult(Steps, (if own.Head.IsSome then 200 else 20))
-                |> positive "--steps"
-              Rate = parsed.GetResult(Rate, 1e-3)
-              MetaRate = parsed.GetResult(Meta_Rate, 0.1) }
-
-        let tokens = parsed.GetResult(Tokens, 48) |> positive "--tokens"
-
-        let setting =
-            $"{name data}, {name model}, {name other}, frozen {parsed.TryGetResult Frozen}, {tokens} tokens, {settings}"
-
-        let mutable rows = report |> Option.map Report.read |> Option.defaultValue []
-
-        match rows |> List.tryFind (fun row -> row.Setting <> setting) with
-        | Some row ->
+    for row in rows do
+        if row.Setting <> setting then
             raise (
                 ArgumentException
                     $"--report {report.Value} is of '{row.Setting}', not of '{setting}': name another file"
             )
-        | None -> ()
 
-        let ways =
-            parsed.GetResult(Ways, $"0-{Training.ways.Length - 1}")
-            |> Numbers.parse "--ways"
+    let asked =
+        [ for seed in parsed.GetResult(Seeds, "0") |> Numbers.parse "--seeds" do
+              for way in ways -> way.Name, seed ]
 
-        if List.max ways >= Training.ways.Length then
-            raise (ArgumentException $"--ways {List.max ways}: there are 0 to {Training.ways.Length - 1}")
+    let key (row: Row) = row.Way, row.Seed
 
-        let asked =
-            [ for seed in parsed.GetResult(Seeds, "0") |> Numbers.parse "--seeds" do
-                  for way in ways -> Training.ways[way].Name, seed ]
+    let fill () =
+        use line = new LiveLine "reading"
 
-        let own () =
-            rows |> List.filter (fun row -> List.contains (row.Way, row.Seed) asked)
+        let world =
+            lazy Tasks.read token (fun share what -> line.At(share, what)) folders frozen
 
-        let fill () =
-            use line = new LiveLine "reading"
+        for number, (way, seed) in List.indexed asked do
+            if not (rows |> List.exists (fun row -> key row = (way, seed))) then
+                let watch share =
+                    line.At((float number + share) / float asked.Length, $"{way}, seed {seed}")
 
-            let world =
-                lazy
-                    Tasks.read
-                        token
-                        (fun share what -> line.At(share, what))
-                        folders
-                        (parsed.TryGetResult Frozen)
-                        tokens
+                rows <- rows @ [ Training.run token watch (world.Force()) settings setting seed way ]
+                report |> Option.iter (fun path -> Sama.Report.write path rows)
 
-            for number, (way, seed) in List.indexed asked do
-                if not (rows |> List.exists (fun row -> (row.Way, row.Seed) = (way, seed))) then
-                    let watch share =
-                        line.At((float number + share) / float asked.Length, $"{way}, seed {seed}")
-
-                    rows <- rows @ [ Training.run token watch (world.Force()) settings setting seed way ]
-                    report |> Option.iter (fun path -> Report.write path rows)
-
-        try
-            fill ()
-        finally
-            if not (own ()).IsEmpty then
-                table (if parsed.Contains Held_Out then _.HeldOut else _.Test) (own ())
-                drawn |> Option.iter (fun path -> picture path (own ()))
+    try
+        fill ()
     finally
-        generated.Delete true
+        let own = rows |> List.filter (fun row -> List.contains (key row) asked)
+        table own
+        drawn |> Option.iter (fun path -> picture path own)
 
 [<EntryPoint>]
 let main args =
@@ -236,5 +191,31 @@ let main args =
             ArgumentParser.Create<Arguments>(programName = "ContinuedPretraining").Parse args
 
         Native.initialize ()
-        run parsed token
+
+        match
+            List.choose
+                id
+                [ parsed.TryGetResult Data
+                  parsed.TryGetResult Model
+                  parsed.TryGetResult Other ]
+        with
+        | [ data; model; other ] ->
+            let names = [ for folder in [ data; model; other ] -> DirectoryInfo(folder).Name ]
+            run parsed (data, model, other) (String.Join(", ", names)) 150 token
+        | [] ->
+            let folder = Directory.CreateTempSubdirectory "sama-texts"
+
+            try
+                Generator.write folder.FullName
+
+                run
+                    parsed
+                    (folder.FullName, folder.FullName, Path.Combine(folder.FullName, "other"))
+                    "generated"
+                    20
+                    token
+            finally
+                folder.Delete true
+        | _ -> raise (ArgumentException "--data, --model and --other are given together, or none of them")
+
         0)

@@ -5,6 +5,7 @@ open System
 open System.IO
 open System.IO.Compression
 open System.Text.RegularExpressions
+open System.Threading
 open TorchSharp
 open Sama
 open Sama.Functional
@@ -64,35 +65,38 @@ let names =
       "order of sentences"
       "masked words, other" ]
 
+/// Tokens of a row, at most.
+let private tokens = 48
+
 let private file (folder: string) (name: string) : string =
     [ name; name + ".gz" ]
     |> List.map (fun name -> Path.Combine(folder, name))
     |> List.tryFind File.Exists
     |> Option.defaultWith (fun () -> raise (FileNotFoundException $"{folder} has neither {name} nor {name}.gz"))
 
-let private lines (path: string) : string[] =
-    use file = File.OpenRead path
-
-    use stream: Stream =
-        if path.EndsWith ".gz" then
-            new GZipStream(file, CompressionMode.Decompress)
-        else
-            file
-
-    use reader = new StreamReader(stream)
-    reader.ReadToEnd().Split('\n', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
-
-/// Texts of a folder: a WRENCH data set's training rows, or the lines of all its text files.
-let private texts (folder: string) : string[] =
+/// Texts of a folder: a WRENCH data set's training rows, or the lines of all files of a pattern.
+let private texts (folder: string) (pattern: string) : string[] =
     if DataReader.IsWrench folder then
         (DataReader.ReadWrench folder).Train.Texts
     else
-        let files = Directory.GetFiles(folder, "*.txt*") |> Array.sort
+        let lines =
+            [| for path in Directory.GetFiles(folder, pattern) |> Array.sort do
+                   use file: Stream = File.OpenRead path
+                   let zipped = path.EndsWith ".gz"
 
-        if files.Length = 0 then
-            raise (FileNotFoundException $"{folder} has no text file, and is no WRENCH data set")
+                   use stream =
+                       if zipped then
+                           new GZipStream(file, CompressionMode.Decompress) :> Stream
+                       else
+                           file
 
-        Array.collect lines files
+                   yield! (new StreamReader(stream)).ReadToEnd().Split('\n', StringSplitOptions.TrimEntries) |]
+            |> Array.filter ((<>) "")
+
+        if lines.Length = 0 then
+            raise (FileNotFoundException $"{folder} has no line of text in {pattern}, and is no WRENCH data set")
+
+        lines
 
 /// Pairs of sentences that follow one another, every other one reversed, and whether it is.
 let private pairs (texts: string[]) : (string * string * int)[] =
@@ -108,60 +112,81 @@ let private pairs (texts: string[]) : (string * string * int)[] =
             Some(sentences[0], sentences[1]))
     |> Array.mapi (fun i (first, second) -> if i % 2 = 0 then first, second, 0 else second, first, 1)
 
-/// Every row with 15 % of its words replaced by the mask, and these words; drawn once.
-let private masked (mask: int64) (rows: Encoding[]) : (Encoding * int64[])[] =
-    let random = Random 0
-
-    rows
-    |> Array.filter (fun row -> row.Ids.Length > 6)
-    |> Array.map (fun row ->
-        // the special tokens around the text stay
-        let places = Array.init (row.Ids.Length - 2) ((+) 1)
-        random.Shuffle places
-        let hidden = Set.ofArray places[.. int (round (0.15 * float places.Length)) - 1]
-
-        let pick a b =
-            row.Ids |> Array.mapi (fun i id -> if hidden.Contains i then a id else b id)
-
-        { row with
-            Ids = pick (fun _ -> mask) id },
-        pick id (fun _ -> -1L))
-
-/// Reads what is in `folder` (train, dev and test as JSON lines, domain.*.txt), at most as many texts of `other` as of the
-/// domain, and runs them through the frozen layers.
-let read
-    (token: Threading.CancellationToken)
-    watch
-    (folder: string, model: string, other: string)
-    (frozen: int option)
-    tokens
-    : World =
+/// Reads what is in the first folder (train, dev and test as JSON lines, domain*.txt), at most as many texts of the third as
+/// of the domain, and runs them through the frozen layers of the model in the second.
+let read (token: CancellationToken) watch (folder: string, model: string, other: string) (frozen: int option) : World =
     let whole = Encoder.Load(model, head = Nullable Head.None)
-    let frozen = defaultArg frozen (whole.Config.Layers - 1)
+    let layers = whole.Config.Layers
+    let frozen = defaultArg frozen (layers - 1)
 
-    if frozen < 0 || frozen >= whole.Config.Layers then
-        raise (
-            ArgumentException
-                $"--frozen {frozen}: {model} has {whole.Config.Layers} layers, of which at least one is trained"
-        )
-
-    let trained =
-        [ for i in frozen .. whole.Config.Layers - 1 -> $"encoder.layer.{i}." ]
+    if frozen < 0 || frozen >= layers then
+        raise (ArgumentException $"--frozen {frozen}: {model} has {layers} layers, of which at least one is trained")
 
     use tokenizer = Tokenizer.Load model
+    let theta = whole.At()
+
+    let task name head (batch: TokenBatch) (answers: Tensor) =
+        let states =
+            torch.zeros (batch.Count, batch.Tokens, whole.Config.HiddenSize, dtype = torch.float16)
+
+        for chunk in Array.chunkBySize 64 [| 0L .. batch.Count - 1L |] do
+            token.ThrowIfCancellationRequested()
+            watch (float chunk[0] / float batch.Count) name
+            use _ = torch.NewDisposeScope()
+            use part = batch.Rows(torch.tensor chunk)
+            let place = states.narrow(0L, chunk[0], part.Count).narrow (1L, 0L, part.Tokens)
+            place.copy_ (whole.HiddenStates(theta, part).[frozen]) |> ignore
+
+        { Name = name
+          Head = head
+          Batch = batch
+          States = states
+          Answers = answers }
+
+    let labelled name head texts pairs (labels: int seq) =
+        let batch = tokenizer.EncodeBatch(texts, pairs, maxLength = tokens)
+        task name head batch (torch.tensor [| for label in labels -> int64 label |])
 
     let rows name classes =
         DataReader.ReadJsonLines(file folder $"{name}.jsonl", ReadOptions(Classes = classes))
 
+    let judged name (rows: Row[]) =
+        labelled name "class" (rows |> Array.map _.Text) null (rows |> Seq.map _.Label)
+
     let train = rows "train" null
+    // every eighth row of each class
+    let left, kept =
+        train.Rows
+        |> Array.groupBy _.Label
+        |> Array.collect (snd >> Array.indexed)
+        |> Array.partition (fun (i, _) -> i % 8 = 7)
 
-    let encode (texts: string[]) =
-        tokenizer.EncodeAll(texts, maxLength = tokens)
+    let domain = texts folder "domain*.txt*"
+    let firsts, seconds, reversed = Array.unzip3 (pairs domain)
 
-    let domain = Directory.GetFiles(folder, "domain*.txt*") |> Array.collect lines
+    let read (texts: string[]) =
+        tokenizer.EncodeBatch(texts, maxLength = tokens)
 
-    if domain.Length = 0 then
-        raise (FileNotFoundException $"{folder} has no lines in domain*.txt")
+    let own, others =
+        read domain, read (texts other "*.txt*" |> Array.truncate domain.Length)
+
+    // words that occur, and the place of each among them
+    let words =
+        [| own; others |]
+        |> Array.collect _.InputIds.data<int64>().ToArray()
+        |> Array.distinct
+        |> Array.sort
+        |> torch.tensor
+
+    let places =
+        torch
+            .zeros(whole.Config.VocabularySize, dtype = torch.int64)
+            .scatter_ (0L, words, torch.arange (words.numel ()))
+
+    use generator = new torch.Generator 0UL
+
+    let special =
+        (tokenizer.Encode "").Ids |> Array.append [| tokenizer.PadId |] |> torch.tensor
 
     let mask =
         tokenizer.Id(
@@ -171,79 +196,31 @@ let read
                 "<mask>"
         )
 
-    let own, others =
-        encode domain, encode (texts other |> Array.truncate domain.Length)
+    // 15 % of the words, drawn once
+    let guessed name (batch: TokenBatch) =
+        let ids = batch.InputIds
 
-    let words =
-        Array.append own others |> Array.collect _.Ids |> Array.distinct |> Array.sort
+        let hidden =
+            torch.rand(ids.shape, generator = generator).lt (Scalar.op_Implicit 0.15)
+            &&& ids.isin(special).logical_not ()
 
-    let numbers = words |> Array.mapi (fun i id -> id, int64 i) |> dict
-    let theta = whole.At()
+        let answers = torch.where (hidden, places[ids], torch.tensor -1L)
+        let seen = torch.where (hidden, torch.tensor mask, ids)
+        task name "masked" (new TokenBatch(seen, batch.AttentionMask, batch.TokenTypeIds)) answers
 
-    let task name head (encodings: Encoding[]) (answers: Tensor) =
-        let batch = tokenizer.Pad encodings
-
-        let states =
-            torch.zeros (batch.Count, batch.Tokens, whole.Config.HiddenSize, dtype = torch.float16)
-
-        for chunk in Array.chunkBySize 64 [| 0L .. batch.Count - 1L |] do
-            token.ThrowIfCancellationRequested()
-            watch (float chunk[0] / float batch.Count) name
-            use _ = torch.NewDisposeScope()
-            use part = batch.Rows(torch.tensor chunk)
-            let found = whole.HiddenStates(theta, part).[frozen]
-
-            states.narrow(0L, chunk[0], part.Count).narrow(1L, 0L, part.Tokens).copy_ found
-            |> ignore
-
-        { Name = name
-          Head = head
-          Batch = batch
-          States = states
-          Answers = answers }
-
-    let labelled name (rows: Row[]) =
-        task name "class" (encode (rows |> Array.map _.Text)) (torch.tensor [| for row in rows -> int64 row.Label |])
-
-    let guessed name (encodings: Encoding[]) =
-        let rows = masked mask encodings
-        let width = rows |> Array.map (fun (row, _) -> row.Ids.Length) |> Array.max
-
-        let answers =
-            rows
-            |> Array.collect (fun (_, ids) ->
-                Array.init width (fun i ->
-                    if i < ids.Length && ids[i] >= 0L then
-                        numbers[ids[i]]
-                    else
-                        -1L))
-
-        task name "masked" (Array.map fst rows) (torch.tensor(answers).view (-1L, int64 width))
-
-    let ordered = pairs domain
-    let firsts, seconds, reversed = Array.unzip3 ordered
-    // every eighth row of each class
-    let left, kept =
-        train.Rows
-        |> Array.groupBy _.Label
-        |> Array.collect (snd >> Array.indexed)
-        |> Array.partition (fun (i, _) -> i % 8 = 7)
-
-    { Encoder = whole.Freeze(fun name -> not (trained |> List.exists name.StartsWith))
+    { Encoder =
+        whole.Freeze(fun name ->
+            not (Seq.exists (fun i -> name.StartsWith $"encoder.layer.{i}.") [ frozen .. layers - 1 ]))
       Frozen = frozen
       Classes = int64 train.Classes.Length
-      Words = theta["embeddings.word_embeddings.weight"].index_select (0L, torch.tensor words)
+      Words = theta["embeddings.word_embeddings.weight"].index_select (0L, words)
       Tasks =
-        [ labelled names[0] (Array.map snd kept)
+        [ judged names[0] (Array.map snd kept)
           guessed names[1] own
-          task
-              names[2]
-              "order"
-              (tokenizer.EncodeAll(firsts, seconds, tokens))
-              (torch.tensor (reversed |> Array.map int64))
+          labelled names[2] "order" firsts seconds reversed
           guessed names[3] others ]
       Judged =
         Map
-            [ "held-out", labelled "held-out" (Array.map snd left)
-              "meta", labelled "meta" (rows "dev" train.Classes).Rows
-              "test", labelled "test" (rows "test" train.Classes).Rows ] }
+            [ "held-out", judged "held-out" (Array.map snd left)
+              "meta", judged "meta" (rows "dev" train.Classes).Rows
+              "test", judged "test" (rows "test" train.Classes).Rows ] }

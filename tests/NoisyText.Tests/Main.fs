@@ -135,10 +135,10 @@ let private runs =
 
                   let code, said = run "0"
                   Expect.equal code 0 said
-                  let before = Table.read report
+                  let before = Report.read<Cell.CellResult> report
                   let code, said = run "0,1"
                   Expect.equal code 0 said
-                  let cells = Table.read report
+                  let cells = Report.read<Cell.CellResult> report
                   Expect.equal (cells |> List.map _.Seed) [ 0; 1 ] "seeds"
                   Expect.equal cells[0].Seconds before[0].Seconds "not run again"
 
@@ -172,7 +172,7 @@ let private runs =
                     [ "--quickstart"; "--ways"; "magic" ], "magic"
                     [], "--data" ] do
                   let code, said = program arguments
-                  Expect.equal code 1 "exit code"
+                  Expect.equal code 2 "exit code"
                   Expect.stringContains said word "named" ]
 
 let tests =
