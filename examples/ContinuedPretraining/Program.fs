@@ -109,7 +109,13 @@ let private picture (path: string) (rows: Row list) : unit =
                 [| for step in 0 .. own.Head.Weights.Length - 1 ->
                        own |> List.averageBy (fun row -> row.Weights[step].[task]) |]
 
-            let line = plot.Add.Signal(mean, color = Palettes.Category10().GetColor task)
+            let line =
+                plot.Add.ScatterLine(
+                    Array.init mean.Length (fun step -> float (step + 1)),
+                    mean,
+                    Palettes.Category10().GetColor task
+                )
+
             line.LegendText <- $"{name}; {way}"
             line.LinePattern <- if number = 0 then LinePattern.Solid else LinePattern.Dashed
 
