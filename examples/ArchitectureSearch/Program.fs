@@ -2,6 +2,7 @@ module ArchitectureSearch.Program
 
 open System
 open System.IO
+open System.Threading
 open Argu
 open TorchSharp
 open Sama
@@ -62,17 +63,16 @@ let private dataOf (parsed: ParseResults<Arguments>) : Data =
       Test = Digits.take (seq { 0L .. min 2000L (fst test).shape[0] - 1L }) test
       Steps = steps }
 
-let private run (parsed: ParseResults<Arguments>) : unit =
+let private run (parsed: ParseResults<Arguments>) (token: CancellationToken) : unit =
     let seeds = parsed.GetResult(Seeds, "0") |> Numbers.parse "--seeds"
     let trainings = parsed.GetResult(Alone, 1) |> atLeast 1 "--alone"
     let report = parsed.TryGetResult Report
 
     for path in Option.toList report @ Option.toList (parsed.TryGetResult Picture) do
-        if not (Directory.Exists(Path.GetDirectoryName(Path.GetFullPath path))) then
-            raise (DirectoryNotFoundException $"the folder of {path} does not exist")
+        Sama.Report.requireFolder path
 
     let data = dataOf parsed
-    let mutable rows = report |> Option.map Results.read |> Option.defaultValue []
+    let mutable rows = report |> Option.map Sama.Report.read |> Option.defaultValue []
 
     match rows |> List.tryFind (fun row -> row.Data <> data.Name) with
     | Some other ->
@@ -92,7 +92,6 @@ let private run (parsed: ParseResults<Arguments>) : unit =
         row.Method, row.Seed, (if row.Method = alone then row.Network else "")
 
     let fill () =
-        use signal = new StopSignal()
         use line = new LiveLine "reading"
 
         for number, (((name, seed, network) as key), make) in List.indexed asked do
@@ -100,8 +99,8 @@ let private run (parsed: ParseResults<Arguments>) : unit =
                 let watch share =
                     line.At((float number + share) / float asked.Length, $"{name} {network} seed {seed}")
 
-                rows <- rows @ [ make signal.Token watch ]
-                report |> Option.iter (fun path -> Results.write path rows)
+                rows <- rows @ [ make token watch ]
+                report |> Option.iter (fun path -> Sama.Report.write path rows)
 
     let show () =
         let keys = asked |> List.map fst |> Set.ofList
@@ -124,21 +123,10 @@ let private run (parsed: ParseResults<Arguments>) : unit =
 
 [<EntryPoint>]
 let main args =
-    try
+    Ending.run "ArchitectureSearch" "with --report the same command goes on from here" (fun token ->
+        let parsed =
+            ArgumentParser.Create<Arguments>(programName = "ArchitectureSearch").Parse args
+
         Native.initialize ()
-        run (ArgumentParser.Create<Arguments>(programName = "ArchitectureSearch").Parse args)
-        0
-    with
-    | :? ArguParseException as e ->
-        eprintfn $"{e.Message}"
-        if e.ErrorCode = ErrorCode.HelpText then 0 else 2
-    | :? OperationCanceledException ->
-        eprintfn "ArchitectureSearch: stopped; with --report the same command goes on from here"
-        130
-    | :? IOException
-    | :? ArgumentException
-    | :? InvalidOperationException
-    | :? UnauthorizedAccessException
-    | :? InvalidDataException as e ->
-        eprintfn $"ArchitectureSearch: {e.Message}"
-        1
+        run parsed token
+        0)

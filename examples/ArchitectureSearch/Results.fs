@@ -1,27 +1,11 @@
-/// Results as a file that a later call goes on from, as a table, and as a picture.
+/// Results as a table and as a picture.
 module ArchitectureSearch.Results
 
 open System
 open System.IO
-open System.Text.Json
 open MathNet.Numerics.Statistics
 open Spectre.Console
 open ArchitectureSearch.Search
-
-/// Rows of a report, one JSON object a line; none if there is no such file.
-let read (path: string) : Row list =
-    [ if File.Exists path then
-          for number, line in Array.indexed (File.ReadAllLines path) ->
-              try
-                  JsonSerializer.Deserialize<Row> line
-              with :? JsonException as e ->
-                  raise (InvalidDataException $"{path}, line {number + 1}, is no row of this program: {e.Message}") ]
-
-/// All rows, written beside their place and moved there.
-let write (path: string) (rows: Row list) : unit =
-    let part = path + ".part"
-    File.WriteAllLines(part, [ for row in rows -> JsonSerializer.Serialize row ])
-    File.Move(part, path, true)
 
 /// What every network reached alone, in the order of `Space.networks`: the mean over its trainings of one part.
 let private truth (rows: Row list) (part: Row -> float) : float[] =

@@ -1,7 +1,7 @@
 module DataPruning.Program
 
 open System
-open System.IO
+open System.Threading
 open Argu
 open TorchSharp
 open Sama
@@ -55,7 +55,7 @@ let private imagesOf (rows: int) (text: string) : string * ImageSet =
         name, all.At [| 0 .. min rows all.Count - 1 |]
     | _ -> raise (ArgumentException $"--data {text}: NAME=FOLDER is expected")
 
-let private settingsOf (line: LiveLine) (parsed: ParseResults<Arguments>) : Settings =
+let private settingsOf token (line: LiveLine) (parsed: ParseResults<Arguments>) : Settings =
     let device = torch.device (parsed.GetResult(Device, "cpu"))
 
     if device.``type`` <> DeviceType.CPU && not (torch.cuda.is_available ()) then
@@ -92,15 +92,16 @@ let private settingsOf (line: LiveLine) (parsed: ParseResults<Arguments>) : Sett
                 SearchShare = parsed.GetResult(Search_Share, PruningOptions().SearchShare),
                 Identity = $"held out {parsed.Contains Held_Out}, rows {parsed.TryGetResult Rows}",
                 Stages = 70,
+                Cancellation = token,
                 Progress =
                     { new IProgress<StageProgress> with
                         member _.Report at =
                             line.At(float at.Done / float at.Stages |> min 1.0, $"{title}: {at.Stage}") }
             ) }
 
-let private run (parsed: ParseResults<Arguments>) : unit =
+let private run (parsed: ParseResults<Arguments>) (token: CancellationToken) : unit =
     use line = new LiveLine "reading"
-    let settings = settingsOf line parsed
+    let settings = settingsOf token line parsed
     let rows = parsed.GetResult(Rows, (if parsed.Contains Quick then 600 else 10000))
 
     let tasks =
@@ -122,7 +123,7 @@ let private run (parsed: ParseResults<Arguments>) : unit =
             raise (ArgumentException $"--tables {name}: methods, transfer and flipped are there")
 
     let report = parsed.TryGetResult Report
-    let mutable cells = report |> Option.map Table.read |> Option.defaultValue []
+    let mutable cells = report |> Option.map Sama.Report.read |> Option.defaultValue []
 
     for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) do
         for name, cell in kinds |> List.filter (fun (name, _) -> List.contains name asked) do
@@ -132,26 +133,17 @@ let private run (parsed: ParseResults<Arguments>) : unit =
 
                 if not (List.exists is cells) then
                     cells <- cells @ [ cell task seed ]
-                    report |> Option.iter (fun path -> Table.write path cells)
+                    report |> Option.iter (fun path -> Sama.Report.write path cells)
 
     (line :> IDisposable).Dispose()
     Table.print cells
 
 [<EntryPoint>]
 let main args =
-    try
+    Ending.run "DataPruning" "with --report the same command goes on from here" (fun token ->
+        let parsed =
+            ArgumentParser.Create<Arguments>(programName = "DataPruning").Parse args
+
         Native.initialize ()
-        run (ArgumentParser.Create<Arguments>(programName = "DataPruning").Parse args)
-        0
-    with
-    | :? ArguParseException as e ->
-        eprintfn $"{e.Message}"
-        if e.ErrorCode = ErrorCode.HelpText then 0 else 2
-    | :? IOException
-    | :? ArgumentException
-    | :? InvalidOperationException
-    | :? UnauthorizedAccessException
-    | :? DataException
-    | :? InvalidDataException as e ->
-        eprintfn $"DataPruning: {e.Message}"
-        1
+        run parsed token
+        0)

@@ -1,31 +1,11 @@
-/// Cells as tables, and as a file that a later call goes on from.
+/// Cells as tables.
 module DataPruning.Table
 
 open System
 open System.IO
-open System.Text.Json
 open Spectre.Console
 open Sama.DataOptimization
 open DataPruning.Cell
-
-// a cost that a table has not is no number
-let private json =
-    JsonSerializerOptions(NumberHandling = Serialization.JsonNumberHandling.AllowNamedFloatingPointLiterals)
-
-/// Cells of a report, one JSON object a line; none if there is no such file. InvalidDataException naming file and line.
-let read (path: string) : Cell list =
-    [ if File.Exists path then
-          for number, line in File.ReadAllLines path |> Array.indexed do
-              try
-                  JsonSerializer.Deserialize<Cell>(line, json)
-              with :? JsonException as e ->
-                  raise (InvalidDataException $"{path}, line {number + 1}: no cell of this table ({e.Message})") ]
-
-/// All cells, written beside their place and moved there.
-let write (path: string) (cells: Cell list) : unit =
-    let part = path + ".part"
-    File.WriteAllLines(part, [ for cell in cells -> JsonSerializer.Serialize(cell, json) ])
-    File.Move(part, path, true)
 
 let private spread (values: float list) : string =
     match values with

@@ -2,6 +2,7 @@ module NoisyText.Program
 
 open System
 open System.IO
+open System.Threading
 open Argu
 open TorchSharp
 open Sama
@@ -53,7 +54,7 @@ let private watching (line: LiveLine) (title: string) : IProgress<StageProgress>
                 $"{title}: {at.Done + 1}/{at.Stages} {at.Stage}"
             ) }
 
-let private settingsOf (ranks: Communicator) (line: LiveLine) (parsed: ParseResults<Arguments>) : Settings =
+let private settingsOf (ranks: Communicator) token (line: LiveLine) (parsed: ParseResults<Arguments>) : Settings =
     let device = torch.device (parsed.GetResult(Device, "cpu"))
 
     if device.``type`` <> DeviceType.CPU && not (torch.cuda.is_available ()) then
@@ -74,11 +75,12 @@ let private settingsOf (ranks: Communicator) (line: LiveLine) (parsed: ParseResu
                 TuningSteps = parsed.GetResult(Tuning_Steps, CleaningOptions().TuningSteps),
                 Rate = Option.toNullable (parsed.TryGetResult Rate),
                 Batch = parsed.GetResult(Batch, CleaningOptions().Batch),
+                Cancellation = token,
                 Ways = (parsed.TryGetResult Ways |> Option.map _.Split(';') |> Option.toObj),
                 Progress = (if ranks.Rank = 0 then watching line title else null)
             ) }
 
-let private run (parsed: ParseResults<Arguments>) : unit =
+let private run (parsed: ParseResults<Arguments>) (token: CancellationToken) : unit =
     let sets =
         match parsed.TryGetResult Data with
         | Some folders -> [ for folder in folders -> DirectoryInfo(folder).Name, lazy DataReader.ReadWrench folder ]
@@ -94,16 +96,14 @@ let private run (parsed: ParseResults<Arguments>) : unit =
               for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) -> perClass, seed ]
 
     let keyOf (cell: CellResult) = cell.Data, cell.PerClass, cell.Seed
-    let mutable cells = report |> Option.map Table.read |> Option.defaultValue []
+    let mutable cells = report |> Option.map Sama.Report.read |> Option.defaultValue []
 
     // before hours are spent
-    for path in Option.toList report do
-        if not (Directory.Exists(Path.GetDirectoryName(Path.GetFullPath path))) then
-            raise (DirectoryNotFoundException $"the folder of {path} does not exist")
+    Option.iter Sama.Report.requireFolder report
 
     let fill () =
         use line = new LiveLine "reading"
-        let settings = settingsOf ranks line parsed
+        let settings = settingsOf ranks token line parsed
 
         for name, splits in sets do
             use encoder =
@@ -118,7 +118,7 @@ let private run (parsed: ParseResults<Arguments>) : unit =
                     cells <- cells @ [ cell ]
 
                     if ranks.Rank = 0 then
-                        report |> Option.iter (fun path -> Table.write path cells)
+                        report |> Option.iter (fun path -> Sama.Report.write path cells)
 
     fill ()
 
@@ -131,19 +131,8 @@ let private run (parsed: ParseResults<Arguments>) : unit =
 
 [<EntryPoint>]
 let main args =
-    try
+    Ending.run "NoisyText" "with --report the same command goes on from here" (fun token ->
+        let parsed = ArgumentParser.Create<Arguments>(programName = "NoisyText").Parse args
         Native.initialize ()
-        run (ArgumentParser.Create<Arguments>(programName = "NoisyText").Parse args)
-        0
-    with
-    | :? ArguParseException as e ->
-        eprintfn $"{e.Message}"
-        if e.ErrorCode = ErrorCode.HelpText then 0 else 2
-    | :? IOException
-    | :? ArgumentException
-    | :? InvalidOperationException
-    | :? UnauthorizedAccessException
-    | :? DataException
-    | :? InvalidDataException as e ->
-        eprintfn $"NoisyText: {e.Message}"
-        1
+        run parsed token
+        0)

@@ -1,27 +1,11 @@
-/// Runs as tables, and as a file that a later call goes on from.
+/// Runs as tables.
 module NoisyText.Table
 
 open System
 open System.IO
-open System.Text.Json
 open Spectre.Console
 open Sama.DataOptimization
 open NoisyText.Cell
-
-// an AUROC is not a number where all labels are right
-let private json =
-    JsonSerializerOptions(NumberHandling = Serialization.JsonNumberHandling.AllowNamedFloatingPointLiterals)
-
-/// Runs of a report, one JSON object a line; none if there is no such file.
-let read (path: string) : CellResult list =
-    [ if File.Exists path then
-          for line in File.ReadAllLines path -> JsonSerializer.Deserialize<CellResult>(line, json) ]
-
-/// All runs, written beside their place and moved there.
-let write (path: string) (cells: CellResult list) : unit =
-    let part = path + ".part"
-    File.WriteAllLines(part, [ for cell in cells -> JsonSerializer.Serialize(cell, json) ])
-    File.Move(part, path, true)
 
 let private spread (values: float list) : string =
     match values with

@@ -7,7 +7,8 @@ open TorchSharp
 open Sama
 open Sama.Functional
 
-/// What an encoder computes, as functions of θ: one flat vector whose slices have transformers' names. Passes may run on
+/// What an encoder computes, as functions of θ: one flat vector whose slices have transformers' names, beside which it may
+/// hold parameters of heads of one's own. Passes may run on
 /// several threads. Tensors that methods return, and what a graph behind them needs, belong to the caller's scope.
 [<AbstractClass; AllowNullLiteral>]
 type EncoderFunctions
@@ -26,13 +27,31 @@ type EncoderFunctions
 
     let adapted = Lora.names full lora
 
+    /// θ may hold more than the model, heads of one's own: what is the model's goes by its name.
+    let requireParts (theta: Params) =
+        if theta.Layout.Length < layout.Length then
+            invalidArg (nameof theta) $"θ has {theta.Layout.Length} elements, this model's layout {layout.Length}"
+
+        for slice in layout.Slices do
+            let found = theta.Layout.Slices[theta.Layout.IndexOf slice.Name]
+
+            if found.Shape <> slice.Shape then
+                let shown (shape: int64[]) = String.Join("x", shape)
+
+                invalidArg
+                    (nameof theta)
+                    $"'{slice.Name}' is [{shown found.Shape}] in θ, [{shown slice.Shape}] in this model"
+
     let weights (theta: Params) (training: bool) (attention: Attention) : Weights =
         ArgumentNullException.ThrowIfNull(theta, nameof theta)
 
-        if theta.Layout.Length <> layout.Length then
-            invalidArg (nameof theta) $"θ has {theta.Layout.Length} elements, this model's layout {layout.Length}"
+        requireParts theta
 
-        let constants = if isNull frozen then null else frozen.Like theta.Vector
+        let constants =
+            if isNull frozen then
+                null
+            else
+                frozen.Like theta[layout.Slices[0].Name]
 
         let find (name: string) : Tensor =
             if isNull constants then
@@ -68,6 +87,23 @@ type EncoderFunctions
     let last theta batch training : Weights * Tensor =
         let w, states = states theta batch training
         w, List.last states
+
+    let lastFrom (theta: Params) (batch: TokenBatch) (states: Tensor) (layers: int) (training: bool) =
+        ArgumentNullException.ThrowIfNull(batch, nameof batch)
+        ArgumentNullException.ThrowIfNull(states, nameof states)
+
+        if layers < 0 || layers > config.Layers then
+            invalidArg (nameof layers) $"{layers} layers of {config.Layers} are to be left out"
+
+        if states.shape <> [| batch.Count; batch.Tokens; config.HiddenSize |] then
+            let shown = String.Join("x", states.shape)
+
+            invalidArg
+                (nameof states)
+                $"the states are [{shown}], [{batch.Count}x{batch.Tokens}x{config.HiddenSize}] is expected"
+
+        let w = weights theta training attention
+        w, List.last (Network.hiddenStatesFrom (ValueSome(struct (layers, states))) w ignore batch)
 
     /// What config.json says, with the labels that were asked for.
     member _.Config = config
@@ -109,6 +145,20 @@ type EncoderFunctions
         (theta: Params, batch: TokenBatch, [<Optional; DefaultParameterValue(false)>] training: bool)
         : Tensor =
         snd (last theta batch training)
+
+    /// The output of the last layer from that of the first `layers` of them, [rows, tokens, hidden], which a caller may keep
+    /// where these layers are frozen, as `HiddenStates` gives it at that index: for heads of one's own. ArgumentException for
+    /// states of another shape or a number of layers that the model has not.
+    member _.LastHiddenStateFrom
+        (
+            theta: Params,
+            batch: TokenBatch,
+            states: Tensor,
+            layers: int,
+            [<Optional; DefaultParameterValue(false)>] training: bool
+        ) : Tensor =
+        // at all layers it is the given tensor itself: the caller's result is a handle of its own
+        (snd (lastFrom theta batch states layers training)).alias ()
 
     /// Attention probabilities of each layer, [rows, heads, tokens, tokens], without dropout; computed plainly.
     member _.Attentions(theta: Params, batch: TokenBatch) : IReadOnlyList<Tensor> =
@@ -175,25 +225,7 @@ type EncoderFunctions
             [<Optional; DefaultParameterValue(false)>] training: bool
         ) : Tensor =
         require Head.Classifier "a row's log probabilities"
-        ArgumentNullException.ThrowIfNull(batch, nameof batch)
-        ArgumentNullException.ThrowIfNull(states, nameof states)
-
-        if layers < 0 || layers > config.Layers then
-            invalidArg (nameof layers) $"{layers} layers of {config.Layers} are to be left out"
-
-        if states.shape <> [| batch.Count; batch.Tokens; config.HiddenSize |] then
-            let shown = String.Join("x", states.shape)
-
-            invalidArg
-                (nameof states)
-                $"the states are [{shown}], [{batch.Count}x{batch.Tokens}x{config.HiddenSize}] is expected"
-
-        let w = weights theta training attention
-
-        let last =
-            List.last (Network.hiddenStatesFrom (ValueSome(struct (layers, states))) w ignore batch)
-
-        torch.nn.functional.log_softmax (Network.classify w last, 1L)
+        torch.nn.functional.log_softmax (lastFrom theta batch states layers training ||> Network.classify, 1L)
 
     /// Cross entropies. Of a classifier, with labels [rows] (int64): [rows]. Of a masked language model, with labels
     /// [rows, tokens] and -100 where there is none: of the labelled positions in row-major order. ArgumentException for

@@ -135,10 +135,10 @@ let private runs =
 
                   let code, said = run "0"
                   Expect.equal code 0 said
-                  let before = Table.read report
+                  let before = Report.read<Cell.CellResult> report
                   let code, said = run "0,1"
                   Expect.equal code 0 said
-                  let cells = Table.read report
+                  let cells = Report.read<Cell.CellResult> report
                   Expect.equal (cells |> List.map _.Seed) [ 0; 1 ] "seeds"
                   Expect.equal cells[0].Seconds before[0].Seconds "not run again"
 
@@ -172,8 +172,87 @@ let private runs =
                     [ "--quickstart"; "--ways"; "magic" ], "magic"
                     [], "--data" ] do
                   let code, said = program arguments
-                  Expect.equal code 1 "exit code"
+                  Expect.equal code 2 "exit code"
                   Expect.stringContains said word "named" ]
+
+let private endings =
+    testSequenced
+    <| testList
+        "how programs end"
+        [ testCase "0; 1 where work failed; 2 for what was asked; what is the program's own mistake is raised"
+          <| fun _ ->
+              let ended (raised: exn option) =
+                  let error = Console.Error
+                  use said = new StringWriter()
+                  Console.SetError said
+
+                  try
+                      let code =
+                          Ending.told "name" (fun () ->
+                              raised |> Option.iter raise
+                              0)
+
+                      code, string said
+                  finally
+                      Console.SetError error
+
+              Expect.equal (ended None) (0, "") "done"
+
+              for code, raised in
+                  [ 1, InvalidOperationException "why" :> exn
+                    1, IOException "why"
+                    1, UnauthorizedAccessException "why"
+                    1, DllNotFoundException "why"
+                    2, ArgumentException "why"
+                    2, InvalidDataException "why"
+                    2, FileNotFoundException "why"
+                    2, DataException("file", Nullable(), null, "why", null) ] do
+                  let found, said = ended (Some raised)
+                  Expect.equal found code (raised.GetType().Name)
+                  Expect.stringStarts said "name: " "whose"
+                  Expect.stringContains said "why" "reason"
+
+              Expect.throwsT<NullReferenceException>
+                  (fun () -> ended (Some(NullReferenceException())) |> ignore)
+                  "raised"
+
+          testCase "130 where SIGTERM stops it, and what to do next is said"
+          <| fun _ ->
+              let error = Console.Error
+              use said = new StringWriter()
+              Console.SetError said
+
+              try
+                  let code =
+                      Ending.run "name" "go on" (fun token ->
+                          use kill =
+                              Diagnostics.Process.Start("kill", [ "-TERM"; string Environment.ProcessId ])
+
+                          token.WaitHandle.WaitOne(TimeSpan.FromMinutes 1.0) |> ignore
+                          token.ThrowIfCancellationRequested()
+                          0)
+
+                  Expect.equal code 130 "code"
+                  Expect.equal (string said) "name: stopped; go on\n" "said"
+              finally
+                  Console.SetError error
+
+          testCase "a report is read again, a line that is no row is named, a folder that is not there too"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let path = Path.Combine(folder, "r.jsonl")
+                  Expect.isEmpty (Report.read<{| A: float |}> path) "no file"
+                  Report.write path [ {| A = 1.5 |}; {| A = infinity |} ]
+                  Expect.equal (Report.read<{| A: float |}> path) [ {| A = 1.5 |}; {| A = infinity |} ] "the same"
+                  File.AppendAllText(path, "{")
+
+                  Expect.throwsC (fun () -> Report.read<{| A: float |}> path |> ignore) (fun e ->
+                      Expect.isTrue (e :? InvalidDataException) "managed"
+                      Expect.stringContains e.Message $"{path}, line 3" "place")
+
+                  Expect.throwsT<DirectoryNotFoundException>
+                      (fun () -> Report.requireFolder (Path.Combine(folder, "no", "r.jsonl")))
+                      "folder") ]
 
 let tests =
     testList
@@ -222,6 +301,7 @@ let tests =
               Expect.equal (shown InteractionSupport.No) "" "quiet"
 
           encoder
+          endings
           runs ]
 
 [<EntryPoint>]

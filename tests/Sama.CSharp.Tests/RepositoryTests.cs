@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Reflection.PortableExecutable;
+using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using static Sama.Tests.Check;
 
@@ -143,6 +144,43 @@ internal static class RepositoryTests
 
                 Throws<Exception>(() => Example("ArchitectureSearch", [.. arguments, "--steps", "4"]), "name another file");
                 Throws<Exception>(() => Example("ArchitectureSearch", "--data", folder), "train-images-idx3-ubyte.gz does not exist");
+            }
+            finally
+            {
+                Directory.Delete(folder, recursive: true);
+            }
+        }),
+
+        Case("continued pretraining weighs four tasks, goes on from its report, and refuses what it cannot read", () =>
+        {
+            var folder = Directory.CreateTempSubdirectory("sama-tasks").FullName;
+            try
+            {
+                var (report, picture) = (Path.Combine(folder, "r.jsonl"), Path.Combine(folder, "weights.svg"));
+                string[] arguments = ["--steps", "12", "--seeds", "0,1", "--report", report, "--picture", picture];
+                var output = Example("ContinuedPretraining", arguments);
+                var scores = Numbers(output, @"^. (?:end|domain|all)[^│]*│ 2 +│ ([0-9.]+)");
+                That(scores.Length == 6 && scores.All(score => score is > 0 and <= 1), output);
+                var lines = File.ReadAllLines(report);
+                Equal(6 * 2, lines.Length, "trainings");
+                That(File.ReadAllText(picture).Contains("</svg>"), "the picture is no whole SVG");
+
+                // equal at the start, learned afterwards
+                foreach (var line in lines.Where(line => line.Contains("SAMA")))
+                {
+                    var weights = JsonNode.Parse(line)!["Weights"]!.AsArray().Select(step => step!.AsArray().Select(w => (double)w!).ToArray()).ToArray();
+                    Equal(12, weights.Length, "steps");
+                    That(weights[0].All(w => w == 0.5) && weights[^1].Any(w => w != 0.5) && weights[^1].All(w => w is > 0 and < 1), line);
+                }
+
+                // broken off behind 7 trainings: the others are made again, the same but for time and memory
+                File.WriteAllLines(report, lines[..7]);
+                Example("ContinuedPretraining", arguments);
+                static string[] Timeless(string[] lines) => [.. lines.Select(line => Regex.Replace(line, "\"Seconds\".*", ""))];
+                That(Timeless(File.ReadAllLines(report)).SequenceEqual(Timeless(lines)), "trainings behind the break differ");
+
+                Throws<Exception>(() => Example("ContinuedPretraining", [.. arguments, "--rate", "1e-4"]), "name another file");
+                Throws<Exception>(() => Example("ContinuedPretraining", "--data", folder), "ended with 2");
             }
             finally
             {

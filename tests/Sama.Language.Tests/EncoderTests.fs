@@ -78,6 +78,48 @@ let tests =
                                 |> ignore)
                             "another shape"
 
+                    testCase
+                        "a head of one's own lies beside the encoder in θ, behind kept states too; a name or shape that is not the model's is told"
+                    <| fun _ ->
+                        use _ = torch.NewDisposeScope()
+                        use whole = exact 5L (config family) Head.None
+                        use model = whole.FreezeLayers 1
+                        let batch = batch family 6L
+                        let states = whole.HiddenStates(whole.At(), batch)
+
+                        let beside (more: (string * Tensor) list) =
+                            let named = more @ [ for struct (name, value) in model.Parameters -> name, value ]
+                            Params.frozen (Layout.ofNamed named) (Layout.ravel named)
+
+                        let head = torch.ones (3L, 12L, dtype = torch.float64)
+                        let theta = beside [ "head", head ]
+
+                        for layers in 1 .. model.Config.Layers do
+                            let last = model.LastHiddenStateFrom(theta, batch, states[layers], layers)
+                            Expect.isLessThan (apart last (Seq.last states)) 1e-12 $"{layers} layers"
+
+                        Expect.isLessThan (apart theta["head"] head) 1e-15 "the head is there"
+                        let first = Seq.head model.Layout.Slices
+
+                        let other (changed: string -> Tensor -> (string * Tensor) list) =
+                            let named =
+                                ("head", torch.ones (1000L, 12L, dtype = torch.float64))
+                                :: [ for struct (name, value) in model.Parameters do
+                                         yield!
+                                             if name = first.Name then
+                                                 changed name value
+                                             else
+                                                 [ name, value ] ]
+
+                            let theta = Params.frozen (Layout.ofNamed named) (Layout.ravel named)
+
+                            Expect.throwsC (fun () -> model.LastHiddenState(theta, batch) |> ignore) (fun e ->
+                                Expect.isTrue (e :? ArgumentException) "an argument's"
+                                Expect.stringContains e.Message first.Name "named")
+
+                        other (fun _ _ -> [])
+                        other (fun name value -> [ name, value.unsqueeze 0L ])
+
                     testCase "plain = fused attention, in value and gradient"
                     <| fun _ ->
                         use _ = torch.NewDisposeScope()

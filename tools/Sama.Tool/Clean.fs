@@ -63,8 +63,8 @@ let private optionsOf (parsed: ParseResults<Arguments>) : TextCleaningOptions =
             IdColumn = Option.toObj (parsed.TryGetResult Id),
             TruthColumn = Option.toObj (parsed.TryGetResult Truth),
             VotesColumn = Option.toObj (parsed.TryGetResult Votes),
-            VoteColumns = (parsed.TryGetResult Vote_Columns |> Option.map Stoppable.list |> Option.toObj),
-            Classes = (parsed.TryGetResult Classes |> Option.map Stoppable.list |> Option.toObj)
+            VoteColumns = (parsed.TryGetResult Vote_Columns |> Option.map Entries.parse |> Option.toObj),
+            Classes = (parsed.TryGetResult Classes |> Option.map Entries.parse |> Option.toObj)
         )
 
     let options =
@@ -137,9 +137,9 @@ let private told (result: TextCleaningResult) : unit =
     for path in result.Written do
         printfn $"  {path}"
 
-/// Exit codes as `Stoppable.run`.
+/// Exit codes as `Ending.run`.
 let run (args: string list) : int =
-    Stoppable.run "sama clean" (fun token ->
+    Ending.run "sama clean" "the same command with --resume goes on" (fun token ->
         let parser = ArgumentParser.Create<Arguments>(programName = "sama clean")
         let options = optionsOf (parser.Parse(Array.ofList args))
         // a rank alone without a launcher

@@ -3,7 +3,7 @@
 module Sama.Tool.Program
 
 open System
-open System.IO
+open Sama
 open Sama.Functional
 
 let private usage =
@@ -38,7 +38,7 @@ let private requireOne (args: string list) : unit =
 
 [<EntryPoint>]
 let main args =
-    try
+    Ending.told "sama" (fun () ->
         requireOne (List.ofArray args)
 
         match List.ofArray args with
@@ -59,11 +59,4 @@ let main args =
             0
         | _ ->
             eprintfn $"{usage}"
-            2
-    with
-    | :? DllNotFoundException
-    | :? IOException
-    | :? ArgumentException
-    | :? InvalidOperationException as e ->
-        eprintfn $"sama: {e.Message}"
-        2
+            2)

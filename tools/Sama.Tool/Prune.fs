@@ -69,7 +69,7 @@ let private shares (text: string) : float[] =
     if text = "none" then
         [||]
     else
-        Stoppable.list text
+        Entries.parse text
         |> Array.map (fun part ->
             match Double.TryParse(part, CultureInfo.InvariantCulture) with
             | true, share -> share
@@ -96,7 +96,7 @@ let private optionsOf (parsed: ParseResults<Arguments>) : DataPruningOptions =
                     TextColumn = parsed.GetResult(Text, "text"),
                     LabelColumn = parsed.GetResult(Label, "label"),
                     IdColumn = Option.toObj (parsed.TryGetResult Id),
-                    Classes = (parsed.TryGetResult Classes |> Option.map Stoppable.list |> Option.toObj)
+                    Classes = (parsed.TryGetResult Classes |> Option.map Entries.parse |> Option.toObj)
                 ),
             Pruning =
                 PruningOptions(
@@ -125,9 +125,9 @@ let private table (result: DataPruningResult) : unit =
 
         AnsiConsole.Write table
 
-/// Exit codes as `Stoppable.run`.
+/// Exit codes as `Ending.run`.
 let run (args: string list) : int =
-    Stoppable.run "sama prune" (fun token ->
+    Ending.run "sama prune" "the same command with --resume goes on" (fun token ->
         let parser = ArgumentParser.Create<Arguments>(programName = "sama prune")
         let options = optionsOf (parser.Parse(Array.ofList args))
         options.Pruning.Cancellation <- token
