@@ -35,7 +35,8 @@ module internal Across =
             | null -> wait ()
             | around -> around.Invoke wait
 
-        communicator.Waited <- communicator.Waited + Stopwatch.GetElapsedTime clock
+        if not (isNull communicator.OnWaited) then
+            communicator.OnWaited.Invoke(Stopwatch.GetElapsedTime clock)
 
         if notFinite >= 0 && communicator.Culprit < 0 then
             communicator.Culprit <- notFinite

@@ -165,6 +165,7 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
         try
             since <- Stopwatch.GetTimestamp()
             doing <- "the start of MPI"
+            Promptness.ask () |> ignore
             Signals.keeping (fun () -> Mpi.start kind)
             since <- 0L
             rank <- Mpi.rank ()

@@ -33,11 +33,11 @@ type ReductionOptions =
         ShardStates: bool
     }
 
-    /// The joined batch's hypergradient, rank 0's buffers, buckets of 4 MB, states of rules whole on every rank.
+    /// The joined batch's hypergradient, rank 0's buffers, buckets of 1 MB, states of rules whole on every rank.
     static member Default =
         { Response = ResponseReduction.Joined
           Buffers = RankBuffers.First
-          BucketBytes = 4L <<< 20
+          BucketBytes = 1L <<< 20
           ShardStates = false }
 
 /// A problem's place among the ranks.
