@@ -91,7 +91,12 @@ module internal Across =
 
     let private bucketed (problem: BilevelProblem) (what: string) (index: int) (gradient: Tensor) : Buckets =
         let level, communicator = problem.Levels[index], ranks problem
-        let bytes = problem.Ranks.Options.BucketBytes
+
+        let bytes =
+            match problem.Ranks.Options.BucketBytes with
+            | wanted when wanted.HasValue -> wanted.Value
+            | _ when communicator.Hosts > 1 -> 1L <<< 20
+            | _ -> 0L
 
         let tells =
             bytes > 0L

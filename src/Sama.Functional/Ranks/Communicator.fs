@@ -72,6 +72,9 @@ type Communicator internal (thread: RankThread option, transport: RankTransport)
     /// How many there are.
     member _.Size: int = size
 
+    /// How many machines the ranks are on.
+    member val internal Hosts = 1 with get, set
+
     /// One process, which waits for nobody.
     member internal _.IsAlone = thread.IsNone
 
