@@ -209,9 +209,7 @@ let private launch () : int =
 
     let info = ProcessStartInfo("mpirun", arguments)
 
-    for name in
-        [ "OMPI_ALLOW_RUN_AS_ROOT"
-          "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM" ] do
+    for name in [ "OMPI_ALLOW_RUN_AS_ROOT"; "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM" ] do
         info.Environment[name] <- "1"
 
     // the thread of MPI sleeps by itself
