@@ -91,37 +91,48 @@ run_project() { # project, arguments
     dotnet "$root/$project/bin/Release/net10.0/linux-x64/$(basename "$project").dll" "$@"
 }
 
+suite() { # folder of logs, name, command: its log, and behind it its exit code
+    local log="$1/$2" code=0
+    shift 2
+    "$@" >"$log" 2>&1 || code=$?
+    cat "$log"
+    echo "$code" >"$log.code"
+}
+
+run_suite() { # folder of logs, project
+    suite "$1" "$(basename "$2")" dotnet "$root/$2/bin/Release/net10.0/linux-x64/$(basename "$2").dll" --summary --no-spinner --colours 0
+}
+
 run_tests() {
-    local passed=0 failed=0 failures="" log line code
-    log=$(mktemp)
+    local passed=0 failed=0 failures="" logs project log line code p f
+    logs=$(mktemp -d)
     prepare
     mpi openmpi-bin mpich
     "$root/tools/rooms.sh" || failed=1
-    for project in "${tests[@]}"; do
-        code=0
-        run_project "$project" --summary --no-spinner --colours 0 2>&1 | tee "$log" || code=$?
-        # 1,395 is 1395
-        line=$(grep -E '[0-9]+ passed, [0-9]+ ignored, [0-9]+ failed, [0-9]+ errored' "$log" | tail -n 1 | sed -E 's/([0-9]),([0-9]{3})/\1\2/g' || true)
-        local p f e
-        p=$(sed -nE 's/.* ([0-9]+) passed, .*/\1/p' <<<"$line")
-        f=$(sed -nE 's/.* ([0-9]+) failed, .*/\1/p' <<<"$line")
-        e=$(sed -nE 's/.* ([0-9]+) errored.*/\1/p' <<<"$line")
-        passed=$((passed + ${p:-0}))
-        failed=$((failed + ${f:-0} + ${e:-0}))
-        # a suite that ends badly without a failed test has crashed
-        if [ "$code" != 0 ] && [ "$((${f:-0} + ${e:-0}))" = 0 ]; then failed=$((failed + 1)); fi
-        if [ -z "$line" ] && [ "$code" = 0 ]; then failed=$((failed + 1)); fi
-        failures+=$(sed -n '/^[^ ]*\[[0-9:]* ERR\]/,/^[^ ]*\[[0-9:]* INF\]/p' "$log")
-        if [ -z "$line" ]; then failures+=$(tail -n 20 "$log"); fi
-    done
+    dotnet build "$root/Sama.sln" -c Release -v quiet -nologo
+    # suites run on one core each: the first, which takes as long as all others, beside them
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    run_suite "$logs" "${tests[0]}" &
+    for project in "${tests[@]:1}"; do run_suite "$logs" "$project"; done
     # the tool's own checks, as a user runs them
-    code=0
-    run_tool check --device cpu >"$log" 2>&1 || code=$?
-    line=$(tail -n 1 "$log")
-    echo "$line"
-    passed=$((passed + $(sed -nE 's/.*: ([0-9]+) passed.*/\1/p' <<<"$line" | grep . || echo 0)))
-    if [ "$code" != 0 ]; then failed=$((failed + 1)) failures+=$(grep -E 'FAILED|sama:' "$log" || cat "$log"); fi
-    rm -f "$log"
+    suite "$logs" check dotnet "$root/tools/Sama.Tool/bin/Release/net10.0/linux-x64/sama.dll" check --device cpu
+    wait
+    for log in "$logs"/*.code; do
+        code=$(<"$log")
+        log=${log%.code}
+        # '1,395 passed, 0 ignored, 0 failed, 0 errored' of a suite, '233 passed, 0 failed' of the tool: 1,395 is 1395
+        line=$(grep -E '[0-9] passed, ' "$log" | tail -n 1 | sed -E 's/([0-9]),([0-9]{3})/\1\2/g' || true)
+        p=$(sed -nE 's/.* ([0-9]+) passed, .*/\1/p' <<<"$line")
+        f=$(($(sed -nE 's/.* ([0-9]+) failed.*/\1/p' <<<"$line" | grep . || echo 0) + $(sed -nE 's/.* ([0-9]+) errored.*/\1/p' <<<"$line" | grep . || echo 0)))
+        # what ends badly without a failed test has crashed, and what tells no count has not run
+        if [ "$f" = 0 ] && { [ "$code" != 0 ] || [ -z "$p" ]; }; then f=1; fi
+        passed=$((passed + ${p:-0}))
+        failed=$((failed + f))
+        if [ "$f" != 0 ]; then
+            failures+=$(echo "$(basename "$log"), exit code $code:"; sed -n '/^[^ ]*\[[0-9:]* ERR\]/,/^[^ ]*\[[0-9:]* INF\]/p; /FAILED\|sama:/p' "$log" | grep . || tail -n 20 "$log")$'\n'
+        fi
+    done
+    rm -rf "$logs"
     # once more, where the end of a long log shows it
     if [ -n "$failures" ]; then printf '\n%s\n' "$failures"; fi
     # a suite may end in a colour code without a line break: the count stands on a line of its own

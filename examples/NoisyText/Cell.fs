@@ -34,6 +34,8 @@ type WayResult =
         HeldOut: float
         /// log-losses of the held-out clean rows
         Losses: float[]
+        /// probabilities of the held-out clean rows
+        Probabilities: float[][]
         Right: string
         Seconds: float
     }
@@ -58,6 +60,34 @@ type CellResult =
         Ways: WayResult[]
     }
 
+/// A model that knows rows of a larger one, in another order; it borrows that.
+type private Chosen(whole: IRowClassifier, rows: int[]) =
+    interface IRowClassifier with
+        member _.Classes = whole.Classes
+        member _.Rows = rows.Length
+        member _.Rate = whole.Rate
+        member _.Start seed = whole.Start seed
+
+        member _.Read chosen =
+            whole.Read(chosen |> Array.map (fun row -> rows[row]))
+
+        member _.LogProbabilities(theta, inputs, training) =
+            whole.LogProbabilities(theta, inputs, training)
+
+        member _.Dispose() = ()
+
+/// The pretrained encoder over all texts of a data set, whose frozen layers run once for all cells.
+let encoder (settings: Settings) (splits: WrenchSplits) : EncoderClassifier =
+    new EncoderClassifier(
+        settings.Model,
+        Seq.concat [ splits.Train.Texts; splits.Valid.Texts; splits.Test.Texts ]
+        |> Seq.distinct
+        |> Array.ofSeq,
+        splits.Train.Classes,
+        settings.Frozen,
+        device = settings.Device
+    )
+
 /// `perClass` rows of each class, all of a rarer one, and the rows that are left, in an order drawn by the seed.
 let private drawn (seed: int) (perClass: int) (rows: Row[]) : Row[] * Row[] =
     let rows = Array.copy rows
@@ -69,7 +99,15 @@ let private drawn (seed: int) (perClass: int) (rows: Row[]) : Row[] * Row[] =
         taken[row.Label] <- taken.GetValueOrDefault row.Label + 1
         taken[row.Label] <= perClass)
 
-let run (settings: Settings) (name: string) (splits: WrenchSplits) (perClass: int) (seed: int) : CellResult =
+/// `encoder` is null for the small one.
+let run
+    (settings: Settings)
+    (encoder: EncoderClassifier)
+    (name: string)
+    (splits: WrenchSplits)
+    (perClass: int)
+    (seed: int)
+    : CellResult =
     let clock = Diagnostics.Stopwatch.StartNew()
     let known = HashSet(Seq.append splits.Valid.Texts splits.Test.Texts)
 
@@ -90,7 +128,8 @@ let run (settings: Settings) (name: string) (splits: WrenchSplits) (perClass: in
     let classes = splits.Train.Classes
 
     use model: IRowClassifier =
-        if isNull settings.Model then
+        match encoder with
+        | null ->
             new WordClassifier(
                 texts,
                 classes.Length,
@@ -99,15 +138,10 @@ let run (settings: Settings) (name: string) (splits: WrenchSplits) (perClass: in
                 settings.Vectors,
                 settings.Device
             )
-        else
-            new EncoderClassifier(
-                settings.Model,
-                texts,
-                classes,
-                settings.Frozen,
-                seed = int64 seed,
-                device = settings.Device
-            )
+        | encoder ->
+            let places = Dictionary<string, int>()
+            encoder.Texts |> Seq.iteri (fun place text -> places[text] <- place)
+            new Chosen(encoder, texts |> Array.map (fun text -> places[text]))
 
     let data =
         CleaningData(
@@ -149,5 +183,7 @@ let run (settings: Settings) (name: string) (splits: WrenchSplits) (perClass: in
                { Name = way.Name
                  HeldOut = Seq.average way.HeldOut.Correct
                  Losses = [| for loss in way.HeldOut.LogLoss -> Math.Round(loss, 5) |]
+                 Probabilities =
+                   [| for row in way.HeldOut.Probabilities -> row |> Array.map (fun p -> Math.Round(p, 5)) |]
                  Right = String(Array.map2 mark judged predicted)
                  Seconds = way.Seconds } |] }

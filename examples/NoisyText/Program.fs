@@ -89,10 +89,9 @@ let private run (parsed: ParseResults<Arguments>) : unit =
     use ranks = Ranks.start RankOptions.Default
     let report = parsed.TryGetResult Report
 
-    let asked =
-        [ for name, splits in sets do
-              for perClass in Numbers.parse "--clean" (parsed.GetResult(Clean, "30")) do
-                  for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) -> (name, perClass, seed), splits ]
+    let drawn =
+        [ for perClass in Numbers.parse "--clean" (parsed.GetResult(Clean, "30")) do
+              for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) -> perClass, seed ]
 
     let keyOf (cell: CellResult) = cell.Data, cell.PerClass, cell.Seed
     let mutable cells = report |> Option.map Table.read |> Option.defaultValue []
@@ -106,16 +105,26 @@ let private run (parsed: ParseResults<Arguments>) : unit =
         use line = new LiveLine "reading"
         let settings = settingsOf ranks line parsed
 
-        for (name, perClass, seed), splits in asked do
-            if not (cells |> List.exists (fun cell -> keyOf cell = (name, perClass, seed))) then
-                let cell = Cell.run settings name (splits.Force()) perClass seed
-                cells <- cells @ [ cell ]
+        for name, splits in sets do
+            use encoder =
+                if isNull settings.Model then
+                    null
+                else
+                    Cell.encoder settings (splits.Force())
 
-                if ranks.Rank = 0 then
-                    report |> Option.iter (fun path -> Table.write path cells)
+            for perClass, seed in drawn do
+                if not (cells |> List.exists (fun cell -> keyOf cell = (name, perClass, seed))) then
+                    let cell = Cell.run settings encoder name (splits.Force()) perClass seed
+                    cells <- cells @ [ cell ]
+
+                    if ranks.Rank = 0 then
+                        report |> Option.iter (fun path -> Table.write path cells)
 
     fill ()
-    let keys = List.map fst asked
+
+    let keys =
+        [ for name, _ in sets do
+              for perClass, seed in drawn -> name, perClass, seed ]
 
     if ranks.Rank = 0 then
         Table.print (cells |> List.filter (fun cell -> List.contains (keyOf cell) keys))

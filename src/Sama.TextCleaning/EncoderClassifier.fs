@@ -12,7 +12,7 @@ open Sama.Language
 /// A classifier of texts over a Hugging Face folder (BERT or RoBERTa). The embeddings and the first `frozen` layers stay
 /// as they are, without dropout: their output is computed once a text and kept in half precision, so that a step costs
 /// what the layers above cost.
-[<Sealed>]
+[<Sealed; AllowNullLiteral>]
 type EncoderClassifier
     (
         folder: string,
@@ -123,6 +123,9 @@ type EncoderClassifier
 
     /// The model, the frozen part included; borrowed.
     member _.Encoder = encoder
+
+    /// The texts that it knows, by their number.
+    member _.Texts: IReadOnlyList<string> = texts
 
     /// How many layers are frozen.
     member _.Frozen = frozen

@@ -75,8 +75,10 @@ type CleaningOptions() =
     /// Share of a label that is spread over all classes in training.
     member val Smoothing = 0.1 with get, set
 
-    /// How the choice weighs evidence: by log-loss, of which few rows tell more than of right and wrong.
-    member val Selection = SelectionOptions(Criterion = Criterion.LogLoss) with get, set
+    /// How the choice weighs evidence: by log-loss after calibration, of which few rows tell more than of right and wrong; the
+    /// control is left for what is ahead by two standard errors. A clean row counts by the share of its class among
+    /// the rows to clean.
+    member val Selection = SelectionOptions(Criterion = Criterion.LogLoss, StandardErrors = 2.0) with get, set
 
     /// Names of the ways to consider, of `DataCleaning.Candidates`; the control, the first of these, is always one. Null: all.
     member val Ways: IReadOnlyList<string> = null with get, set

@@ -48,7 +48,7 @@ type DataCleaning =
 
         String.Join(
             "\n",
-            [ "form 2"
+            [ "form 3"
               $"data {digest}, {data.Train} + {data.Clean} + {data.Others} rows, {data.Classes} classes"
               $"model {model.GetType().FullName}, {size} numbers, rate {model.Rate}"
               $"seed {o.Seed}, steps {o.Steps} and {o.TuningSteps}, batch {o.Batch} and {o.MetaBatch}"
@@ -146,9 +146,9 @@ type DataCleaning =
                            { Rows = fold.Held
                              Probabilities = way.HeldOut fold } |]
 
-                Candidate.Pooled(way.Name, parts, data.CleanLabels))
+                (Candidate.Pooled(way.Name, parts, data.CleanLabels)).Calibrated data.CleanLabels)
 
-        let choice = Selection.Choose(heldOut, options.Selection)
+        let choice = Selection.Choose(heldOut, options.Selection, recipes.Counts)
 
         let thetas =
             ways

@@ -133,6 +133,22 @@ type internal Recipes
             |> packed)
         |> unpacked
 
+    let counts =
+        lazy
+            (let theta = noisy train table "noisy"
+             let clean = rowsAt [| 0 .. data.Clean - 1 |]
+
+             let predicted (rows: int[]) =
+                 Rows.Argmax(trainer.Predict(theta, rows))
+
+             let shares =
+                 ClassShares.Estimate(data.Classes, predicted train, predicted clean, data.CleanLabels)
+
+             ClassShares.Weights(shares, data.CleanLabels))
+
+    /// What each clean row counts for, by the shares of the classes among the rows to clean.
+    member _.Counts: float[] = counts.Value
+
     member _.Trainer = trainer
     member _.Train = train
 
@@ -174,8 +190,10 @@ type internal Recipes
             [ for fold in folds ->
                   let labels = fold.Held |> Array.map (fun place -> data.CleanLabels[place])
 
+                  let counts = fold.Held |> Array.map (fun place -> counts.Value[place])
+
                   recipes.TunedHeld(source, fold)
-                  |> Array.map (fun rows -> Array.sum (Calibration.LogLosses(rows, labels))) ]
+                  |> Array.map (fun rows -> Array.sum (Array.map2 (*) counts (Calibration.LogLosses(rows, labels)))) ]
             |> List.reduce (Array.map2 (+))
 
         Array.IndexOf(losses, Array.min losses)

@@ -22,6 +22,12 @@ type CalibrationBin =
 [<AbstractClass; Sealed>]
 type Calibration =
 
+    /// Temperatures that are looked at, from e⁻³ to e³, and what is believed of them: log T ~ N(0, 0.7²).
+    static let temperatures =
+        [| for step in -150 .. 150 ->
+               let log = 0.02 * float step
+               struct (exp log, log * log / (2.0 * 0.7 * 0.7)) |]
+
     static member private Checked(probabilities: float[][], labels: int[]) =
         let classes = Check.probabilities (nameof probabilities) probabilities
         Check.labels (nameof labels) classes probabilities.Length labels
@@ -95,3 +101,43 @@ type Calibration =
         Calibration.Checked(probabilities, labels)
         Check.that (nameof floor) (floor > 0.0 && floor < 1.0) (fun () -> $"{floor} is not in (0, 1)")
         Array.map2 (fun (p: float[]) y -> -log(max floor p[y])) probabilities labels
+
+    /// −log of the label's probability at each temperature, [temperature][row].
+    static member private AtTemperatures(probabilities: float[][], labels: int[]) : float[][] =
+        let logs = probabilities |> Array.map (Array.map (fun p -> log (max 1e-30 p)))
+
+        [| for struct (temperature, _) in temperatures ->
+               Array.map2
+                   (fun (row: float[]) y ->
+                       let scaled = row |> Array.map (fun l -> l / temperature)
+                       Simplex.logSumExp scaled - scaled[y])
+                   logs
+                   labels |]
+
+    /// The temperature of the least Σ losses + belief.
+    static member private Best(sums: float[]) : int =
+        let score i =
+            let struct (_, belief) = temperatures[i]
+            sums[i] + belief
+
+        Seq.minBy score (seq { 0 .. temperatures.Length - 1 })
+
+    /// The temperature T at which p^(1/T), normalised, suits the labels (Guo et al., 2017): the mode of its likelihood
+    /// with log T ~ N(0, 0.7²), to 0.02 in log T; below 1 for a model that is too unsure. ArgumentException as for `Bins`.
+    static member Temperature(probabilities: float[][], labels: int[]) : float =
+        Calibration.Checked(probabilities, labels)
+        let sums = Calibration.AtTemperatures(probabilities, labels) |> Array.map Array.sum
+        let struct (temperature, _) = temperatures[Calibration.Best sums]
+        temperature
+
+    /// −log of the label's probability of every row in nats, at the temperature that suits the *other* rows: what a model
+    /// knows, apart from how sure it is. Bounded as by `LogLosses`. ArgumentException as for `Bins`.
+    static member CalibratedLosses(probabilities: float[][], labels: int[]) : float[] =
+        Calibration.Checked(probabilities, labels)
+        let losses = Calibration.AtTemperatures(probabilities, labels)
+        let sums = losses |> Array.map Array.sum
+
+        Array.init labels.Length (fun row ->
+            let others = Array.mapi (fun i sum -> sum - losses[i][row]) sums
+            let best = Calibration.Best others
+            min (-log 1e-4) (losses[best][row]))

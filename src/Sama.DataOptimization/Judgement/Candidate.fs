@@ -16,7 +16,7 @@ type HeldOut =
 
 /// What one way of training reached on held-out rows, row by row, so that ways can be compared row by row.
 [<Sealed; AllowNullLiteral>]
-type Candidate private (name: string, correct: float[], logLoss: float[]) =
+type Candidate private (name: string, correct: float[], logLoss: float[], probabilities: float[][]) =
 
     static let named name =
         Check.that "name" (not (String.IsNullOrWhiteSpace name)) (fun () -> "a candidate needs a name")
@@ -28,6 +28,11 @@ type Candidate private (name: string, correct: float[], logLoss: float[]) =
     /// Of every held-out row: −log of the label's probability in nats, bounded by `Calibration.LogLosses`; null where
     /// only right or wrong is known.
     member _.LogLoss: IReadOnlyList<float> = if isNull logLoss then null else logLoss
+
+    /// Of every held-out row: the predicted probabilities, their mean over repeats; null where only right or wrong is known.
+    member _.Probabilities: IReadOnlyList<float[]> =
+        if isNull probabilities then null else probabilities
+
     member internal _.Right = correct
     member internal _.Losses = logLoss
 
@@ -40,13 +45,22 @@ type Candidate private (name: string, correct: float[], logLoss: float[]) =
         let correct =
             Array.map2 (fun p y -> if Simplex.argmax p = y then 1.0 else 0.0) probabilities labels
 
-        Candidate(name, correct, losses)
+        Candidate(name, correct, losses, probabilities)
 
     /// From right and wrong alone; it can be chosen by accuracy only. ArgumentException for no rows.
     static member FromCorrect(name: string, correct: bool[]) : Candidate =
         named name
         Check.nonEmpty (nameof correct) correct
-        Candidate(name, correct |> Array.map (fun right -> if right then 1.0 else 0.0), null)
+        Candidate(name, correct |> Array.map (fun right -> if right then 1.0 else 0.0), null, null)
+
+    /// The same with log-losses after calibration (`Calibration.CalibratedLosses`), so that ways are compared by what they
+    /// know and not by how sure they are. `labels` are the held-out rows'. InvalidOperationException where only right and wrong are known;
+    /// ArgumentException as for `Calibration.Bins`.
+    member _.Calibrated(labels: int[]) : Candidate =
+        if isNull probabilities then
+            invalidOp $"{name} has no probabilities to calibrate: make it from probabilities"
+
+        Candidate(name, correct, Calibration.CalibratedLosses(probabilities, labels), probabilities)
 
     /// From the folds of a cross-fit, pooled: every row is judged by models that have not seen it. A row that occurs
     /// in several repeats counts once, with its mean. ArgumentException, naming the row, where one is missing, out of
@@ -58,6 +72,7 @@ type Candidate private (name: string, correct: float[], logLoss: float[]) =
         let seen = Array.zeroCreate<int> labels.Length
         let correct = Array.zeroCreate<float> labels.Length
         let losses = Array.zeroCreate<float> labels.Length
+        let probabilities = Array.create<float[]> labels.Length null
 
         for part in parts do
             Check.notNull (nameof parts) part
@@ -74,7 +89,14 @@ type Candidate private (name: string, correct: float[], logLoss: float[]) =
             |> Array.iteri (fun i row ->
                 seen[row] <- seen[row] + 1
                 correct[row] <- correct[row] + scored.Right[i]
-                losses[row] <- losses[row] + scored.Losses[i])
+                losses[row] <- losses[row] + scored.Losses[i]
+                let seen = part.Probabilities[i]
+
+                probabilities[row] <-
+                    if isNull probabilities[row] then
+                        seen
+                    else
+                        Array.map2 (+) probabilities[row] seen)
 
         let repeats = Array.max seen
 
@@ -84,7 +106,7 @@ type Candidate private (name: string, correct: float[], logLoss: float[]) =
                 $"row {row} is predicted {times} times, another row {repeats} times"))
 
         let mean = Array.map (fun sum -> sum / float repeats)
-        Candidate(name, mean correct, mean losses)
+        Candidate(name, mean correct, mean losses, Array.map mean probabilities)
 
 /// What decides between candidates.
 type Criterion =
@@ -92,7 +114,7 @@ type Criterion =
     | Accuracy = 0
     /// mean log-loss
     | LogLoss = 1
-    /// accuracy first; a simpler candidate is taken only where its log-loss is not clearly worse either
+    /// accuracy finds the best; the control is left where that is clearly ahead by accuracy or by log-loss
     | Both = 2
 
 /// How `Selection.Choose` weighs evidence; as it is made it suits a control that is known to be good and few rows.
@@ -101,8 +123,8 @@ type SelectionOptions() =
     /// What decides; accuracy unless told.
     member val Criterion = Criterion.Accuracy with get, set
 
-    /// A simpler candidate is taken if the best is ahead of it by no more than this many standard errors of their
-    /// paired difference; 1 unless told, 0 takes the best.
+    /// The control is left only where the best is ahead of it by more than this many standard errors of their paired
+    /// difference; 1 unless told, 0 takes the best.
     member val StandardErrors = 1.0 with get, set
 
     /// The gain over the first candidate that is expected of another one before any row is seen, in units of the
