@@ -4,7 +4,6 @@ module Sama.Benchmarks.RankBench
 open System
 open System.Diagnostics
 open System.IO
-open System.Threading
 open TorchSharp
 open Sama
 open Sama.Functional
@@ -81,8 +80,6 @@ let private throughput (ranks: Communicator) name (rows: int64) k isPlain (round
                 torch.set_num_threads threadCount
                 let seconds = timed steps run
                 torch.set_num_threads 1
-                // threads of OpenMP may spin for a while behind their work
-                Thread.Sleep 300
                 seconds
             else
                 1.0
