@@ -72,7 +72,7 @@ mpirun_here() { # ranks, command: on this machine alone
     shift
     local launcher
     launcher=$(command -v mpirun.openmpi || command -v mpirun) || { echo "no mpirun: install openmpi-bin" >&2; exit 1; }
-    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} \
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=0 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} \
         "$launcher" -n "$ranks" --oversubscribe --bind-to none "$@"
 }
 

@@ -57,4 +57,4 @@ done
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 "$self" agent "${prefix}1" "$launcher" -n "$hosts" -H "$list" --bind-to none --mca plm rsh --mca plm_rsh_agent "$wrapper" \
     --mca btl tcp,self --mca btl_tcp_if_include 10.79.0.0/24 --mca oob_tcp_if_include 10.79.0.0/24 \
-    --mca mpi_yield_when_idle 1 -x OMP_NUM_THREADS "$@"
+    --mca mpi_yield_when_idle 0 -x OMP_NUM_THREADS "$@"

@@ -43,10 +43,31 @@ let private timed (steps: int) (run: BilevelRun) : float =
 
     clock.Elapsed.TotalSeconds
 
-/// Interleaved rounds: ranks together; rank 0 alone with one thread; rank 0 alone with a thread for each rank and the rows of
-/// all. The others wait meanwhile.
+/// What `body` waits for, one after the other, in seconds.
+let private waits (ranks: Communicator) (body: unit -> 'result) : 'result * float[] =
+    let found = ResizeArray<float>()
+    ranks.OnWaited <- fun time -> found.Add time.TotalSeconds
+
+    try
+        let result = body ()
+        result, found.ToArray()
+    finally
+        ranks.OnWaited <- null
+
+/// The runtime compiles what is called often anew, on a core that a rank needs: with few rows first.
+let private warmUp (ranks: Communicator) : unit =
+    for isPlain in [ true; false ] do
+        use together = new BilevelRun(problem 1L 1 isPlain |> Problem.onRanks ranks, 1L)
+        use alone = new BilevelRun(problem 1L 1 isPlain, 1L)
+
+        for run in [ together; alone ] do
+            timed 60 run |> ignore
+
+/// Interleaved rounds: ranks together; rank 0 alone with one thread, while the others wait; every rank by itself at the same time,
+/// which is what cores and memory give to processes that share nothing; rank 0 alone with a thread for each rank and the rows
+/// of all.
 let private throughput (ranks: Communicator) name (rows: int64) k isPlain (rounds: int) : Row list =
-    let steps = max k 4
+    let steps = if isPlain then 2 else k
     use together = new BilevelRun(problem rows k isPlain |> Problem.onRanks ranks, 1L)
     use alone = new BilevelRun(problem rows k isPlain, 1L)
     use threads = new BilevelRun(problem (rows * int64 ranks.Size) k isPlain, 1L)
@@ -68,49 +89,43 @@ let private throughput (ranks: Communicator) name (rows: int64) k isPlain (round
 
     let mutable waited, spent = 0.0, 0.0
 
-    let round isMeasured =
+    let round () =
         ranks.Barrier()
-        let before = ranks.Waited
-        let shared = timed steps together
+        let shared, waits = waits ranks (fun () -> timed steps together)
+        waited <- waited + Array.sum waits
+        spent <- spent + shared
 
-        if isMeasured then
-            waited <- waited + (ranks.Waited - before).TotalSeconds
-            spent <- spent + shared
+        let one = only 1 alone
+        ranks.Barrier()
+        let apart = ranks.Gather [| timed steps alone |] |> Array.map Array.head
 
-        shared, only 1 alone, only ranks.Size threads
+        {| Together = shared
+           One = one
+           // of as many steps at the mean of their speeds
+           Apart = 1.0 / Array.averageBy (fun s -> 1.0 / s) apart
+           Threads = only ranks.Size threads |}
 
-    round false |> ignore
-    let found = [ for _ in 1..rounds -> round true ]
+    let found = [ for _ in 1..rounds -> round () ]
     let size = float ranks.Size
     let samples = float rows * float steps
 
-    let row subject ranks factor seconds ratios waited =
+    let row subject ranks factor (seconds: _ -> float) waited =
         { Ranks = ranks
           Subject = $"{name}, {subject}"
-          SamplesPerSecond = samples * factor / median seconds
-          Ratio = median ratios
+          SamplesPerSecond = samples * factor / median (List.map seconds found)
+          Ratio = median [ for r in found -> factor * r.One / seconds r ]
           Waited = waited
           Hidden = nan
           Rounds = rounds }
 
-    [ row "one rank, one thread" 1 1.0 [ for _, one, _ in found -> one ] [ 1.0 ] 0.0
-      row
-          $"{ranks.Size} ranks, one thread each"
-          ranks.Size
-          size
-          [ for all, _, _ in found -> all ]
-          [ for all, one, _ in found -> size * one / all ]
-          (waited / spent)
-      row
-          $"one process, {ranks.Size} threads"
-          1
-          size
-          [ for _, _, threads in found -> threads ]
-          [ for _, one, threads in found -> size * one / threads ]
-          0.0 ]
+    [ row "one rank, one thread" 1 1.0 _.One 0.0
+      row $"{ranks.Size} ranks, one thread each" ranks.Size size _.Together (waited / spent)
+      row $"{ranks.Size} processes that share nothing" 1 size _.Apart 0.0
+      row $"one process, {ranks.Size} threads" 1 size _.Threads 0.0 ]
 
 /// A chain of equal layers: what a rank waits for in a step, against the reductions of its gradients alone: one of θ's length
-/// in a step of plain training, two in one of SAMA at K = 1.
+/// in a step of plain training, two in one of SAMA at K = 1. At each point the rank counts that waits least: it came last, and
+/// the others wait for it as well. What a backward pass is shorter than its reduction cannot be hidden: rows make it longer.
 let private hidden (ranks: Communicator) isPlain (width: int64) (layers: int) (rows: int64) (rounds: int) : Row =
     let model = Models.mlp "chain" width layers
 
@@ -120,11 +135,7 @@ let private hidden (ranks: Communicator) isPlain (width: int64) (layers: int) (r
 
     let problem =
         Models.problem torch.CPU options (sgd 1e-4) Hypergradient.sama rows model
-        |> Problem.onRanksWith
-            { ReductionOptions.Default with
-                // one layer
-                BucketBytes = width * width * 4L }
-            ranks
+        |> Problem.onRanks ranks
 
     use run = new BilevelRun(problem, 1L)
     let gradient = torch.zeros problem.Levels[0].Layout.Length
@@ -140,10 +151,8 @@ let private hidden (ranks: Communicator) isPlain (width: int64) (layers: int) (r
 
     let step () =
         ranks.Barrier()
-        let before = ranks.Waited
-        let clock = Stopwatch.StartNew()
-        run.Step() |> ignore
-        (ranks.Waited - before).TotalSeconds, clock.Elapsed.TotalSeconds
+        let seconds, waits = waits ranks (fun () -> timed 1 run)
+        ranks.Gather waits |> Array.reduce (Array.map2 min) |> Array.sum, seconds
 
     for _ in 1..2 do
         alone () |> ignore
@@ -174,17 +183,23 @@ let private print (row: Row) =
     printfn
         $"{row.Subject, -60} {row.SamplesPerSecond, 8:F1} samples/s  {ratio}  waited {row.Waited:P0} of its time  {hidden}"
 
+/// `only` is the start of what is measured: throughput 32 rows; throughput 16 rows, K = 10; hidden
 let private measured (ranks: Communicator) (only: string option) (rounds: int) : Row list =
     let wanted name =
         only |> Option.forall (fun start -> (name: string).StartsWith start)
 
-    [ if wanted "throughput" then
-          yield! throughput ranks "plain, 32 rows" 32L 1 true rounds
-          yield! throughput ranks "K = 1, 32 rows" 32L 1 false rounds
-          yield! throughput ranks "K = 10, 16 rows" 16L 10 false rounds
-      if wanted "hidden" then
-          for isPlain in [ true; false ] do
-              hidden ranks isPlain 512L 11 512L (2 * rounds) ]
+    if wanted "throughput" || only.Value.StartsWith "throughput" then
+        warmUp ranks
+
+    [ for rows, k, isPlain in [ 32L, 1, true; 32L, 1, false; 16L, 10, true; 16L, 10, false ] do
+          let name = $"""{rows} rows, {(if isPlain then "plain" else $"K = {k}")}"""
+
+          if wanted $"throughput {name}" then
+              yield! throughput ranks name rows k isPlain (if k = 1 then rounds else (rounds + 1) / 2)
+
+      for isPlain in [ true; false ] do
+          if wanted (if isPlain then "hidden plain" else "hidden K = 1") then
+              hidden ranks isPlain 512L 11 1024L (2 * rounds) ]
 
 /// Started again by mpirun where no launcher started it.
 let private launch () : int =
@@ -194,11 +209,11 @@ let private launch () : int =
 
     let info = ProcessStartInfo("mpirun", arguments)
 
-    for name in
-        [ "OMPI_ALLOW_RUN_AS_ROOT"
-          "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"
-          "OMPI_MCA_mpi_yield_when_idle" ] do
+    for name in [ "OMPI_ALLOW_RUN_AS_ROOT"; "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM" ] do
         info.Environment[name] <- "1"
+
+    // the thread of MPI sleeps by itself
+    info.Environment["OMPI_MCA_mpi_yield_when_idle"] <- "0"
 
     info.Environment["OMP_NUM_THREADS"] <- "1"
 

@@ -127,7 +127,7 @@ public static class BilevelProblemExtensions
         /// <param name="response">Whether the meta gradient is reduced before the response to it is found.</param>
         /// <param name="buffers">What becomes of modules' buffers.</param>
         /// <param name="bucketBytes">Bytes of the base gradient that are reduced together while the backward pass goes on, for
-        /// functional models; 0: all behind it.</param>
+        /// functional models; 0: all behind it; null: 1 MB between hosts, 0 on one.</param>
         /// <param name="shardStates">Each rank has the states of rules of a range of coordinates alone and steps those (ZeRO-1).
         /// Snapshots and checkpoints are whole: every rank takes part in them.</param>
         /// <returns>The problem; it owns nothing.</returns>
@@ -137,7 +137,7 @@ public static class BilevelProblemExtensions
             Communicator ranks,
             ResponseReduction response = ResponseReduction.Joined,
             RankBuffers buffers = RankBuffers.First,
-            long bucketBytes = 4 << 20,
+            long? bucketBytes = null,
             bool shardStates = false)
         {
             ArgumentNullException.ThrowIfNull(ranks);

@@ -96,7 +96,7 @@ let agreement (ranks: Communicator) =
 
 /// Runs of so many steps, whole and in buckets of every size, and one of them again: θ and λ of every rank.
 let trajectories (ranks: Communicator) (steps: int) =
-    let run name (bucketBytes: int64) =
+    let run name (bucketBytes: Nullable<int64>) =
         let problem =
             deep 24L 6 f64
             |> Problem.onRanksWith
@@ -114,8 +114,10 @@ let trajectories (ranks: Communicator) (steps: int) =
         say $"{name}.rank{ranks.Rank}" (Checksum.ofTensors [ state.Theta; state.Lambda ])
         say $"{name}.early" ranks.Early
 
+    run "default" (Nullable())
+
     for name, bytes in [ "whole", 0L; "each", 1L; "some", 10_000L; "again", 10_000L ] do
-        run name bytes
+        run name (Nullable bytes)
 
 /// Sums of vectors of every kind, against whole numbers; of every range, against the whole.
 let sums (ranks: Communicator) =
@@ -319,7 +321,7 @@ let steady (ranks: Communicator) (steps: int) (bucketBytes: int64) =
         deep 8L 4 f64
         |> Problem.onRanksWith
             { ReductionOptions.Default with
-                BucketBytes = max 0L bucketBytes }
+                BucketBytes = Nullable(max 0L bucketBytes) }
             ranks
 
     use run = new BilevelRun(problem, 1L)
@@ -384,7 +386,7 @@ let telemetry (ranks: Communicator) =
             deep 8L 4 f64
             |> Problem.onRanksWith
                 { ReductionOptions.Default with
-                    BucketBytes = bytes }
+                    BucketBytes = Nullable bytes }
                 ranks
 
         use run = new BilevelRun(problem, 1L, Telemetry = TelemetryOptions())

@@ -31,7 +31,7 @@ let private steps (ranks: Communicator) options look touch count =
         watched options 16L 3 f64 look touch
         |> Problem.onRanksWith
             { ReductionOptions.Default with
-                BucketBytes = 1L }
+                BucketBytes = Nullable 1L }
             ranks
 
     use run = new BilevelRun(problem, 1L)

@@ -136,6 +136,28 @@ let tests =
               Expect.equal (ranks.Rank, ranks.Size, ranks.Mean 2.0, ranks.Any true) (0, 1, 2.0, true) "alone"
               Expect.equal (x.sum().item<float32> ()) 3.0f "nothing happens"
 
+          testCase "the thread of MPI is let in front where the kernel can, and no other thread is"
+          <| fun _ ->
+              let slices =
+                  [ for asks in [ true; false ] do
+                        let slice = [| 0L |]
+
+                        let thread =
+                            Threading.Thread(fun () ->
+                                if asks then
+                                    Promptness.ask () |> ignore
+
+                                slice[0] <- Promptness.current ())
+
+                        thread.Start()
+                        thread.Join()
+                        slice[0] ]
+
+              // older kernels tell of no slice
+              if slices[1] > 0L then
+                  Expect.equal slices[0] 100_000L "a tenth of a millisecond"
+                  Expect.isGreaterThan slices[1] 100_000L "as it was"
+
           testCase "a library of another MPI than the launcher's is refused, not taken for ranks alone"
           <| fun _ ->
               let ended = ranksWith [ "SAMA_MPI", "mpich" ] OpenMpi 2 [ "none" ]

@@ -107,7 +107,7 @@ let private launched (variables: (string * string) list) (mpi: Mpi) (count: int)
         ([ "-n"; string count ] @ own @ [ "dotnet" ] @ command)
         ([ "OMPI_ALLOW_RUN_AS_ROOT", "1"
            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"
-           "OMPI_MCA_mpi_yield_when_idle", "1"
+           "OMPI_MCA_mpi_yield_when_idle", "0"
            "OMP_NUM_THREADS", "1"
            "TERM", "dumb" ]
          @ variables)

@@ -35,10 +35,12 @@ let private trajectories mpi count =
     let ended = ranks mpi count [ "trajectories"; "200" ] |> succeeded
 
     let found =
-        [ for name in [ "whole"; "each"; "some"; "again" ] -> same ended count name ]
+        [ for name in [ "default"; "whole"; "each"; "some"; "again" ] -> same ended count name ]
 
     Expect.equal (List.distinct found) [ found.Head ] "bucketed = unbucketed, and again"
-    Expect.equal (ended.Values "whole.early" |> List.distinct) [ "0" ] "without buckets, none is early"
+
+    for name in [ "default"; "whole" ] do
+        Expect.equal (ended.Values $"{name}.early" |> List.distinct) [ "0" ] "without buckets, none is early"
 
     // six buckets a step, of which the last is complete where the pass ends
     for early in ended.Values "each.early" do

@@ -35,7 +35,8 @@ module internal Across =
             | null -> wait ()
             | around -> around.Invoke wait
 
-        communicator.Waited <- communicator.Waited + Stopwatch.GetElapsedTime clock
+        if not (isNull communicator.OnWaited) then
+            communicator.OnWaited.Invoke(Stopwatch.GetElapsedTime clock)
 
         if notFinite >= 0 && communicator.Culprit < 0 then
             communicator.Culprit <- notFinite
@@ -90,7 +91,12 @@ module internal Across =
 
     let private bucketed (problem: BilevelProblem) (what: string) (index: int) (gradient: Tensor) : Buckets =
         let level, communicator = problem.Levels[index], ranks problem
-        let bytes = problem.Ranks.Options.BucketBytes
+
+        let bytes =
+            match problem.Ranks.Options.BucketBytes with
+            | wanted when wanted.HasValue -> wanted.Value
+            | _ when communicator.Hosts > 1 -> 1L <<< 20
+            | _ -> 0L
 
         let tells =
             bytes > 0L

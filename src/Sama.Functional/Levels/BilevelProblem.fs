@@ -118,5 +118,11 @@ type BilevelProblem =
                       else
                           ""
 
-                  $"on {ranks.Size} ranks: meta gradients {reduced.Response}, buffers {reduced.Buffers}, buckets of {reduced.BucketBytes} bytes{sharded}" ]
+                  let buckets =
+                      if reduced.BucketBytes.HasValue then
+                          $"of {reduced.BucketBytes} bytes"
+                      else
+                          "by hosts"
+
+                  $"on {ranks.Size} ranks: meta gradients {reduced.Response}, buffers {reduced.Buffers}, buckets {buckets}{sharded}" ]
         )

@@ -32,7 +32,7 @@ module Problem =
         if isNull ranks then
             nullArg (nameof ranks)
 
-        if options.BucketBytes < 0L then
+        if options.BucketBytes.HasValue && options.BucketBytes.Value < 0L then
             invalidArg (nameof options) $"BucketBytes ({options.BucketBytes}) is negative"
 
         let changed =

@@ -72,6 +72,9 @@ type Communicator internal (thread: RankThread option, transport: RankTransport)
     /// How many there are.
     member _.Size: int = size
 
+    /// How many machines the ranks are on.
+    member val internal Hosts = 1 with get, set
+
     /// One process, which waits for nobody.
     member internal _.IsAlone = thread.IsNone
 
@@ -91,8 +94,8 @@ type Communicator internal (thread: RankThread option, transport: RankTransport)
     /// What surrounds everything that the engine waits for, such as a clock; null: nothing.
     member val internal Around: Func<Func<int>, int> = null with get, set
 
-    /// How long this rank has waited for others.
-    member val internal Waited = TimeSpan.Zero with get, set
+    /// Told of everything that the engine waits for, how long that was.
+    member val internal OnWaited: Action<TimeSpan> = null with get, set
 
     /// Buckets that were on their way before their backward pass ended.
     member val internal Early = 0 with get, set

@@ -134,10 +134,11 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
                 job.Done.SetResult verdict
                 null
 
-    let next () : Together voption =
+    /// What was posted, or nothing within so many milliseconds.
+    let next (patience: int) : Together voption =
         lock queue (fun () ->
             if queue.Count = 0 && not stopped && aborting.IsNone then
-                Monitor.Wait(queue, 2) |> ignore
+                Monitor.Wait(queue, patience) |> ignore
 
             if queue.Count > 0 then
                 ValueSome(queue.Dequeue())
@@ -147,17 +148,21 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
     let serve (link: Link) =
         use idle = new RankMemory(8)
         let mutable broken: exn = null
+        // what was sent last may still lie in a buffer of MPI's: looked after soon, then less and less
+        let mutable patience = 2
 
         while not stopped || lock queue (fun () -> queue.Count > 0) do
-            match next () with
+            match next patience with
             | ValueSome job ->
+                patience <- 2
+
                 try
                     broken <- perform link broken job
                 with e ->
                     job.Done.TrySetException e |> ignore
                     endProcess $"rank {rank}, {place}: {e.Message} (in: {doing}); every rank is ended" 1
             | ValueNone ->
-                // what was sent last may still lie in a buffer of MPI's
+                patience <- min 128 (2 * patience)
                 Mpi.poke rank idle.Address
                 looked missing
 
@@ -165,6 +170,7 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
         try
             since <- Stopwatch.GetTimestamp()
             doing <- "the start of MPI"
+            Promptness.ask () |> ignore
             Signals.keeping (fun () -> Mpi.start kind)
             since <- 0L
             rank <- Mpi.rank ()

@@ -65,6 +65,9 @@ module Ranks =
         AppDomain.CurrentDomain.ProcessExit.Add(fun _ -> ended ranks)
         // launchers end the others by it where one is killed; what it does stays as it was
         told <- PosixSignalRegistration.Create(PosixSignal.SIGTERM, (fun _ -> ranks.SayWhere "told to end by SIGTERM"))
+        // a number that a float holds whole
+        let host = Convert.ToUInt64(Checksum.ofText Environment.MachineName, 16) >>> 12
+        ranks.Hosts <- ranks.Gather [| float host |] |> Array.distinct |> Array.length
         ranks
 
     /// The communicator of this process among those that its launcher started; a second call gives the same one. A process

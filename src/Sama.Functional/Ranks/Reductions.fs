@@ -1,5 +1,7 @@
 namespace Sama
 
+open System
+
 /// What becomes of the gradient of a loss above, v = ∂L_meta/∂θ, before the response to it is found on every rank.
 type ResponseReduction =
     /// it is the mean over the ranks: the hypergradient is that of the joined batch
@@ -25,19 +27,19 @@ type ReductionOptions =
         /// of modules' buffers
         Buffers: RankBuffers
         /// bytes of the base gradient that are reduced together while the backward pass goes on, for functional models; 0: all
-        /// behind it
-        BucketBytes: int64
+        /// behind it; null: 1 MB between hosts, 0 on one, where the sum is work of the cores that the pass needs
+        BucketBytes: Nullable<int64>
         /// each rank has the states of rules of a range of coordinates alone and steps those (ZeRO-1): what the rule makes of
         /// them is gathered, at every update and adaptation. For elementwise rules, chains and groups of them, clipping and
         /// trust ratios; states of runs and checkpoints are whole, so that all ranks take part in them
         ShardStates: bool
     }
 
-    /// The joined batch's hypergradient, rank 0's buffers, buckets of 4 MB, states of rules whole on every rank.
+    /// The joined batch's hypergradient, rank 0's buffers, buckets between hosts alone, states of rules whole on every rank.
     static member Default =
         { Response = ResponseReduction.Joined
           Buffers = RankBuffers.First
-          BucketBytes = 4L <<< 20
+          BucketBytes = Nullable()
           ShardStates = false }
 
 /// A problem's place among the ranks.
