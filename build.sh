@@ -112,7 +112,10 @@ run_tests() {
     dotnet build "$root/Sama.sln" -c Release -v quiet -nologo
     # suites run on one core each: the first, which takes as long as all others, beside them
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    # under job control, for without it a command in the background ignores SIGINT, which is tested
+    set -m
     run_suite "$logs" "${tests[0]}" &
+    set +m
     for project in "${tests[@]:1}"; do run_suite "$logs" "$project"; done
     # the tool's own checks, as a user runs them
     suite "$logs" check dotnet "$root/tools/Sama.Tool/bin/Release/net10.0/linux-x64/sama.dll" check --device cpu

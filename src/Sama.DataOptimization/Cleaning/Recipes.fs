@@ -133,17 +133,35 @@ type internal Recipes
             |> packed)
         |> unpacked
 
+    let outOfFold () : float[][] =
+        made "out of fold" (fun () ->
+            CrossFit.OutOfFold(
+                data.Labels,
+                options.NoisyFolds,
+                (fun own others ->
+                    trainer.Predict(
+                        trainer.Plain(
+                            trainer.Initial,
+                            table,
+                            Sampling.epochs own options.Batch,
+                            steps,
+                            rate,
+                            options.Seed
+                        ),
+                        others
+                    )),
+                options.Seed
+            )
+            |> flatten)
+        |> unflatten
+
     let counts =
         lazy
-            (let theta = noisy train table "noisy"
+            // both predicted by models that have not seen the rows
+            (let found = Rows.Argmax(outOfFold ())
              let clean = rowsAt [| 0 .. data.Clean - 1 |]
-
-             let predicted (rows: int[]) =
-                 Rows.Argmax(trainer.Predict(theta, rows))
-
-             let shares =
-                 ClassShares.Estimate(data.Classes, predicted train, predicted clean, data.CleanLabels)
-
+             let known = Rows.Argmax(trainer.Predict(noisy train table "noisy", clean))
+             let shares = ClassShares.Estimate(data.Classes, found, known, data.CleanLabels)
              ClassShares.Weights(shares, data.CleanLabels))
 
     /// What each clean row counts for, by the shares of the classes among the rows to clean.
@@ -210,27 +228,7 @@ type internal Recipes
         made $"{source.Name}, then clean, {everything.Tag}" (fun () -> tune (fun _ _ -> ()) from everything steps)
 
     /// Probabilities of the rows to clean, each by a model that has not seen it.
-    member _.OutOfFold() : float[][] =
-        made "out of fold" (fun () ->
-            CrossFit.OutOfFold(
-                data.Labels,
-                options.NoisyFolds,
-                (fun own others ->
-                    trainer.Predict(
-                        trainer.Plain(
-                            trainer.Initial,
-                            table,
-                            Sampling.epochs own options.Batch,
-                            steps,
-                            rate,
-                            options.Seed
-                        ),
-                        others
-                    )),
-                options.Seed
-            )
-            |> flatten)
-        |> unflatten
+    member _.OutOfFold() : float[][] = outOfFold ()
 
     /// Training on the rows that confident learning leaves; on all, where it would leave fewer than a batch.
     member recipes.Confident() : float32[] =
