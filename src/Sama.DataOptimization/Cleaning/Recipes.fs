@@ -76,9 +76,11 @@ type internal Recipes
 
     let rows (part: CleanPart) = rowsAt part.Places
 
-    let noisy rows table name =
-        made name (fun () ->
-            trainer.Plain(trainer.Initial, table, Sampling.epochs rows options.Batch, steps, rate, options.Seed))
+    /// Training on given labels of some rows.
+    let plain (rows: int[]) : float32[] =
+        trainer.Plain(trainer.Initial, table, Sampling.epochs rows options.Batch, steps, rate, options.Seed)
+
+    let noisy () : float32[] = made "noisy" (fun () -> plain train)
 
     /// A share of each batch is clean rows.
     let besideClean (part: CleanPart) =
@@ -138,18 +140,7 @@ type internal Recipes
             CrossFit.OutOfFold(
                 data.Labels,
                 options.NoisyFolds,
-                (fun own others ->
-                    trainer.Predict(
-                        trainer.Plain(
-                            trainer.Initial,
-                            table,
-                            Sampling.epochs own options.Batch,
-                            steps,
-                            rate,
-                            options.Seed
-                        ),
-                        others
-                    )),
+                (fun own others -> trainer.Predict(plain own, others)),
                 options.Seed
             )
             |> flatten)
@@ -160,7 +151,7 @@ type internal Recipes
             // both predicted by models that have not seen the rows
             (let found = Rows.Argmax(outOfFold ())
              let clean = rowsAt [| 0 .. data.Clean - 1 |]
-             let known = Rows.Argmax(trainer.Predict(noisy train table "noisy", clean))
+             let known = Rows.Argmax(trainer.Predict(noisy (), clean))
              let shares = ClassShares.Estimate(data.Classes, found, known, data.CleanLabels)
              ClassShares.Weights(shares, data.CleanLabels))
 
@@ -173,7 +164,7 @@ type internal Recipes
     member _.UsesTerms(part: CleanPart) =
         not (isNull terms) && part.Places.Length >= options.TermsFrom
 
-    member _.Noisy() : float32[] = noisy train table "noisy"
+    member _.Noisy() : float32[] = noisy ()
 
     member _.CleanOnly(part: CleanPart) : float32[] =
         made $"clean only, {part.Tag}" (fun () ->
@@ -235,14 +226,8 @@ type internal Recipes
         let found = ConfidentLearning.Estimate(recipes.OutOfFold(), data.Labels).Wrong()
         let wrong = HashSet found
         let left = train |> Array.filter (wrong.Contains >> not)
-
-        noisy
-            (if left.Length < min options.Batch train.Length then
-                 train
-             else
-                 left)
-            table
-            "confident learning"
+        let few = left.Length < min options.Batch train.Length
+        made "confident learning" (fun () -> plain (if few then train else left))
 
     /// The label model, its start pulled by clean rows where these have votes.
     member _.LabelModel(part: CleanPart) : LogLinearModel =
