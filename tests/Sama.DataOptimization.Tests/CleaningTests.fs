@@ -230,6 +230,40 @@ let tests =
                   refused<InvalidOperationException> [ folder; "other options" ] (fun () ->
                       DataCleaning.Run(model, problem.Data, other) |> ignore))
 
+          testCase "the average is that of four trainings' parameters"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  use _ = torch.NewDisposeScope()
+                  let problem = Problem 6
+                  let chosen = options ()
+                  chosen.StateFolder <- folder
+                  chosen.TrainAll <- true
+                  chosen.Ways <- [| "average" |]
+                  use model = problem.Model()
+                  let result = DataCleaning.Run(model, problem.Data, chosen)
+                  Expect.equal (result.Candidates |> Array.map _.Name) [| "noisy, then clean"; "average" |] "considered"
+
+                  // θ, and behind it λ where there is one
+                  let stored (name: string) =
+                      let bytes = File.ReadAllBytes(Path.Combine(folder, name + ".f32"))
+                      Array.init (int result.Layout.Length) (fun i -> float (BitConverter.ToSingle(bytes, 4 * i)))
+
+                  let mean =
+                      [ "noisy"; "confident-learning"; "SAMA-weights--all"; "SAMA-correction--all" ]
+                      |> List.map stored
+                      |> List.reduce (Array.map2 (+))
+                      |> Array.map (fun sum -> float32 (sum / 4.0))
+
+                  let theta = Params.frozen result.Layout (torch.tensor mean)
+
+                  let expected =
+                      Rows.FromTensor((model.LogProbabilities(theta, model.Read [| 218..267 |], false)).exp ())
+
+                  Array.iter2
+                      (Array.iter2 (fun found expected -> Expect.isLessThan (abs (found - expected)) 1e-5 "mean"))
+                      result.Candidates[1].Predictions
+                      expected)
+
           testCase "misuse is named"
           <| fun _ ->
               let problem = Problem 4
