@@ -77,8 +77,8 @@ type Pruner
         Stages(
             options.StateFolder,
             options.Progress,
-            Communicator.Single,
-            options.Cancellation.ThrowIfCancellationRequested,
+            options.Ranks,
+            options.StopIfCancelled,
             options.Stages,
             clock
         )
