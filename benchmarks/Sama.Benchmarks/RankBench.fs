@@ -20,7 +20,8 @@ type Row =
         /// 1 − waited/alone, of what a step reduces
         Hidden: float
         Rounds: int
-        /// a step's milliseconds by phase, of all ranks in the mean
+        /// a step's milliseconds by phase, of all ranks in the mean; moving: of the reduction, what the rank waits too that comes
+        /// last to each
         Phases: string
     }
 
@@ -91,11 +92,12 @@ let private throughput (ranks: Communicator) name (rows: int64) k isPlain (round
         let times = if ranks.Rank = 0 then timed steps run else [||]
         torch.set_num_threads 1
         ranks.Barrier()
-        [| times |]
+        [| times |], 0.0
 
     let all (run: BilevelRun) =
         ranks.Barrier()
-        ranks.Gather(timed steps run)
+        let times, waits = waits ranks (fun () -> timed steps run)
+        ranks.Gather times, ranks.Gather waits |> Array.reduce (Array.map2 min) |> Array.sum
 
     // by way of running, rank and phase
     let found =
@@ -104,7 +106,9 @@ let private throughput (ranks: Communicator) name (rows: int64) k isPlain (round
     let seconds (times: float[][]) = Array.averageBy Array.head times
 
     let row way subject ranks factor =
-        let own = [ for round in found -> round[way] ]
+        let own = [ for round in found -> fst round[way] ]
+        let ms seconds = 1e3 * seconds / float steps
+        let moving = ms (median [ for round in found -> snd round[way] ])
 
         let ofPhase (phase: RunPhase) =
             median [ for times in own -> times |> Array.averageBy (fun t -> t[1 + int phase]) ]
@@ -114,7 +118,7 @@ let private throughput (ranks: Communicator) name (rows: int64) k isPlain (round
         { Ranks = ranks
           Subject = $"{name}, {subject}"
           SamplesPerSecond = float rows * float steps * factor / total
-          Ratio = median [ for round in found -> factor * seconds round[0] / seconds round[way] ]
+          Ratio = median [ for round in found -> factor * seconds (fst round[0]) / seconds (fst round[way]) ]
           Waited = ofPhase RunPhase.Reduction / total
           Hidden = nan
           Rounds = rounds
@@ -122,8 +126,13 @@ let private throughput (ranks: Communicator) name (rows: int64) k isPlain (round
             String.Join(
                 ", ",
                 [ for phase in phases do
-                      let ms = 1e3 * ofPhase phase / float steps
-                      if ms >= 0.05 then $"{phase} {ms:F1}" ]
+                      let ms = ms (ofPhase phase)
+
+                      if ms >= 0.05 then
+                          $"{phase} {ms:F1}"
+
+                  if moving > 0.0 then
+                      $"moving {moving:F1}" ]
             ) }
 
     let size = float ranks.Size
