@@ -74,7 +74,7 @@ let private warmUp (ranks: Communicator) : unit =
         for run in [ together; alone ] do
             timed 60 run |> ignore
 
-/// Interleaved rounds: ranks together; rank 0 alone with one thread, while the others wait; every rank by itself at the same time,
+/// Interleaved rounds, each in another order: ranks together; rank 0 alone with one thread, while the others wait; every rank by itself at the same time,
 /// which is what cores and memory give to processes that share nothing; rank 0 alone with a thread for each rank and the rows
 /// of all.
 let private throughput (ranks: Communicator) name (rows: int64) k isPlain (rounds: int) : Row list =
@@ -99,9 +99,23 @@ let private throughput (ranks: Communicator) name (rows: int64) k isPlain (round
         let times, waits = waits ranks (fun () -> timed steps run)
         ranks.Gather times, ranks.Gather waits |> Array.reduce (Array.map2 min) |> Array.sum
 
-    // by way of running, rank and phase
-    let found =
-        [ for _ in 1..rounds -> [| only 1 alone; all together; all alone; only ranks.Size threads |] ]
+    let ways =
+        [| (fun () -> only 1 alone)
+           (fun () -> all together)
+           (fun () -> all alone)
+           (fun () -> only ranks.Size threads) |]
+
+    // each way comes behind each other: what has lain still is slower at first
+    let round r =
+        let times = Array.create ways.Length ([||], 0.0)
+
+        for i in 0 .. ways.Length - 1 do
+            let way = (i * (1 + r / ways.Length % 2 * 2) + r) % ways.Length
+            times[way] <- ways[way] ()
+
+        times
+
+    let found = [ for r in 1..rounds -> round r ]
 
     let seconds (times: float[][]) = Array.averageBy Array.head times
 
