@@ -111,7 +111,7 @@ let private throughput (ranks: Communicator) name (rows: int64) k isPlain (round
 
         for i in 0 .. ways.Length - 1 do
             let way = (i * (1 + r / ways.Length % 2 * 2) + r) % ways.Length
-            times[way] <- ways[way] ()
+            times[way] <- ways[way]()
 
         times
 

@@ -136,10 +136,7 @@ let onTwoHosts (case: string list) : Ended =
 
     let command = [ "dotnet"; program; "case" ] @ case
 
-    run
-        (launcher OpenMpi)
-        (ofOpenMpi @ [ "-n"; "1" ] @ command @ [ ":"; "-n"; "1" ] @ renamed @ command)
-        environment
+    run (launcher OpenMpi) (ofOpenMpi @ [ "-n"; "1" ] @ command @ [ ":"; "-n"; "1" ] @ renamed @ command) environment
 
 /// The tool `sama` on so many ranks.
 let tool mpi count (arguments: string list) : Ended =

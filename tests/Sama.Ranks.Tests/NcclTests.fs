@@ -131,7 +131,8 @@ let tests =
           testCase "a run by NCCL is that by MPI, and of one rank that without ranks, bit for bit"
           <| fun _ -> running ()
 
-          testCase "what fails or is not finite on one rank is named, by NCCL too" <| fun _ -> notFinite ()
+          testCase "what fails or is not finite on one rank is named, by NCCL too"
+          <| fun _ -> notFinite ()
 
           for fails, parts in
               [ "init", [ "ncclCommInitRank"; "invalid usage (error 5): Duplicate GPU" ]

@@ -143,7 +143,9 @@ let tests =
 
           testCase "on one host there are no buckets, on two there are"
           <| fun _ ->
-              let early ended = (succeeded ended).Values "default.early" |> List.map int
+              let early ended =
+                  (succeeded ended).Values "default.early" |> List.map int
+
               let one = ranks OpenMpi 2 [ "hosts" ]
               Expect.equal (one.Value "hosts") "1" (string one)
               Expect.equal (early one) [ 0; 0 ] (string one)

@@ -126,10 +126,7 @@ let private pruned () =
         for scores in [ "sama"; "aum" ] do
             let ended = prune scores scores
 
-            Expect.equal
-                (ended.Lines |> List.filter _.Contains("rows are kept")).Length
-                1
-                "one rank prints"
+            Expect.equal (ended.Lines |> List.filter _.Contains("rows are kept")).Length 1 "one rank prints"
 
             Expect.equal (file scores "kept.txt").Length 60 "half of the rows"
             Expect.isFalse (Directory.Exists(Path.Combine(path scores, "state"))) "nothing is left"

@@ -134,12 +134,7 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
                 { BilevelOptions.Default with
                     Unroll = options.Unroll }
                 method
-                [ Level.create
-                      "classifier"
-                      start
-                      (adam trainer.Rate)
-                      (read table (opinion average) plan)
-                      loss
+                [ Level.create "classifier" start (adam trainer.Rate) (read table (opinion average) plan) loss
                   Level.create
                       learner.Name
                       lambda

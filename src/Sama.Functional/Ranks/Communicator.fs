@@ -100,7 +100,8 @@ type Communicator internal (thread: RankThread option, transport: RankTransport)
     /// Buckets that were on their way before their backward pass ended.
     member val internal Early = 0 with get, set
 
-    member internal _.Reduce(what, tensor, first, count, scale) = reduce true what tensor first count scale
+    member internal _.Reduce(what, tensor, first, count, scale) =
+        reduce true what tensor first count scale
 
     /// Whether a vector goes from device to device.
     member internal _.IsOnDevice(tensor: Tensor) : bool =

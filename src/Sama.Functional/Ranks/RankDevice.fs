@@ -73,7 +73,8 @@ type internal RankDevice(wire: Wire, ring: Ring) =
 
     /// The part of one rank on all.
     member _.Broadcast(part: DevicePart, root: int) : unit =
-        run part.Device (Cuda.mark part.Device) (fun () -> Nccl.broadcast communicator stream root part.Address (part.Count * int64 part.Bytes))
+        run part.Device (Cuda.mark part.Device) (fun () ->
+            Nccl.broadcast communicator stream root part.Address (part.Count * int64 part.Bytes))
 
     /// Of rank r, elements `bounds[r]` to `bounds[r + 1]` on all.
     member _.Gather(part: DevicePart, bounds: int64[]) : unit =
