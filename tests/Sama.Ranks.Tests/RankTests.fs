@@ -166,10 +166,10 @@ let tests =
                       ended.Value $"{name}.{what}.rank{rank}" |> float
 
                   Expect.equal (at "last" "tensors") (at "first" "tensors") "live tensors"
-                  // bytes, and kilobytes: less than a hundred bytes a step
+                  // bytes, and kilobytes: the runtime's heaps move by two megabytes, which a leak of 300 bytes a step is above
                   Expect.isLessThan (at "last" "managed") (at "first" "managed" + 2e5) "managed memory"
                   Expect.isLessThan (at "last" "native") (at "first" "native" + 1e6) "the native allocator's"
-                  Expect.isLessThan (at "last" "memory") (at "first" "memory" + 1_000.0) "resident memory"
+                  Expect.isLessThan (at "last" "memory") (at "first" "memory" + 3_000.0) "resident memory"
 
           testCase "buffers of modules are the same on every rank"
           <| fun _ ->
