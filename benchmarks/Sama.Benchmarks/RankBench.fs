@@ -20,6 +20,9 @@ type Row =
         /// 1 − waited/alone, of what a step reduces
         Hidden: float
         Rounds: int
+        /// a step's milliseconds by phase, of all ranks in the mean; moving: of the reduction, what the rank waits too that comes
+        /// last to each
+        Phases: string
     }
 
 let private median (values: float list) =
@@ -33,15 +36,23 @@ let private problem (rows: int64) k isPlain =
             // plain training never comes to a meta step
             WarmUp = (if isPlain then Int64.MaxValue / 2L else 0L) }
 
-    Models.problem torch.CPU options (adam 1e-4) Hypergradient.sama rows (Models.encoder5M true 64L)
+    { Models.problem torch.CPU options (adam 1e-4) Hypergradient.sama rows (Models.encoder5M true 64L) with
+        // the first meta steps are taken twice, to be looked at
+        Replays = ref (1L <<< 40) }
 
-let private timed (steps: int) (run: BilevelRun) : float =
+let private watched (problem: BilevelProblem) =
+    new BilevelRun(problem, 1L, Telemetry = TelemetryOptions())
+
+let private phases = Enum.GetValues<RunPhase>()
+
+/// Seconds of so many steps, and of each phase.
+let private timed (steps: int) (run: BilevelRun) : float[] =
     let clock = Stopwatch.StartNew()
+    let taken = [ for _ in 1..steps -> run.Step().Telemetry.Phases ]
 
-    for _ in 1..steps do
-        run.Step() |> ignore
-
-    clock.Elapsed.TotalSeconds
+    [| yield clock.Elapsed.TotalSeconds
+       for phase in phases do
+           yield taken |> List.sumBy (fun times -> times[phase].TotalSeconds) |]
 
 /// What `body` waits for, one after the other, in seconds.
 let private waits (ranks: Communicator) (body: unit -> 'result) : 'result * float[] =
@@ -57,71 +68,96 @@ let private waits (ranks: Communicator) (body: unit -> 'result) : 'result * floa
 /// The runtime compiles what is called often anew, on a core that a rank needs: with few rows first.
 let private warmUp (ranks: Communicator) : unit =
     for isPlain in [ true; false ] do
-        use together = new BilevelRun(problem 1L 1 isPlain |> Problem.onRanks ranks, 1L)
-        use alone = new BilevelRun(problem 1L 1 isPlain, 1L)
+        use together = watched (problem 1L 1 isPlain |> Problem.onRanks ranks)
+        use alone = watched (problem 1L 1 isPlain)
 
         for run in [ together; alone ] do
             timed 60 run |> ignore
 
-/// Interleaved rounds: ranks together; rank 0 alone with one thread, while the others wait; every rank by itself at the same time,
+/// Interleaved rounds, each in another order: ranks together; rank 0 alone with one thread, while the others wait; every rank by itself at the same time,
 /// which is what cores and memory give to processes that share nothing; rank 0 alone with a thread for each rank and the rows
 /// of all.
 let private throughput (ranks: Communicator) name (rows: int64) k isPlain (rounds: int) : Row list =
     let steps = if isPlain then 2 else k
-    use together = new BilevelRun(problem rows k isPlain |> Problem.onRanks ranks, 1L)
-    use alone = new BilevelRun(problem rows k isPlain, 1L)
-    use threads = new BilevelRun(problem (rows * int64 ranks.Size) k isPlain, 1L)
+    use together = watched (problem rows k isPlain |> Problem.onRanks ranks)
+    use alone = watched (problem rows k isPlain)
+    use threads = watched (problem (rows * int64 ranks.Size) k isPlain)
 
     let only threadCount (run: BilevelRun) =
         ranks.Barrier()
 
-        let seconds =
-            if ranks.Rank = 0 then
-                torch.set_num_threads threadCount
-                let seconds = timed steps run
-                torch.set_num_threads 1
-                seconds
-            else
-                1.0
+        if ranks.Rank = 0 then
+            torch.set_num_threads threadCount
 
+        let times = if ranks.Rank = 0 then timed steps run else [||]
+        torch.set_num_threads 1
         ranks.Barrier()
-        seconds
+        [| times |], 0.0
 
-    let mutable waited, spent = 0.0, 0.0
-
-    let round () =
+    let all (run: BilevelRun) =
         ranks.Barrier()
-        let shared, waits = waits ranks (fun () -> timed steps together)
-        waited <- waited + Array.sum waits
-        spent <- spent + shared
+        let times, waits = waits ranks (fun () -> timed steps run)
+        ranks.Gather times, ranks.Gather waits |> Array.reduce (Array.map2 min) |> Array.sum
 
-        let one = only 1 alone
-        ranks.Barrier()
-        let apart = ranks.Gather [| timed steps alone |] |> Array.map Array.head
+    let ways =
+        [| (fun () -> only 1 alone)
+           (fun () -> all together)
+           (fun () -> all alone)
+           (fun () -> only ranks.Size threads) |]
 
-        {| Together = shared
-           One = one
-           // of as many steps at the mean of their speeds
-           Apart = 1.0 / Array.averageBy (fun s -> 1.0 / s) apart
-           Threads = only ranks.Size threads |}
+    // each way comes behind each other: what has lain still is slower at first
+    let round r =
+        let times = Array.create ways.Length ([||], 0.0)
 
-    let found = [ for _ in 1..rounds -> round () ]
-    let size = float ranks.Size
-    let samples = float rows * float steps
+        for i in 0 .. ways.Length - 1 do
+            let way = (i * (1 + r / ways.Length % 2 * 2) + r) % ways.Length
+            times[way] <- ways[way]()
 
-    let row subject ranks factor (seconds: _ -> float) waited =
+        times
+
+    let found = [ for r in 1..rounds -> round r ]
+
+    let seconds (times: float[][]) = Array.averageBy Array.head times
+
+    let row way subject ranks factor =
+        let own = [ for round in found -> fst round[way] ]
+        let ms seconds = 1e3 * seconds / float steps
+        let moving = ms (median [ for round in found -> snd round[way] ])
+
+        let ofPhase (phase: RunPhase) =
+            median [ for times in own -> times |> Array.averageBy (fun t -> t[1 + int phase]) ]
+
+        let total = median (List.map seconds own)
+
         { Ranks = ranks
           Subject = $"{name}, {subject}"
-          SamplesPerSecond = samples * factor / median (List.map seconds found)
-          Ratio = median [ for r in found -> factor * r.One / seconds r ]
-          Waited = waited
+          SamplesPerSecond = float rows * float steps * factor / total
+          Ratio = median [ for round in found -> factor * seconds (fst round[0]) / seconds (fst round[way]) ]
+          Waited = ofPhase RunPhase.Reduction / total
           Hidden = nan
-          Rounds = rounds }
+          Rounds = rounds
+          Phases =
+            String.Join(
+                ", ",
+                [ for phase in phases do
+                      let ms = ms (ofPhase phase)
 
-    [ row "one rank, one thread" 1 1.0 _.One 0.0
-      row $"{ranks.Size} ranks, one thread each" ranks.Size size _.Together (waited / spent)
-      row $"{ranks.Size} processes that share nothing" 1 size _.Apart 0.0
-      row $"one process, {ranks.Size} threads" 1 size _.Threads 0.0 ]
+                      if ms >= 0.05 then
+                          $"{phase} {ms:F1}"
+
+                  if moving > 0.0 then
+                      $"moving {moving:F1}" ]
+            ) }
+
+    let size = float ranks.Size
+
+    if ranks.Rank > 0 then
+        []
+    else
+        [ row 0 "one rank, one thread" 1 1.0
+          row 1 $"{ranks.Size} ranks, one thread each" ranks.Size size
+          row 2 $"{ranks.Size} processes that share nothing" 1 size
+          row 3 $"one process, {ranks.Size} threads" 1 size ]
 
 /// A chain of equal layers: what a rank waits for in a step, against the reductions of its gradients alone: one of θ's length
 /// in a step of plain training, two in one of SAMA at K = 1. At each point the rank counts that waits least: it came last, and
@@ -137,7 +173,7 @@ let private hidden (ranks: Communicator) isPlain (width: int64) (layers: int) (r
         Models.problem torch.CPU options (sgd 1e-4) Hypergradient.sama rows model
         |> Problem.onRanks ranks
 
-    use run = new BilevelRun(problem, 1L)
+    use run = watched problem
     let gradient = torch.zeros problem.Levels[0].Layout.Length
 
     let alone () =
@@ -151,7 +187,7 @@ let private hidden (ranks: Communicator) isPlain (width: int64) (layers: int) (r
 
     let step () =
         ranks.Barrier()
-        let seconds, waits = waits ranks (fun () -> timed 1 run)
+        let seconds, waits = waits ranks (fun () -> (timed 1 run)[0])
         ranks.Gather waits |> Array.reduce (Array.map2 min) |> Array.sum, seconds
 
     for _ in 1..2 do
@@ -172,7 +208,8 @@ let private hidden (ranks: Communicator) isPlain (width: int64) (layers: int) (r
       Ratio = nan
       Waited = waited / seconds
       Hidden = 1.0 - waited / reduction
-      Rounds = rounds }
+      Rounds = rounds
+      Phases = "" }
 
 let private print (row: Row) =
     let known (x: float) (text: string) = if Double.IsNaN x then "" else text
@@ -182,6 +219,9 @@ let private print (row: Row) =
 
     printfn
         $"{row.Subject, -60} {row.SamplesPerSecond, 8:F1} samples/s  {ratio}  waited {row.Waited:P0} of its time  {hidden}"
+
+    if row.Phases <> "" then
+        printfn $"    ms a step: {row.Phases}"
 
 /// `only` is the start of what is measured: throughput 32 rows; throughput 16 rows, K = 10; hidden
 let private measured (ranks: Communicator) (only: string option) (rounds: int) : Row list =

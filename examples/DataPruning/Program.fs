@@ -55,7 +55,12 @@ let private imagesOf (rows: int) (text: string) : string * ImageSet =
         name, all.At [| 0 .. min rows all.Count - 1 |]
     | _ -> raise (ArgumentException $"--data {text}: NAME=FOLDER is expected")
 
-let private settingsOf token (line: LiveLine) (parsed: ParseResults<Arguments>) : Settings =
+let private watching (line: LiveLine) (title: string) =
+    { new IProgress<StageProgress> with
+        member _.Report at =
+            line.At(float at.Done / float at.Stages |> min 1.0, $"{title}: {at.Stage}") }
+
+let private settingsOf (ranks: Communicator) token (line: LiveLine) (parsed: ParseResults<Arguments>) : Settings =
     let device = torch.device (parsed.GetResult(Device, "cpu"))
 
     if device.``type`` <> DeviceType.CPU && not (torch.cuda.is_available ()) then
@@ -92,16 +97,16 @@ let private settingsOf token (line: LiveLine) (parsed: ParseResults<Arguments>) 
                 SearchShare = parsed.GetResult(Search_Share, PruningOptions().SearchShare),
                 Identity = $"held out {parsed.Contains Held_Out}, rows {parsed.TryGetResult Rows}",
                 Stages = 70,
+                Ranks = ranks,
                 Cancellation = token,
-                Progress =
-                    { new IProgress<StageProgress> with
-                        member _.Report at =
-                            line.At(float at.Done / float at.Stages |> min 1.0, $"{title}: {at.Stage}") }
+                Progress = (if ranks.Rank = 0 then watching line title else null)
             ) }
 
 let private run (parsed: ParseResults<Arguments>) (token: CancellationToken) : unit =
+    // a rank alone without a launcher; of several, rank 0 writes and prints
+    use ranks = Ranks.start RankOptions.Default
     use line = new LiveLine "reading"
-    let settings = settingsOf token line parsed
+    let settings = settingsOf ranks token line parsed
     let rows = parsed.GetResult(Rows, (if parsed.Contains Quick then 600 else 10000))
 
     let tasks =
@@ -133,10 +138,14 @@ let private run (parsed: ParseResults<Arguments>) (token: CancellationToken) : u
 
                 if not (List.exists is cells) then
                     cells <- cells @ [ cell task seed ]
-                    report |> Option.iter (fun path -> Sama.Report.write path cells)
+
+                    if ranks.Rank = 0 then
+                        report |> Option.iter (fun path -> Sama.Report.write path cells)
 
     (line :> IDisposable).Dispose()
-    Table.print cells
+
+    if ranks.Rank = 0 then
+        Table.print cells
 
 [<EntryPoint>]
 let main args =

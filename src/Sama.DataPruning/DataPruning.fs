@@ -36,12 +36,20 @@ type DataPruning =
 
         need (o.Coverage || o.HardCutoff = 0.0) "--cutoff is of coverage-centric selection: give --coverage too"
 
+    /// Of several ranks, rank 0 makes the folders.
     static member private StateOf(o: DataPruningOptions) : string =
+        let ranks = o.Pruning.Ranks
         let state = Path.Combine(o.Out, "state")
+        // every rank has read what it is to prune
+        ranks.Barrier()
 
-        if not o.Resume && Directory.Exists state then
-            Directory.Delete(state, true)
+        if ranks.Rank = 0 then
+            if not o.Resume && Directory.Exists state then
+                Directory.Delete(state, true)
 
+            Directory.CreateDirectory state |> ignore
+
+        ranks.Barrier()
         state
 
     /// The share of some rows, by number among these.
@@ -124,7 +132,8 @@ type DataPruning =
             seconds
 
     /// Reads, scores, selects and writes into `Out`: kept.txt (numbers of the kept rows, one a line, from 0), scores.jsonl
-    /// (every row with its score), report.html. What is trained is kept in state/ until the end.
+    /// (every row with its score), report.html. What is trained is kept in state/ until the end. Of several ranks
+    /// (`Pruning.Ranks`), which see one folder, rank 0 writes.
     ///
     /// ArgumentException for an option out of range; DataException naming file, line or image; FileNotFoundException,
     /// DirectoryNotFoundException; InvalidOperationException for a state of other data or options, or a method that the model
@@ -136,7 +145,6 @@ type DataPruning =
         let source = PruneSource.read o
         // before a folder is made, for the model may be none
         use model = source.Model()
-        Directory.CreateDirectory o.Out |> ignore
         let state = DataPruning.StateOf o
         o.Pruning.StateFolder <- state
 
@@ -176,10 +184,14 @@ type DataPruning =
             else
                 "A fifth of the rows, drawn by the seed, judges; the search has seen these too."
 
-        PruneReport.kept (out "kept.txt") kept
-        PruneReport.scores (out "scores.jsonl") source score (HashSet kept)
-        PruneReport.report (out "report.html") source o judged result
-        Directory.Delete(state, true)
+        if o.Pruning.Ranks.Rank = 0 then
+            PruneReport.kept (out "kept.txt") kept
+            PruneReport.scores (out "scores.jsonl") source score (HashSet kept)
+            PruneReport.report (out "report.html") source o judged result
+            Directory.Delete(state, true)
+
+        // all files are there
+        o.Pruning.Ranks.Barrier()
         result
 
     static member private StageCount(o: DataPruningOptions) : int =

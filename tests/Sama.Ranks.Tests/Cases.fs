@@ -94,30 +94,48 @@ let agreement (ranks: Communicator) =
 
     say "local.norm" ratio
 
-/// Runs of so many steps, whole and in buckets of every size, and one of them again: θ and λ of every rank.
+/// So many steps in buckets of a size: θ and λ of this rank, and how many buckets were early.
+let private inBuckets (ranks: Communicator) name (steps: int) (bucketBytes: Nullable<int64>) problem =
+    let problem =
+        problem
+        |> Problem.onRanksWith
+            { ReductionOptions.Default with
+                BucketBytes = bucketBytes }
+            ranks
+
+    ranks.Early <- 0
+    // the seed is rank 0's
+    use run = new BilevelRun(problem, int64 ranks.Rank + 7L)
+
+    for _ in 1..steps do
+        run.Step() |> ignore
+
+    use state = run.Snapshot()
+    say $"{name}.rank{ranks.Rank}" (Checksum.ofTensors [ state.Theta; state.Lambda ])
+    say $"{name}.early" ranks.Early
+
+let private sizes = [ "whole", 0L; "each", 1L; "some", 10_000L; "again", 10_000L ]
+
+/// Runs of so many steps, whole and in buckets of every size, and one of them again.
 let trajectories (ranks: Communicator) (steps: int) =
-    let run name (bucketBytes: Nullable<int64>) =
-        let problem =
-            deep 24L 6 f64
-            |> Problem.onRanksWith
-                { ReductionOptions.Default with
-                    BucketBytes = bucketBytes }
-                ranks
+    inBuckets ranks "default" steps (Nullable()) (deep 24L 6 f64)
 
-        // the seed is rank 0's
-        use run = new BilevelRun(problem, int64 ranks.Rank + 7L)
+    for name, bytes in sizes do
+        inBuckets ranks name steps (Nullable bytes) (deep 24L 6 f64)
 
-        for _ in 1..steps do
-            run.Step() |> ignore
+/// The same of modules.
+let modules (ranks: Communicator) (steps: int) =
+    for isMixed in [ false; true ] do
+        for name, bytes in sizes do
+            let net, problem = modular isMixed
+            let kind = if isMixed then "mixed" else "equal"
+            inBuckets ranks $"{kind}.{name}" steps (Nullable bytes) problem
+            net.Dispose()
 
-        use state = run.Snapshot()
-        say $"{name}.rank{ranks.Rank}" (Checksum.ofTensors [ state.Theta; state.Lambda ])
-        say $"{name}.early" ranks.Early
-
-    run "default" (Nullable())
-
-    for name, bytes in [ "whole", 0L; "each", 1L; "some", 10_000L; "again", 10_000L ] do
-        run name (Nullable bytes)
+/// Layers of half a megabyte, in buckets as hosts decide.
+let hosts (ranks: Communicator) =
+    say "hosts" ranks.Hosts
+    inBuckets ranks "default" 2 (Nullable()) (deep 256L 6 f64)
 
 /// Sums of vectors of every kind, against whole numbers; of every range, against the whole.
 let sums (ranks: Communicator) =

@@ -95,28 +95,48 @@ let run (file: string) (arguments: string list) (variables: (string * string) li
 let private folder = AppContext.BaseDirectory
 let private program = Path.Combine(folder, "Sama.Ranks.Tests.dll")
 
+let private environment =
+    [ "OMPI_ALLOW_RUN_AS_ROOT", "1"
+      "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"
+      "OMPI_MCA_mpi_yield_when_idle", "0"
+      "OMP_NUM_THREADS", "1"
+      "TERM", "dumb" ]
+
+let private ofOpenMpi = [ "--oversubscribe"; "--bind-to"; "none" ]
+
 /// A program of .NET on so many ranks.
 let private launched (variables: (string * string) list) (mpi: Mpi) (count: int) (command: string list) : Ended =
     let own =
         match mpi with
-        | OpenMpi -> [ "--oversubscribe"; "--bind-to"; "none" ]
+        | OpenMpi -> ofOpenMpi
         | Mpich -> []
 
-    run
-        (launcher mpi)
-        ([ "-n"; string count ] @ own @ [ "dotnet" ] @ command)
-        ([ "OMPI_ALLOW_RUN_AS_ROOT", "1"
-           "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"
-           "OMPI_MCA_mpi_yield_when_idle", "0"
-           "OMP_NUM_THREADS", "1"
-           "TERM", "dumb" ]
-         @ variables)
+    run (launcher mpi) ([ "-n"; string count ] @ own @ [ "dotnet" ] @ command) (environment @ variables)
 
 /// A case on so many ranks.
 let ranksWith variables mpi count (case: string list) : Ended =
     launched variables mpi count ([ program; "case" ] @ case)
 
 let ranks mpi count case = ranksWith [] mpi count case
+
+/// A case on two ranks, of which the second believes that it is on a host of another name; left out by name without the right
+/// to rename one.
+let onTwoHosts (case: string list) : Ended =
+    let renamed =
+        [ "unshare"; "--uts"; "sh"; "-c"; "hostname other-host && exec \"$@\""; "sh" ]
+
+    let may =
+        try
+            (run renamed.Head (renamed.Tail @ [ "true" ]) []).Code = 0
+        with :? ComponentModel.Win32Exception ->
+            false
+
+    if not may then
+        skiptest "no second name for this host here: it needs root, unshare (util-linux) and hostname"
+
+    let command = [ "dotnet"; program; "case" ] @ case
+
+    run (launcher OpenMpi) (ofOpenMpi @ [ "-n"; "1" ] @ command @ [ ":"; "-n"; "1" ] @ renamed @ command) environment
 
 /// The tool `sama` on so many ranks.
 let tool mpi count (arguments: string list) : Ended =

@@ -27,6 +27,8 @@ let private case (args: string list) =
     | [ "none" ] -> ()
     | [ "agreement" ] -> Cases.agreement ranks
     | [ "trajectories"; steps ] -> Cases.trajectories ranks (int steps)
+    | [ "modules"; steps ] -> Cases.modules ranks (int steps)
+    | [ "hosts" ] -> Cases.hosts ranks
     | [ "sums" ] -> Cases.sums ranks
     | [ "steady"; steps; bytes ] -> Cases.steady ranks (int steps) (int64 bytes)
     | [ "telemetry" ] -> Cases.telemetry ranks

@@ -62,6 +62,21 @@ let private running () =
             |> List.distinct
 
         let case = [ "trajectories"; "30" ]
+
+        // modules too, of two numbers the order does not matter
+        let ofModules variables =
+            let ended = ranksWith variables OpenMpi 2 [ "modules"; "5" ] |> succeeded
+
+            [ for kind in [ "equal"; "mixed" ] do
+                  for name in [ "whole"; "each" ] -> ended.Values $"{kind}.{name}.rank0" ],
+            ended.Values "equal.each.early" |> List.map int
+
+        let checksums, early = ofModules (variables library log "")
+        Expect.equal checksums (fst (ofModules [])) "modules by NCCL = by MPI"
+
+        for count in early do
+            Expect.isGreaterThanOrEqual count (5 * 2 * 12) "reduced while the backward pass goes on"
+
         let two = of' (ranksWith (variables library log "") OpenMpi 2 case) 2
         Expect.equal two (of' (ranks OpenMpi 2 case) 2) "two ranks by NCCL = by MPI"
         Expect.equal two.Length 1 "the same on both"
@@ -69,6 +84,19 @@ let private running () =
         let one = of' (ranksWith (variables library log "") OpenMpi 1 case) 1
         Expect.isNonEmpty (calls log "ncclAllReduce") "one rank reduces by NCCL"
         Expect.equal one (of' (alone [] case) 1) "one rank through NCCL = none")
+
+/// What is not finite is looked at behind all buckets: whose it was is known.
+let private notFinite () =
+    withStub (fun library log ->
+        let ended =
+            ranksWith (variables library log "") OpenMpi 2 [ "survived" ] |> succeeded
+
+        for name, part in
+            [ "nanGradient", "NonFiniteException: step 3, level 'net': the gradient of parameter 'W1' on rank 1"
+              "nanMeta", "rank 1"
+              "throw", "rank 1, step 3: " ] do
+            for rank in 0..1 do
+                Expect.stringContains (ended.Value $"{name}.rank{rank}") part name)
 
 let private failing fails (parts: string list) =
     withStub (fun library log ->
@@ -102,6 +130,9 @@ let tests =
 
           testCase "a run by NCCL is that by MPI, and of one rank that without ranks, bit for bit"
           <| fun _ -> running ()
+
+          testCase "what fails or is not finite on one rank is named, by NCCL too"
+          <| fun _ -> notFinite ()
 
           for fails, parts in
               [ "init", [ "ncclCommInitRank"; "invalid usage (error 5): Duplicate GPU" ]

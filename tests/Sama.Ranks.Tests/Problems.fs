@@ -158,6 +158,10 @@ let watched
                   look draw
                   rows Own 8L draw)
               (fun pass theta lambda at ->
+                  // a look in front of the pass, which is not part of it
+                  (use _ = torch.no_grad ()
+                   forward theta at |> ignore)
+
                   (torch.sigmoid lambda["w"] * forward theta at).mean () |> touch pass "net" theta)
           Level.create
               "weights"
@@ -168,6 +172,54 @@ let watched
 
 let deep width depth dtype =
     watched BilevelOptions.Default width depth dtype ignore (fun _ _ _ loss -> loss)
+
+/// A part that reads a parameter of its own, runs one part twice and another by `forward`, which runs no hooks.
+type Mixed() as this =
+    inherit torch.nn.Module<Tensor, Tensor>("mixed")
+    let scale = new Modules.Parameter(torch.ones [| 24L |])
+    let twice = torch.nn.Linear(24L, 24L)
+    let unhooked = torch.nn.Linear(24L, 24L)
+    do this.RegisterComponents()
+
+    override _.forward x =
+        unhooked.forward ((x * scale) |> twice.call |> torch.tanh |> twice.call)
+
+/// A module of equal layers with operators in place between, in three accumulated micro-batches; mixed, with a part as above,
+/// and a loss that reads a parameter in front of the pass and another by its name.
+let modular (isMixed: bool) =
+    torch.manual_seed 4L |> ignore
+    let narrow: Tensor -> Tensor = _.to_type(torch.float32)
+    let x, y = narrow (normal 1L [| 64L; 24L |]), narrow (normal 2L [| 64L; 24L |])
+    let first = torch.nn.Linear(24L, 24L)
+
+    let net =
+        torch.nn.Sequential
+            [| first :> torch.nn.Module<Tensor, Tensor>
+               for _ in 1..3 do
+                   torch.nn.ReLU(inplace = true)
+                   torch.nn.LayerNorm 24L
+                   if isMixed then new Mixed() else torch.nn.Linear(24L, 24L) |]
+
+    let losses (at: Tensor) =
+        (net.call (x.index_select (0L, at)) - y.index_select (0L, at)).square().mean [| 1L |]
+
+    let problem =
+        Problem.create
+            { BilevelOptions.Default with
+                Accumulate = 3 }
+            Hypergradient.sama
+            [ Level.ofModuleGeneral "net" net (adam 1e-2) (rows Own 8L) (fun _ levels at ->
+                  let before =
+                      if isMixed then
+                          first.weight.square().mean () + levels["net"].["2.weight"].square().mean ()
+                      else
+                          torch.tensor 0.0f
+
+                  (torch.sigmoid levels["weights"].["w"] * losses at).mean () + before)
+              Level.general "weights" [ "w", torch.zeros 1L ] (adam 1e-2) (rows Own 8L) (fun _ _ at ->
+                  (losses at).mean ()) ]
+
+    net, problem
 
 /// A module with batch norm, whose running statistics each rank's rows move.
 let normalised () =

@@ -3,6 +3,7 @@ module Sama.Ranks.Tests.RankTests
 open System
 open System.IO
 open Expecto
+open Sama.Functional
 open Sama.Ranks.Tests.Launcher
 
 let private same (ended: Ended) (count: int) (name: string) : string =
@@ -42,11 +43,28 @@ let private trajectories mpi count =
     for name in [ "default"; "whole" ] do
         Expect.equal (ended.Values $"{name}.early" |> List.distinct) [ "0" ] "without buckets, none is early"
 
-    // six buckets a step, of which the last is complete where the pass ends
+    // six buckets a gradient, two gradients a step
     for early in ended.Values "each.early" do
-        Expect.isGreaterThanOrEqual (int early) (200 * 5) "reduced while the backward pass goes on"
+        Expect.isGreaterThanOrEqual (int early) (200 * 10) "reduced while the backward pass goes on"
 
     found.Head
+
+let private modules mpi count =
+    let ended = ranks mpi count [ "modules"; "30" ] |> succeeded
+
+    for kind in [ "equal"; "mixed" ] do
+        let found =
+            [ for name in [ "whole"; "each"; "some"; "again" ] -> same ended count $"{kind}.{name}" ]
+
+        Expect.equal (List.distinct found) [ found.Head ] $"{kind}: bucketed = unbucketed, and again"
+
+    // 14 parameters: those of the first part alone are complete where the pass ends
+    for early in ended.Values "equal.each.early" do
+        Expect.isGreaterThanOrEqual (int early) (30 * 2 * 12) "reduced while the backward pass goes on"
+
+    // what runs no hooks is seen behind the part in front of it
+    for early in ended.Values "mixed.each.early" do
+        Expect.isGreaterThan (int early) (30 * 2) "reduced while the backward pass goes on"
 
 let private inFolder (body: string -> unit) =
     let folder = Directory.CreateTempSubdirectory "ranks-"
@@ -111,6 +129,34 @@ let tests =
           testCase "200 steps: the same bits on every rank, in buckets, again, under both MPIs"
           <| fun _ -> Expect.equal (trajectories OpenMpi 3) (trajectories Mpich 3) "Open MPI = MPICH"
 
+          testCase "modules: the same bits in buckets, whatever their loss does with them"
+          <| fun _ -> modules OpenMpi 2
+
+          testCase "the size of buckets is wanted, or by who sums and on how many hosts"
+          <| fun _ ->
+              let size wanted = Buckets.Size wanted
+              Expect.equal (size (Nullable()) false 1) 0L "one host: none"
+              Expect.equal (size (Nullable()) false 2) (1L <<< 20) "two hosts"
+              Expect.equal (size (Nullable()) true 1) (25L <<< 20) "devices"
+              Expect.equal (size (Nullable 5L) false 1) 5L "wanted"
+              Expect.equal (size (Nullable 0L) true 2) 0L "none wanted"
+
+          testCase "on one host there are no buckets, on two there are"
+          <| fun _ ->
+              let early ended =
+                  (succeeded ended).Values "default.early" |> List.map int
+
+              let one = ranks OpenMpi 2 [ "hosts" ]
+              Expect.equal (one.Value "hosts") "1" (string one)
+              Expect.equal (early one) [ 0; 0 ] (string one)
+              let two = onTwoHosts [ "hosts" ]
+              Expect.equal (two.Value "hosts") "2" (string two)
+              Expect.equal (two.Value "default.rank0") (one.Value "default.rank0") "the same bits"
+
+              // three buckets of two layers, two gradients a step
+              for count in early two do
+                  Expect.isGreaterThanOrEqual count (2 * 2 * 2) (string two)
+
           testCase "10,000 steps in buckets, behind as many, keep tensors and memory"
           <| fun _ ->
               let ended = ranks OpenMpi 2 [ "steady"; "20000"; "1" ] |> succeeded
@@ -120,10 +166,10 @@ let tests =
                       ended.Value $"{name}.{what}.rank{rank}" |> float
 
                   Expect.equal (at "last" "tensors") (at "first" "tensors") "live tensors"
-                  // bytes, and kilobytes: less than a hundred bytes a step
+                  // bytes, and kilobytes: the runtime's heaps move by two megabytes, which a leak of 300 bytes a step is above
                   Expect.isLessThan (at "last" "managed") (at "first" "managed" + 2e5) "managed memory"
                   Expect.isLessThan (at "last" "native") (at "first" "native" + 1e6) "the native allocator's"
-                  Expect.isLessThan (at "last" "memory") (at "first" "memory" + 1_000.0) "resident memory"
+                  Expect.isLessThan (at "last" "memory") (at "first" "memory" + 3_000.0) "resident memory"
 
           testCase "buffers of modules are the same on every rank"
           <| fun _ ->

@@ -3,7 +3,9 @@ module Sama.Ranks.Tests.ToolTests
 
 open System
 open System.IO
+open System.Text.Json
 open Expecto
+open Sama.DataOptimization
 open Sama.Ranks.Tests.Launcher
 
 let private inFolder (body: string -> unit) =
@@ -92,6 +94,62 @@ let private cleaned () =
         clean "again" |> ignore
         Expect.equal (File.ReadAllLines(Path.Combine(path "again", "rows.jsonl"))) rows "the same bits again")
 
+let private pruned () =
+    inFolder (fun folder ->
+        let path (name: string) = Path.Combine(folder, name)
+        csv (path "train.csv") 1 120 0.2
+
+        let prune scores out =
+            tool
+                OpenMpi
+                2
+                [ "prune"
+                  "--data"
+                  path "train.csv"
+                  "--keep"
+                  "0.5"
+                  "--scores"
+                  scores
+                  "--epochs"
+                  "6"
+                  "--curve"
+                  "none"
+                  "--tokens"
+                  "16"
+                  "--out"
+                  path out ]
+            |> succeeded
+
+        let file (out: string) (name: string) =
+            File.ReadAllLines(Path.Combine(path out, name))
+
+        for scores in [ "sama"; "aum" ] do
+            let ended = prune scores scores
+
+            Expect.equal (ended.Lines |> List.filter _.Contains("rows are kept")).Length 1 "one rank prints"
+
+            Expect.equal (file scores "kept.txt").Length 60 "half of the rows"
+            Expect.isFalse (Directory.Exists(Path.Combine(path scores, "state"))) "nothing is left"
+            prune scores (scores + "Again") |> ignore
+            Expect.equal (file (scores + "Again") "scores.jsonl") (file scores "scores.jsonl") "the same bits again"
+
+        // rows of all ranks are looked at: those with wrong labels have low margins
+        let score (line: string) =
+            JsonDocument.Parse(line).RootElement.GetProperty("score").GetDouble()
+
+        let isWrong (line: string) =
+            match line.Split ',' with
+            | [| _; label; right |] -> label <> right
+            | _ -> failtest line
+
+        let auroc =
+            Ranking.Auroc(
+                file "aum" "scores.jsonl" |> Array.map (score >> (~-)),
+                (File.ReadAllLines(path "train.csv"))[1..] |> Array.map isWrong
+            )
+
+        Expect.isGreaterThan auroc.Value 0.7 "wrong labels have low margins")
+
 let private noisyText () =
     inFolder (fun folder ->
         let random = Random 3
@@ -141,6 +199,9 @@ let tests =
         "tool"
         [ testCase "sama clean on two ranks: every row once, one rank writes and prints, the same bits again"
           <| fun _ -> cleaned ()
+
+          testCase "sama prune on two ranks: every row once, one rank writes and prints, the same bits again"
+          <| fun _ -> pruned ()
 
           testCase "NoisyText on two ranks: one report" <| fun _ -> noisyText ()
 

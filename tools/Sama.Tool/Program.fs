@@ -23,7 +23,7 @@ let rec private check device json (args: string list) =
     | unknown :: _ -> raise (ArgumentException $"check does not take '{unknown}'\n{usage}")
 
 /// Commands of the tool that go on ranks; others would do the whole work on each.
-let private shared = [ "clean"; "noisytext"; "bench" ]
+let private shared = [ "clean"; "prune"; "noisytext"; "bench" ]
 
 let private requireOne (args: string list) : unit =
     match Launch.found Environment.GetEnvironmentVariable with

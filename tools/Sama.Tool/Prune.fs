@@ -6,6 +6,7 @@ open System.Globalization
 open Argu
 open Spectre.Console
 open Sama
+open Sama.Functional
 open Sama.DataOptimization
 open Sama.DataPruning
 
@@ -125,38 +126,47 @@ let private table (result: DataPruningResult) : unit =
 
         AnsiConsole.Write table
 
+let private told (result: DataPruningResult) : unit =
+    table result
+    printfn $"{result.Kept.Length} of {result.Labels.Length} rows are kept by {result.Score.Method}"
+
+    if result.Curve.Length > 0 then
+        printfn
+            $"the search took {result.Score.Seconds:F1} s, {result.Score.Seconds / result.FullSeconds:F2} of a full training"
+
+    if result.RandomIsAhead then
+        printfn
+            $"warning: as many rows at random train a better model here; try --scores random, another method or --coverage"
+
+    for path in result.Written do
+        printfn $"  {path}"
+
+let private watched (options: DataPruningOptions) : DataPruningResult =
+    use line = new LiveLine "reading"
+
+    options.Pruning.Progress <-
+        { new IProgress<StageProgress> with
+            member _.Report at =
+                line.At(
+                    min 1.0 ((float at.Done + float at.Step / float at.Steps) / float at.Stages),
+                    $"{at.Stage}, loss {at.Loss:F3}"
+                ) }
+
+    DataPruning.Run options
+
 /// Exit codes as `Ending.run`.
 let run (args: string list) : int =
     Ending.run "sama prune" "the same command with --resume goes on" (fun token ->
         let parser = ArgumentParser.Create<Arguments>(programName = "sama prune")
         let options = optionsOf (parser.Parse(Array.ofList args))
+        // a rank alone without a launcher
+        use ranks = Ranks.start RankOptions.Default
+        options.Pruning.Ranks <- ranks
         options.Pruning.Cancellation <- token
 
-        let result =
-            use line = new LiveLine "reading"
-
-            options.Pruning.Progress <-
-                { new IProgress<StageProgress> with
-                    member _.Report at =
-                        line.At(
-                            min 1.0 ((float at.Done + float at.Step / float at.Steps) / float at.Stages),
-                            $"{at.Stage}, loss {at.Loss:F3}"
-                        ) }
-
-            DataPruning.Run options
-
-        table result
-        printfn $"{result.Kept.Length} of {result.Labels.Length} rows are kept by {result.Score.Method}"
-
-        if result.Curve.Length > 0 then
-            printfn
-                $"the search took {result.Score.Seconds:F1} s, {result.Score.Seconds / result.FullSeconds:F2} of a full training"
-
-        if result.RandomIsAhead then
-            printfn
-                $"warning: as many rows at random train a better model here; try --scores random, another method or --coverage"
-
-        for path in result.Written do
-            printfn $"  {path}"
+        if ranks.Rank = 0 then
+            told (watched options)
+        else
+            DataPruning.Run options |> ignore
 
         0)

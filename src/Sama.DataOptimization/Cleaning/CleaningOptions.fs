@@ -102,9 +102,7 @@ type CleaningOptions() =
 
     /// OperationCanceledException on every rank where one is cancelled.
     member internal options.StopIfCancelled() : unit =
-        if options.Ranks.Any options.Cancellation.IsCancellationRequested then
-            options.Cancellation.ThrowIfCancellationRequested()
-            raise (OperationCanceledException "another rank was asked to stop")
+        Together.stopIfCancelled options.Ranks options.Cancellation
 
     member internal options.Check() : unit =
         let positive name (value: float) =

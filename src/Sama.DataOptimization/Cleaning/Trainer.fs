@@ -46,17 +46,21 @@ module internal Sampling =
                 (epochs rows (max 1 (size - clean)) draw)
                 (repeated few clean { draw with Rank = draw.Rank + 1 })
 
-    /// A rank's part of the rows that a step sees on all ranks together, and what a mean over it counts for in the mean over
-    /// the ranks; all of them on each rank where there are fewer rows than ranks.
+    /// Of so many rows that a step sees on all ranks together, where this rank's begin and how many they are, and what a mean
+    /// over them counts for in the mean over the ranks; all of them on each rank where there are fewer rows than ranks.
+    let place (ranks: Communicator) (count: int) : struct (int * int * float) =
+        if count < ranks.Size then
+            struct (0, count, 1.0)
+        else
+            let first rank = count * rank / ranks.Size
+            let own = first (ranks.Rank + 1) - first ranks.Rank
+            struct (first ranks.Rank, own, float (own * ranks.Size) / float count)
+
+    /// A rank's part of the rows that a step sees on all ranks together, and what a mean over it counts for.
     let part (ranks: Communicator) (sample: Draw -> int[]) (draw: Draw) : struct (int[] * float) =
         let rows = sample { draw with Rank = 0 }
-        let place rank = rows.Length * rank / ranks.Size
-
-        if rows.Length < ranks.Size then
-            struct (rows, 1.0)
-        else
-            let own = rows[place ranks.Rank .. place (ranks.Rank + 1) - 1]
-            struct (own, float (own.Length * ranks.Size) / float rows.Length)
+        let struct (first, count, share) = place ranks rows.Length
+        struct (Array.sub rows first count, share)
 
 /// Starting values that a scope frees.
 module internal Named =

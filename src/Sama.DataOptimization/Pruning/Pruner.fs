@@ -74,14 +74,7 @@ type Pruner
             fun () -> Stopwatch.GetElapsedTime(begun).TotalSeconds
 
     let stages =
-        Stages(
-            options.StateFolder,
-            options.Progress,
-            Communicator.Single,
-            options.Cancellation.ThrowIfCancellationRequested,
-            options.Stages,
-            clock
-        )
+        Stages(options.StateFolder, options.Progress, options.Ranks, options.StopIfCancelled, options.Stages, clock)
 
     let trainer = new PruningTrainer(model, labels, options, stages.Report)
 

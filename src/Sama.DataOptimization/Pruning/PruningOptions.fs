@@ -2,6 +2,7 @@ namespace Sama.DataOptimization
 
 open System
 open System.Threading
+open Sama
 
 /// How a pruning trains, for its scores and afterwards.
 [<Sealed; AllowNullLiteral>]
@@ -45,6 +46,10 @@ type PruningOptions() =
     /// What the state belongs to beside labels and options: texts, images, the model's name.
     member val Identity = "" with get, set
 
+    /// The ranks that share every batch (`Ranks.start`), all of which prune the same data with the same options; alone, this
+    /// process. Rank 0 writes the state folder. A net's weights of rows are relative to a rank's part of a batch.
+    member val Ranks = Communicator.Single with get, set
+
     /// Told of every tenth step; null: nobody.
     member val Progress: IProgress<StageProgress> = null with get, set
 
@@ -53,6 +58,10 @@ type PruningOptions() =
 
     /// Stops at the next step, by an OperationCanceledException.
     member val Cancellation = CancellationToken.None with get, set
+
+    /// OperationCanceledException on every rank where one is cancelled.
+    member internal options.StopIfCancelled() : unit =
+        Together.stopIfCancelled options.Ranks options.Cancellation
 
     member internal options.Check() : unit =
         let positive name (value: float) =
@@ -72,6 +81,7 @@ type PruningOptions() =
         Check.share (nameof options.SearchShare) options.SearchShare
         Check.share (nameof options.Window) options.Window
         Check.notNull (nameof options.Identity) options.Identity
+        Check.notNull (nameof options.Ranks) options.Ranks
 
         if options.Rate.HasValue then
             positive (nameof options.Rate) options.Rate.Value

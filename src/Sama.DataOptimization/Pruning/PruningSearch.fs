@@ -100,7 +100,7 @@ type internal PruningSearch(trainer: PruningTrainer, stages: Stages, labels: int
             PruningScores.GraNdLastLayer(trainer.Predict(theta, rows), own, features, head.HeadBias)
         | _ ->
             let loss (theta: Params) place =
-                options.Cancellation.ThrowIfCancellationRequested()
+                options.StopIfCancelled()
                 let row = [| rows[place] |]
                 let log = model.LogProbabilities(theta, model.Read row, false)
                 (trainer.Losses(log, trainer.Labels row)).sum ()

@@ -5,14 +5,20 @@ open TorchSharp
 open Sama
 open Sama.Functional
 
-/// Rows of a step: their inputs and labels, and what their losses are multiplied by, or null.
+/// This rank's rows of a step: their inputs and labels, what their losses are multiplied by, or null, and what a mean over them
+/// counts for in the mean over the ranks.
 [<NoComparison; NoEquality>]
 type internal PlainBatch =
     { Inputs: Tensor[]
       Labels: Tensor
-      Weights: Tensor }
+      Weights: Tensor
+      Share: float }
 
-/// What a step showed: the rows it trained on and their log-probabilities before it, the caller's scope's.
+    /// A mean over the rows, so that the mean over the ranks is that over the rows of all.
+    member batch.Of(mean: Tensor) : Tensor =
+        if batch.Share = 1.0 then mean else mean * batch.Share
+
+/// What a step showed on all ranks: the rows it trained on and their log-probabilities before it, the caller's scope's.
 [<NoComparison; NoEquality>]
 type internal Shown = { Rows: int[]; Log: Tensor }
 
@@ -82,10 +88,11 @@ type internal PruningTrainer
         use average =
             new AveragedParameters(Params.frozen (Layout.ofNamed start) (Layout.ravel start))
 
-        use run = new BilevelRun(problem start average, int64 seed)
+        use run =
+            new BilevelRun(problem start average |> Problem.onRanks options.Ranks, int64 seed)
 
         for step in 1..steps do
-            options.Cancellation.ThrowIfCancellationRequested()
+            options.StopIfCancelled()
             let told = run.Step()
             average.Follow run.Theta
             after step run average
@@ -104,39 +111,49 @@ type internal PruningTrainer
             plan: int64 -> struct (int[] * float32[]),
             after: int -> Shown -> AveragedParameters -> unit
         ) : float32[] =
-        let shown = ref Unchecked.defaultof<Shown>
+        // this rank's, of the step that is taken
+        let log: Tensor ref = ref null
+
+        let forget () =
+            if not (isNull log.Value) then
+                log.Value.Dispose()
 
         let read (draw: Draw) =
             let struct (rows, weights) = plan draw.Step
+            let struct (first, count, share) = Sampling.place options.Ranks rows.Length
+            let own = Array.sub rows first count
 
-            { Inputs = model.Read rows
-              Labels = trainer.Labels rows
+            { Inputs = model.Read own
+              Labels = trainer.Labels own
               Weights =
                 if isNull weights then
                     null
                 else
-                    torch.tensor (weights, dtype = dtype, device = device) }
+                    torch.tensor (Array.sub weights first count, dtype = dtype, device = device)
+              Share = share }
 
         let loss (pass: Pass) (theta: Params) (_: Params) (batch: PlainBatch) =
-            let log = model.LogProbabilities(theta, batch.Inputs, true)
+            let own = model.LogProbabilities(theta, batch.Inputs, true)
 
             if pass.Kind = PassKind.Base then
-                if not (isNull (box shown.Value)) then
-                    shown.Value.Log.Dispose()
+                forget ()
+                log.Value <- own.detach().clone().DetachFromDisposeScope()
 
-                let struct (rows, _) = plan pass.Draw.Step
-
-                shown.Value <-
-                    { Rows = rows
-                      Log = log.detach().clone().DetachFromDisposeScope() }
-
-            let losses = trainer.Losses(log, batch.Labels)
+            let losses = trainer.Losses(own, batch.Labels)
 
             (if isNull batch.Weights then
                  losses
              else
                  losses * batch.Weights)
                 .mean ()
+            |> batch.Of
+
+        let show (step: int) =
+            let struct (rows, _) = plan (int64 step - 1L)
+            let struct (first, _, _) = Sampling.place options.Ranks rows.Length
+
+            { Rows = rows
+              Log = Together.whole options.Ranks rows.Length first log.Value }
 
         let problem start _ =
             Problem.create
@@ -145,17 +162,23 @@ type internal PruningTrainer
                 [ Level.create "classifier" start (adam trainer.Rate) read loss ]
 
         try
-            trainer.Run(seed, steps, problem, (fun step _ average -> after step shown.Value average))
+            trainer.Run(
+                seed,
+                steps,
+                problem,
+                fun step _ average ->
+                    use _ = torch.NewDisposeScope()
+                    after step (show step) average
+            )
         finally
-            if not (isNull (box shown.Value)) then
-                shown.Value.Log.Dispose()
+            forget ()
 
     /// Looks at rows in pieces, without gradients: what `look` gives of each, put together.
     member _.Look(theta: Params, rows: int[], look: Params -> int[] -> Tensor[] -> 'part[]) : 'part[] =
         rows
         |> Array.chunkBySize 256
         |> Array.collect (fun chunk ->
-            options.Cancellation.ThrowIfCancellationRequested()
+            options.StopIfCancelled()
             use _ = torch.NewDisposeScope()
             use _ = torch.no_grad ()
             look theta chunk (model.Read chunk))

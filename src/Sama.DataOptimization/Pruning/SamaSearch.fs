@@ -41,13 +41,15 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
             weights
 
     let read (table: RowTable) (opinion: Tensor[] -> Tensor) (plan: int64 -> int[]) (draw: Draw) : Fetched =
-        let rows = plan draw.Step
+        let struct (rows, share) =
+            Sampling.part options.Ranks (fun draw -> plan draw.Step) draw
+
         let inputs = model.Read rows
 
         { Inputs = inputs
           Rows = table.At rows
           Opinion = opinion inputs
-          Share = 1.0 }
+          Share = share }
 
     /// log-probabilities of the averaged model, a constant; a weight a row does not look at them
     let opinion (average: AveragedParameters) (inputs: Tensor[]) =
@@ -86,7 +88,9 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
             new RowTable(classes, labels, device = trainer.Device, dtype = trainer.Dtype)
 
         let window = windowOf steps
-        let shown = ref (struct ([||], [||]))
+        let plan = trainer.Shuffled(rows, seed)
+        // this rank's weights, of the step that is taken
+        let shown = ref [||]
         let values = ref [||]
         let metaSize = min options.MetaBatch meta.Length
 
@@ -105,15 +109,15 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
             let log = model.LogProbabilities(theta, batch.Inputs, true)
 
             if weigher = Net && pass.Kind = PassKind.Base && int pass.Draw.Step + 1 >= window then
-                let rows = batch.Rows.Rows.cpu().data<int64>().ToArray() |> Array.map int
-                shown.Value <- struct (rows, weigh lambda batch.Rows batch.Opinion (log.detach ()))
+                shown.Value <- weigh lambda batch.Rows batch.Opinion (log.detach ())
 
-            learner.Loss(pass, lambda, batch.Rows, log, batch.Opinion, smoothing = 0.0)
+            batch.Of(learner.Loss(pass, lambda, batch.Rows, log, batch.Opinion, smoothing = 0.0))
 
         let metaLoss (_: Pass) (theta: Params) (lambda: Params) (batch: Fetched) =
             let log = model.LogProbabilities(theta, batch.Inputs, false)
 
-            (trainer.Losses(log, batch.Rows.Labels)).mean () + learner.Penalty lambda
+            batch.Of((trainer.Losses(log, batch.Rows.Labels)).mean ())
+            + learner.Penalty lambda
 
         let method =
             Hypergradient.samaWith
@@ -130,25 +134,26 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
                 { BilevelOptions.Default with
                     Unroll = options.Unroll }
                 method
-                [ Level.create
-                      "classifier"
-                      start
-                      (adam trainer.Rate)
-                      (read table (opinion average) (trainer.Shuffled(rows, seed)))
-                      loss
+                [ Level.create "classifier" start (adam trainer.Rate) (read table (opinion average) plan) loss
                   Level.create
                       learner.Name
                       lambda
                       (adam rate)
-                      (fun draw -> read table (fun _ -> null) (fun _ -> metaPlan draw) draw)
+                      (fun draw -> read table (fun _ -> null) (fun _ -> metaPlan { draw with Rank = 0 }) draw)
                       metaLoss ]
 
         let after step (run: BilevelRun) (average: AveragedParameters) =
             if step >= window then
                 match weigher with
                 | Net ->
-                    let struct (seen, weights) = shown.Value
-                    observe seen weights
+                    use _ = torch.NewDisposeScope()
+                    let rows = plan (int64 step - 1L)
+                    let struct (first, _, _) = Sampling.place options.Ranks rows.Length
+
+                    torch.tensor shown.Value
+                    |> Together.whole options.Ranks rows.Length first
+                    |> Rows.Vector
+                    |> observe rows
                 | Table -> observe (Array.init labels.Length id) (Rows.Vector run.Lambda.Vector)
 
             if step = steps then

@@ -91,27 +91,24 @@ module internal Across =
 
     let private bucketed (problem: BilevelProblem) (what: string) (index: int) (gradient: Tensor) : Buckets =
         let level, communicator = problem.Levels[index], ranks problem
+        let isDevice = communicator.IsOnDevice gradient
 
         let bytes =
-            match problem.Ranks.Options.BucketBytes with
-            | wanted when wanted.HasValue -> wanted.Value
-            | _ when communicator.Hosts > 1 -> 1L <<< 20
-            | _ -> 0L
+            Buckets.Size problem.Ranks.Options.BucketBytes isDevice communicator.Hosts
 
-        let tells =
-            bytes > 0L
-            && level.Module.IsNone
-            && Number.onHost gradient
-            && problem.Options.Precision = Precision.Own
+        let summing = communicator.Summing($"mean of {what}", gradient, isDevice)
 
-        new Buckets(
-            level.Layout,
-            gradient,
-            (if tells then bytes else Int64.MaxValue),
-            tells,
-            fun first count ->
-                communicator.Reduce($"mean of {what}", gradient, first, count, 1.0 / float communicator.Size)
-        )
+        // what a copy of another type is given comes when the pass is over, and so does what goes through the host's memory
+        if
+            bytes = 0L
+            || problem.Options.Precision <> Precision.Own
+            || not (isDevice || Number.onHost gradient)
+        then
+            new Buckets(level.Layout, gradient, Int64.MaxValue, summing)
+        else
+            match level.Module with
+            | Some m -> new BucketsByModule(level.Layout, gradient, bytes, summing, m, level.Tied)
+            | None -> new BucketsByUse(level.Layout, gradient, bytes, summing, not isDevice)
 
     /// The gradient of a level's loss, reduced while it comes about where its parameters tell when they are done; null on one
     /// process.

@@ -1,37 +1,26 @@
 namespace Sama.Functional
 
 open System
-open System.Collections.Generic
 open System.Threading.Tasks
 open TorchSharp
 open Sama
 
-/// What happens to a gradient in the backward pass, where the node of a parameter is reached.
-type internal Arrival = delegate of Tensor -> unit
+/// How parts of a gradient are summed over the ranks.
+[<NoComparison; NoEquality>]
+type internal Summing =
+    {
+        /// so many elements from the first on
+        Part: int64 -> int64 -> Task<Verdict>
+        /// whether all was finite on this rank: the first rank where it was not, or −1. Asked for once where the host would
+        /// wait for every part that it looks at; none where each is looked at when it is summed
+        Finite: (bool -> int) option
+    }
 
-/// The identity on a parameter. The engine of derivatives takes nodes in the order in which they were made, the last first:
-/// when this one is reached, everything that was made behind it in the forward pass is done.
-type internal Milestone() =
-    inherit torch.autograd.SingleTensorFunction<Milestone>()
-    override _.Name = "SamaMilestone"
-
-    override _.forward(context, values) =
-        context.save_data ("arrival", values[1])
-        (values[0] :?> Tensor).alias ()
-
-    override _.backward(context, gradient) =
-        (context.get_data "arrival" :?> Arrival).Invoke gradient
-        let none = List<Tensor>()
-        none.Add null
-        none.Add null
-        none
-
-/// A flat gradient that is reduced in parts while the backward pass goes on. A bucket is a run of parameters; it is complete
-/// when the node at its first use in the forward pass is reached. Buckets are reduced from the last to the first on every
-/// rank, whatever is complete first, and those that no pass reached at the end: the order is the same everywhere.
-[<Sealed; AllowNullLiteral>]
-type internal Buckets
-    (layout: Layout, gradient: Tensor, bytes: int64, isWatching: bool, reduce: int64 -> int64 -> Task<Verdict>) =
+/// A flat gradient that is reduced in parts: a bucket is a run of parameters. They are reduced from the last to the first on
+/// every rank, whatever is complete first, and those that are not told of at the end of the pass: the order is the same
+/// everywhere, and nothing of a bucket comes behind its reduction.
+[<AllowNullLiteral>]
+type internal Buckets(layout: Layout, gradient: Tensor, bytes: int64, summing: Summing) =
     let bounds =
         let ends = ResizeArray [ layout.Slices.Count ]
         let mutable size = 0L
@@ -47,89 +36,92 @@ type internal Buckets
         // first and end of each bucket's slices, from the last bucket to the first
         [| for k in 0 .. ends.Count - 2 -> struct (ends[k + 1], ends[k]) |]
 
-    let bucketOf =
-        [| for i in 0 .. layout.Slices.Count - 1 ->
-               bounds |> Array.findIndex (fun struct (first, until) -> i >= first && i < until) |]
-
-    let entry = Array.create bounds.Length -1
     let isComplete = Array.create bounds.Length false
     let tasks = ResizeArray<Task<Verdict>>()
-    let made = ResizeArray<Tensor>()
-    let known = Array.zeroCreate<Tensor> layout.Slices.Count
+    let flags = ResizeArray<Tensor>()
     let mutable failure: exn = null
 
     let post () =
         let struct (first, until) = bounds[tasks.Count]
         let start = layout.Slices[first].Offset
         let last = layout.Slices[until - 1]
-        tasks.Add(reduce start (last.Offset + last.Length - start))
+        let count = last.Offset + last.Length - start
 
-    let complete (bucket: int) =
+        if summing.Finite.IsSome then
+            Scope.tensor (fun () -> gradient.narrow(0L, start, count).isfinite().all ())
+            |> Scope.detach
+            |> flags.Add
+
+        tasks.Add(summing.Part start count)
+
+    let rec first (found: Verdict list) : int =
+        match found with
+        | verdict :: _ when not (isNull (box verdict)) && verdict.NotFinite >= 0 -> verdict.NotFinite
+        | _ :: rest -> first rest
+        | [] -> -1
+
+    static member val private Between = 1L <<< 20
+
+    /// What NCCL takes at a time is worth its start.
+    static member val private OnDevices = 25L <<< 20
+
+    /// Bytes of a bucket, 0 for one of all: as wanted, else by who sums and on how many hosts.
+    static member Size (wanted: Nullable<int64>) (isDevice: bool) (hosts: int) : int64 =
+        if wanted.HasValue then wanted.Value
+        elif isDevice then Buckets.OnDevices
+        elif hosts > 1 then Buckets.Between
+        else 0L
+
+    /// First and end of each bucket's slices, from the last bucket to the first.
+    member _.Bounds: struct (int * int)[] = bounds
+
+    /// The bucket that is reduced next.
+    member _.Next = tasks.Count
+
+    /// A bucket is complete: it is reduced when its turn has come.
+    member _.Complete(bucket: int) : unit =
         isComplete[bucket] <- true
 
         while tasks.Count < bounds.Length && isComplete[tasks.Count] do
             post ()
 
-    /// An exception in a backward pass would end the process.
-    let arrive bucket isFirst (slot: Tensor) (given: Tensor) =
+    /// Runs what a backward pass calls: an exception there would end the process, so that it is raised at the end.
+    member _.Calling(body: unit -> unit) : unit =
         try
-            if not (isNull given) then
-                slot.add_ given |> ignore
-
-            if isFirst then
-                complete bucket
+            body ()
         with e ->
             failure <- e
 
     /// The parameters of the pass whose gradients complete the vector.
-    member _.Watch(parameters: Params) : Params =
-        let seen i =
-            let view = parameters.Views[i]
-            let bucket = bucketOf[i]
+    abstract Watch: Params -> Params
 
-            if entry[bucket] >= 0 && entry[bucket] <> i || not (view.requires_grad) then
-                view
-            elif not (isNull known[i]) && not known[i].IsInvalid then
-                known[i]
-            else
-                let isFirst = entry[bucket] < 0
-                entry[bucket] <- i
+    default _.Watch parameters = parameters
 
-                let arrival =
-                    Arrival(fun given -> arrive bucket isFirst parameters.Gradients[i] given)
+    /// That backward pass has ended.
+    abstract Ended: unit -> unit
 
-                // a scope of the loss's own may end before the pass
-                known[i] <- Scope.detach (Milestone.apply (view, arrival))
-                made.Add known[i]
-                known[i]
-
-        if isWatching then parameters.Seeing seen else parameters
+    default _.Ended() = ()
 
     /// How many buckets were under way before the pass ended.
     member _.Early = tasks.Count
 
     /// Waits for all; the first rank whose gradient is not finite, or −1. RankFailureException where a rank failed.
     member _.Finish() : int =
-        for tensor in made do
-            tensor.Dispose()
-
         if not (isNull failure) then
             raise failure
 
         while tasks.Count < bounds.Length do
             post ()
 
-        let mutable notFinite = -1
+        match first [ for task in tasks -> task.GetAwaiter().GetResult() ], summing.Finite with
+        | -1, Some vote -> vote (Number.readAll (List.ofSeq flags) |> Array.forall ((=) 1.0))
+        | found, _ -> found
 
-        for task in tasks do
-            let verdict = task.GetAwaiter().GetResult()
+    abstract Free: unit -> unit
 
-            if not (isNull (box verdict)) && verdict.NotFinite >= 0 && notFinite < 0 then
-                notFinite <- verdict.NotFinite
-
-        notFinite
+    default _.Free() =
+        for flag in flags do
+            flag.Dispose()
 
     interface IDisposable with
-        member _.Dispose() =
-            for tensor in made do
-                tensor.Dispose()
+        member buckets.Dispose() = buckets.Free()

@@ -55,13 +55,13 @@ type Communicator internal (thread: RankThread option, transport: RankTransport)
                 )
                 .Unwrap()
 
-    let reduce (what: string) (tensor: Tensor) (first: int64) (count: int64) (scale: float) : Task<Verdict> =
+    let reduce looks (what: string) (tensor: Tensor) (first: int64) (count: int64) (scale: float) : Task<Verdict> =
         RankTensors.require tensor first count
 
         if thread.IsNone || count = 0L then
             none
         else
-            RankTensors.reduce post transport what tensor first count scale
+            RankTensors.reduce post transport looks what tensor first count scale
 
     /// One process, which is all there is.
     static member val Single = new Communicator(None, RankTransport.Auto)
@@ -100,13 +100,29 @@ type Communicator internal (thread: RankThread option, transport: RankTransport)
     /// Buckets that were on their way before their backward pass ended.
     member val internal Early = 0 with get, set
 
-    member internal _.Reduce(what, tensor, first, count, scale) = reduce what tensor first count scale
+    member internal _.Reduce(what, tensor, first, count, scale) =
+        reduce true what tensor first count scale
+
+    /// Whether a vector goes from device to device.
+    member internal _.IsOnDevice(tensor: Tensor) : bool =
+        thread.IsSome && RankTensors.onDevice transport tensor
+
+    /// How parts of a gradient become their mean over the ranks.
+    member internal _.Summing(what: string, gradient: Tensor, isDevice: bool) : Summing =
+        let vote isFinite =
+            (post $"whether {what} is finite" (fun ballot -> { ballot with IsFinite = isFinite }) ignore)
+                .GetAwaiter()
+                .GetResult()
+                .NotFinite
+
+        { Part = fun first count -> reduce (not isDevice) what gradient first count (1.0 / float size)
+          Finite = if isDevice then Some vote else None }
 
     /// The sum over the ranks of so many elements from `first` on, in their place; the tensor (contiguous, floating-point) is
     /// not to be touched before the task ends. ArgumentException for another tensor or range; the task's RankFailureException where
     /// a rank fails.
     member _.Sum(tensor: Tensor, first: int64, count: int64) : Task =
-        observed (reduce "sum" tensor first count 1.0)
+        observed (reduce true "sum" tensor first count 1.0)
 
     /// The sum over the ranks of a whole tensor, in its place.
     member ranks.Sum(tensor: Tensor) : Task =
@@ -116,7 +132,7 @@ type Communicator internal (thread: RankThread option, transport: RankTransport)
     /// The mean over the ranks of a whole tensor, in its place.
     member _.Mean(tensor: Tensor) : Task =
         ArgumentNullException.ThrowIfNull(tensor, nameof tensor)
-        observed (reduce "mean" tensor 0L (tensor.numel ()) (1.0 / float size))
+        observed (reduce true "mean" tensor 0L (tensor.numel ()) (1.0 / float size))
 
     /// Of rank r, elements `bounds[r]` to `bounds[r + 1]` of a flat tensor, on every rank, in their places.
     member internal _.GatherParts(what: string, tensor: Tensor, bounds: int64[]) : Task<Verdict> =

@@ -1,6 +1,7 @@
 namespace Sama.Functional
 
 open System
+open System.Collections.Concurrent
 open System.Runtime.InteropServices
 
 /// The few functions of CUDA's driver that reductions beside libtorch's work need: streams, which TorchSharp does not have,
@@ -21,6 +22,12 @@ module internal Cuda =
 
     [<DllImport(library)>]
     extern int private cuCtxSetCurrent(nativeint context)
+
+    [<DllImport(library)>]
+    extern int private cuCtxPushCurrent_v2(nativeint context)
+
+    [<DllImport(library)>]
+    extern int private cuCtxPopCurrent_v2(nativeint& context)
 
     [<DllImport(library)>]
     extern int private cuStreamCreate(nativeint& stream, uint32 flags)
@@ -72,14 +79,23 @@ module internal Cuda =
 
             invalidOp $"CUDA failed in {what}: {reason} (error {code})"
 
-    /// Work of this thread is on that device from now on, in the context that libtorch has there.
+    /// The context that libtorch has on a device.
+    let private contextOf =
+        let known = ConcurrentDictionary<int, nativeint>()
+
+        let retain ordinal =
+            let mutable device = 0
+            let mutable context = 0n
+            check "cuInit" (cuInit 0u)
+            check $"cuDeviceGet of device {ordinal}" (cuDeviceGet (&device, ordinal))
+            check "cuDevicePrimaryCtxRetain" (cuDevicePrimaryCtxRetain (&context, device))
+            context
+
+        fun (ordinal: int) -> known.GetOrAdd(ordinal, retain)
+
+    /// Work of this thread is on that device from now on.
     let enter (ordinal: int) : unit =
-        let mutable device = 0
-        let mutable context = 0n
-        check "cuInit" (cuInit 0u)
-        check $"cuDeviceGet of device {ordinal}" (cuDeviceGet (&device, ordinal))
-        check "cuDevicePrimaryCtxRetain" (cuDevicePrimaryCtxRetain (&context, device))
-        check "cuCtxSetCurrent" (cuCtxSetCurrent context)
+        check "cuCtxSetCurrent" (cuCtxSetCurrent (contextOf ordinal))
 
     /// A stream beside stream 0: a blocking one would wait for it, and it for that.
     let stream () : nativeint =
@@ -99,6 +115,18 @@ module internal Cuda =
     /// The event comes behind what the stream has been given so far.
     let record (event: nativeint) (stream: nativeint) : unit =
         check "cuEventRecord" (cuEventRecord (event, stream))
+
+    /// An event behind what libtorch has given a device so far, whatever this thread's device is.
+    let mark (ordinal: int) : nativeint =
+        check "cuCtxPushCurrent" (cuCtxPushCurrent_v2 (contextOf ordinal))
+
+        try
+            let event = event ()
+            record event 0n
+            event
+        finally
+            let mutable own = 0n
+            cuCtxPopCurrent_v2 &own |> ignore
 
     /// What the stream is given from now on comes behind the event.
     let wait (stream: nativeint) (event: nativeint) : unit =

@@ -27,14 +27,13 @@ type internal RankDevice(wire: Wire, ring: Ring) =
     let mutable device = -1
     let mutable communicator = 0n
     let mutable stream = 0n
-    // what libtorch has done, and what is done here
-    let mutable before, behind = 0n, 0n
+    // what is done here
+    let mutable behind = 0n
 
     let join (ordinal: int) =
         Nccl.load ()
         Cuda.enter ordinal
         stream <- Cuda.stream ()
-        before <- Cuda.event ()
         behind <- Cuda.event ()
         use id = new RankMemory(128)
 
@@ -52,11 +51,11 @@ type internal RankDevice(wire: Wire, ring: Ring) =
             invalidOp
                 $"a tensor is on cuda:{ordinal}, but this rank's device is cuda:{device}, of what it reduced first: a rank has one device"
 
-    /// Polls, so that a rank that fails or does not come is noticed.
-    let run (ordinal: int) (work: unit -> unit) =
+    /// Behind an event, which is freed. Polls, so that a rank that fails or does not come is noticed.
+    let run (ordinal: int) (before: nativeint) (work: unit -> unit) =
         require ordinal
-        Cuda.record before 0n
         Cuda.wait stream before
+        Cuda.destroyEvent before
         work ()
         Cuda.record behind stream
 
@@ -67,18 +66,19 @@ type internal RankDevice(wire: Wire, ring: Ring) =
             fun () -> "the other ranks, for what NCCL does"
         )
 
-    /// part ← scale · Σ over ranks; scale is 1, or 1/number of ranks.
-    member _.Sum(part: DevicePart, scale: float) : unit =
-        run part.Device (fun () ->
+    /// part ← scale · Σ over ranks, behind the event `before`; scale is 1, or 1/number of ranks.
+    member _.Sum(part: DevicePart, before: nativeint, scale: float) : unit =
+        run part.Device before (fun () ->
             Nccl.reduce communicator stream (scale <> 1.0) part.Address part.Count (Nccl.kind part.Type).Value)
 
     /// The part of one rank on all.
     member _.Broadcast(part: DevicePart, root: int) : unit =
-        run part.Device (fun () -> Nccl.broadcast communicator stream root part.Address (part.Count * int64 part.Bytes))
+        run part.Device (Cuda.mark part.Device) (fun () ->
+            Nccl.broadcast communicator stream root part.Address (part.Count * int64 part.Bytes))
 
     /// Of rank r, elements `bounds[r]` to `bounds[r + 1]` on all.
     member _.Gather(part: DevicePart, bounds: int64[]) : unit =
-        run part.Device (fun () ->
+        run part.Device (Cuda.mark part.Device) (fun () ->
             Nccl.together communicator (fun () ->
                 for root in 0 .. wire.Size - 1 do
                     let count = bounds[root + 1] - bounds[root]
@@ -99,6 +99,5 @@ type internal RankDevice(wire: Wire, ring: Ring) =
             if communicator <> 0n then
                 Nccl.destroy communicator
                 communicator <- 0n
-                Cuda.destroyEvent before
                 Cuda.destroyEvent behind
                 Cuda.destroyStream stream

@@ -43,48 +43,38 @@ module internal RankKernels =
         else
             added<float> (fun a b -> (a + b) * scale) (Vector<float> scale) target other count
 
+    let inline private sound<'t when 't: struct and 't: (new: unit -> 't) and 't :> ValueType>
+        ([<InlineIfLambda>] one: 't -> 't -> 't)
+        ([<InlineIfLambda>] isZero: 't -> bool)
+        (data: nativeint)
+        (count: int)
+        : bool =
+        let width = Vector<'t>.Count
+        let vectors = count / width
+        let mutable total = Vector<'t>.Zero
+
+        for k in 0 .. vectors - 1 do
+            let x = read<Vector<'t>> (data + nativeint (k * width * sizeof<'t>)) 0
+            total <- total + (x - x)
+
+        let mutable rest = Vector.Sum total
+
+        for i in vectors * width .. count - 1 do
+            rest <- one rest (read<'t> data i)
+
+        isZero rest
+
     /// False if an element is NaN or infinite: x − x is 0 for all others.
     let isFinite (bytes: int) (data: nativeint) (count: int64) : bool =
-        let mutable at, left, sound = data, count, true
+        let rec from (first: int64) =
+            let part = int (min (count - first) 65536L)
+            let at = data + nativeint (first * int64 bytes)
 
-        while sound && left > 0L do
-            let part = int (min left 65536L)
-            let mutable i = 0
+            part = 0
+            || (if bytes = 4 then
+                    sound<float32> (fun total x -> total + (x - x)) ((=) 0.0f) at part
+                else
+                    sound<float> (fun total x -> total + (x - x)) ((=) 0.0) at part)
+               && from (first + int64 part)
 
-            if bytes = 4 then
-                let mutable total = Vector<float32>.Zero
-
-                while i + Vector<float32>.Count <= part do
-                    let x = read<Vector<float32>> (at + nativeint (i * 4)) 0
-                    total <- total + (x - x)
-                    i <- i + Vector<float32>.Count
-
-                let mutable rest = Vector.Sum total
-
-                while i < part do
-                    let x = read<float32> at i
-                    rest <- rest + (x - x)
-                    i <- i + 1
-
-                sound <- rest = 0.0f
-            else
-                let mutable total = Vector<float>.Zero
-
-                while i + Vector<float>.Count <= part do
-                    let x = read<Vector<float>> (at + nativeint (i * 8)) 0
-                    total <- total + (x - x)
-                    i <- i + Vector<float>.Count
-
-                let mutable rest = Vector.Sum total
-
-                while i < part do
-                    let x = read<float> at i
-                    rest <- rest + (x - x)
-                    i <- i + 1
-
-                sound <- rest = 0.0
-
-            at <- at + nativeint (part * bytes)
-            left <- left - int64 part
-
-        sound
+        from 0L

@@ -46,7 +46,7 @@ module internal RankTensors =
     let private isCuda (tensor: Tensor) = tensor.device_type = DeviceType.CUDA
 
     /// What goes over NCCL. DllNotFoundException without the library.
-    let private onDevice (transport: RankTransport) (tensor: Tensor) : bool =
+    let onDevice (transport: RankTransport) (tensor: Tensor) : bool =
         match transport with
         | RankTransport.Mpi -> false
         | RankTransport.Auto when not (isCuda tensor) -> false
@@ -82,10 +82,12 @@ module internal RankTensors =
           First = first
           Count = count }
 
-    /// scale · Σ over ranks of a part, in its place; scale is 1, or 1/number of ranks.
+    /// scale · Σ over ranks of a part, in its place; scale is 1, or 1/number of ranks. With `looks` the ranks are told whose
+    /// part is not finite, for which a device is waited for.
     let reduce
         (post: Post)
         transport
+        looks
         what
         (tensor: Tensor)
         (first: int64)
@@ -98,8 +100,17 @@ module internal RankTensors =
         let part () =
             own.reshape(-1L).narrow (0L, first, count)
 
+        // what a pass has given the device so far, not what it gives it until this has its turn
+        let before =
+            if isDevice then
+                Cuda.mark (devicePart own first count).Device
+            else
+                0n
+
         let isFinite () =
-            if inPlace own then
+            if not looks then
+                true
+            elif inPlace own then
                 let bytes = int own.ElementSize
                 RankKernels.isFinite bytes (Number.address own + nativeint (first * int64 bytes)) count
             else
@@ -107,7 +118,7 @@ module internal RankTensors =
 
         let act (link: Link) =
             if isDevice then
-                link.Device.Sum(devicePart own first count, scale)
+                link.Device.Sum(devicePart own first count, before, scale)
             elif inPlace own then
                 link.Ring.Sum(range own first count, scale)
             else

@@ -68,9 +68,12 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
         Mpi.abort code
         Thread.Sleep 4000
 
-    let overdue () =
-        since > 0L
-        && Stopwatch.GetElapsedTime since > timeout + TimeSpan.FromSeconds(if rank = 0 then 0.0 else 2.0)
+    let overdue (seconds: float) =
+        // read once: it may end while another thread looks
+        let begun = since
+
+        begun > 0L
+        && Stopwatch.GetElapsedTime begun > timeout + TimeSpan.FromSeconds seconds
 
     let late () =
         $"rank {rank}, {place}: {missing ()} within {timeout.TotalSeconds:G4} s (in: {doing}); every rank is ended"
@@ -81,7 +84,7 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
         match aborting with
         | Some(reason, code) -> endProcess reason code
         | None ->
-            if overdue () then
+            if overdue (if rank = 0 then 0.0 else 2.0) then
                 endProcess (late ()) 1
 
     let failure (verdict: Verdict) : exn =
@@ -210,10 +213,7 @@ type internal RankThread(kind: MpiKind, timeout: TimeSpan, admit: int -> unit) =
     let watch =
         new Timer(
             (fun _ ->
-                if
-                    since > 0L
-                    && Stopwatch.GetElapsedTime since > timeout + TimeSpan.FromSeconds 4.0
-                then
+                if overdue 4.0 then
                     say (late ())
                     Signals.endNow ()),
             null,

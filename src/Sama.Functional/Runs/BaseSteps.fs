@@ -6,26 +6,6 @@ open Sama
 /// Steps of the lowest levels: their gradients, looked at and not yet written.
 module internal BaseSteps =
 
-    /// The last micro-batch's pass completes the gradient: `watch` looks at it.
-    let private losses (live: LiveStep) i (micros: Micro list) gradients (watch: Params[] -> Params[]) =
-        let share = 1.0 / float micros.Length
-
-        [ for at, micro in List.indexed micros ->
-              // the graph dies here, before anything else needs memory
-              Scope.tensor (fun () ->
-                  let loss =
-                      Passes.gradient
-                          live.Problem
-                          (Problem.precision live.Problem)
-                          live.Vectors
-                          gradients
-                          share
-                          ((if at = micros.Length - 1 then watch else id)
-                           >> micro.Loss Mode.Base
-                           >> Autodiff.requireGraph $"level '{live.Problem.Levels[i].Name}': its loss")
-
-                  loss.to_type torch.float64) ]
-
     /// The gradient of level i at its batches, into its gradient vector; and by λ where its method asks for it.
     let private pass (live: LiveStep) i (micros: Micro list) : Tensor * float ref =
         let run = live.Levels[i]
@@ -46,17 +26,25 @@ module internal BaseSteps =
 
         use buckets = Across.gradient live.Problem i run.Gradient
 
-        let watch (parameters: Params[]) =
-            if isNull buckets then
-                parameters
-            else
-                Array.updateAt i (buckets.Watch parameters[i]) parameters
+        let losses =
+            Passes.losses
+                (if isNull buckets then [] else [ i, buckets ])
+                live.Problem
+                (Problem.precision live.Problem)
+                live.Vectors
+                gradients
+                micros
+                (fun micro ->
+                    micro.Loss Mode.Base
+                    >> Autodiff.requireGraph $"level '{live.Problem.Levels[i].Name}': its loss")
 
-        let losses = losses live i micros gradients watch
         Across.finish live.Problem buckets
 
         let loss =
-            Checks.loss live.Readings live.Number run.Level ((torch.stack (List.toArray losses)).mean ())
+            [| for loss in losses -> loss.to_type torch.float64 |]
+            |> torch.stack
+            |> _.mean()
+            |> Checks.loss live.Readings live.Number run.Level
 
         live.Sound i
 

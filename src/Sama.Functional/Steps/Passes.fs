@@ -27,9 +27,11 @@ module internal Passes =
     /// Runs a loss on views of `vectors`, leaves where `gradients` has a vector and frozen where it has null, and adds
     /// `share` times its gradients into them; none where the loss reaches no leaf. With `precision` the passes see
     /// copies of that type, and gradients come back in the vectors' own. `others` are leaves
-    /// of the loss's own, whose gradients they keep. The loss, 0-D, in the caller's scope.
-    let gradientBeside
+    /// of the loss's own, whose gradients they keep; `buckets` look at those of some levels while they come. The loss, 0-D, in
+    /// the caller's scope.
+    let private gradientOf
         (others: Tensor[])
+        (buckets: (int * Buckets) list)
         (problem: BilevelProblem)
         (precision: torch.ScalarType option)
         (vectors: Tensor[])
@@ -41,10 +43,18 @@ module internal Passes =
             Array.map3 (seen precision) problem.Levels vectors gradients |> Array.unzip
 
         Problem.bind problem parameters
-        let value = loss parameters
+
+        let value =
+            (parameters, buckets)
+            ||> List.fold (fun seen (k, own) -> Array.updateAt k (own.Watch seen[k]) seen)
+            |> loss
+
         let leaves = Problem.leaves problem parameters
         let inputs = if isNull leaves then null else Array.append leaves others
         Autodiff.backward (if share = 1.0 then value else value * share) inputs
+
+        for _, own in buckets do
+            own.Ended()
 
         for level, own in Array.zip problem.Levels parameters do
             NnModule.checkAliases level.Name level.Tied own
@@ -55,9 +65,31 @@ module internal Passes =
 
         value.detach().reshape [||]
 
-    /// The same without other leaves.
+    /// The same with other leaves alone.
+    let gradientBeside others problem precision vectors gradients share loss : Tensor =
+        gradientOf others [] problem precision vectors gradients share loss
+
+    /// The same with neither.
     let gradient problem precision vectors gradients share loss : Tensor =
-        gradientBeside [||] problem precision vectors gradients share loss
+        gradientOf [||] [] problem precision vectors gradients share loss
+
+    /// Losses of micro-batches, whose gradients are added into `gradients` by shares. The last one's pass completes these:
+    /// `buckets` look at it.
+    let losses
+        (buckets: (int * Buckets) list)
+        problem
+        precision
+        vectors
+        gradients
+        (micros: Micro list)
+        (loss: Micro -> Params[] -> Tensor)
+        : Tensor list =
+        let share = 1.0 / float micros.Length
+
+        [ for at, micro in List.indexed micros ->
+              let own = if at = micros.Length - 1 then buckets else []
+              // the graph dies here, before anything else needs memory
+              Scope.tensor (fun () -> gradientOf [||] own problem precision vectors gradients share (loss micro)) ]
 
     /// Mean over micro-batches of their gradients, added into `gradients`.
     let accumulate problem precision (micros: Micro list) mode vectors gradients : unit =

@@ -46,8 +46,6 @@ module internal Points =
     /// A level's loss, and its partial derivatives by every level for which `gradients` holds a vector, added to it; those by
     /// lowest levels that are to respond are the mean over the ranks, reduced while the last micro-batch's pass goes on.
     let partials (point: Point) precision (i: int) mode (micros: Micro list) (gradients: Tensor[]) : Tensor =
-        let share = 1.0 / float micros.Length
-
         let reduced =
             [ for k in Structure.lowest point.Problem do
                   if k <> i && not (isNull gradients[k]) && point.Taken[k].IsSome then
@@ -55,24 +53,9 @@ module internal Points =
                       | null -> ()
                       | buckets -> k, buckets ]
 
-        let watch (parameters: Params[]) =
-            (parameters, reduced)
-            ||> List.fold (fun seen (k, buckets) -> Array.updateAt k (buckets.Watch seen[k]) seen)
-
         try
             let losses =
-                [ for at, micro in List.indexed micros ->
-                      let see = if at = micros.Length - 1 then watch else id
-
-                      // the graph dies here, before anything else needs memory
-                      Scope.tensor (fun () ->
-                          Passes.gradient
-                              point.Problem
-                              precision
-                              (seenBy point i)
-                              gradients
-                              share
-                              (see >> micro.Loss mode)) ]
+                Passes.losses reduced point.Problem precision (seenBy point i) gradients micros _.Loss(mode)
 
             for _, buckets in reduced do
                 Across.finish point.Problem buckets

@@ -33,7 +33,9 @@ typedef struct {
 typedef struct { int is_behind_default, queries; } Stream;
 typedef struct { int is_of_default, left; } Event;
 
-static int self = -1, groups = 0, has_context = 0, stuck = 0;
+static int self = -1, groups = 0, stuck = 0;
+/* as in CUDA, a thread has a context or not */
+static _Thread_local int has_context = 0, pushed = 0;
 static const char *last_error = "";
 
 static int fails(const char *what) {
@@ -56,6 +58,8 @@ int cuInit(unsigned flags) { (void)flags; return 0; }
 int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return ordinal < RANKS ? 0 : 101; }
 int cuDevicePrimaryCtxRetain(void **context, int device) { *context = (void *)(intptr_t)(device + 1); return 0; }
 int cuCtxSetCurrent(void *context) { has_context = context != NULL; return 0; }
+int cuCtxPushCurrent_v2(void *context) { pushed += context != NULL; return context ? 0 : 201; }
+int cuCtxPopCurrent_v2(void **context) { pushed--; *context = NULL; return 0; }
 
 int cuStreamCreate(void **stream, unsigned flags) {
     if (!has_context) return 201;
@@ -66,11 +70,19 @@ int cuStreamCreate(void **stream, unsigned flags) {
 }
 
 int cuStreamDestroy_v2(void *stream) { say("cuStreamDestroy"); free(stream); return 0; }
-int cuEventCreate(void **event, unsigned flags) { (void)flags; *event = calloc(1, sizeof(Event)); return 0; }
+
+int cuEventCreate(void **event, unsigned flags) {
+    (void)flags;
+    if (!has_context && !pushed) return 201;
+    *event = calloc(1, sizeof(Event));
+    return 0;
+}
+
 int cuEventDestroy_v2(void *event) { free(event); return 0; }
 
 int cuEventRecord(void *event, void *stream) {
     Event *own = event;
+    if (!has_context && !pushed) return 201;
     own->is_of_default = stream == NULL;
     own->left = 3; /* it comes after some queries */
     return 0;
