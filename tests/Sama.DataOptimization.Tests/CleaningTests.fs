@@ -254,7 +254,7 @@ let tests =
                       |> List.reduce (Array.map2 (+))
                       |> Array.map (fun sum -> float32 (sum / 4.0))
 
-                  let theta = Params.frozen result.Layout (torch.tensor mean)
+                  let theta = Sama.Functional.Params.frozen result.Layout (torch.tensor mean)
 
                   let expected =
                       Rows.FromTensor((model.LogProbabilities(theta, model.Read [| 218..267 |], false)).exp ())
