@@ -211,8 +211,8 @@ module Metagradient =
 
     /// λ brought down by whole trainings from a state: each step of λ is a quasi-Newton step of the metagradient (L-BFGS) of
     /// bounded length, and is taken if the training behind it ends with a lower meta loss; else the opposite one, or a
-    /// shorter one. One call learns what λ holds, such as a rate that starts far off, for a training that has yet to be done:
-    /// with λ the state's, `RunState.at 1`. The price is a training a loss, and about five to eight a metagradient, however
+    /// shorter one. One call learns what λ holds, such as a rate that starts far off, for a training that has yet to be done
+    /// with it. The price is a training a loss, and about five to eight a metagradient, however
     /// many numbers λ has. Nothing changes; the caller disposes the result. InvalidOperationException where no training near
     /// λ is finite; else as `ofTraining`.
     let descend (problem: BilevelProblem) (state: RunState) (steps: int) : DescentResult =
