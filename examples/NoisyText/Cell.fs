@@ -19,7 +19,7 @@ type Settings =
         Vectors: string
         /// a Hugging Face folder, or null for the small encoder
         Model: string
-        /// its frozen layers; -1 for three quarters
+        /// its frozen layers; -1 for all
         Frozen: int
         /// title and seed to options
         Options: string -> int -> CleaningOptions

@@ -34,7 +34,7 @@ type Arguments =
             | Clean _ -> "clean rows a class, a list 5,10,30 (default 30)"
             | Seeds _ -> "a list 0,2 or a range 0-4 (default 0)"
             | Model _ -> "a Hugging Face folder, BERT or RoBERTa, to fine-tune (default: a small encoder)"
-            | Frozen _ -> "layers of it that stay as they are (default: three quarters)"
+            | Frozen _ -> "layers of it that stay as they are (default: all)"
             | Vectors _ -> "word vectors for the small encoder, in GloVe's text format, plain or .gz"
             | Ways _ -> "the ways to train besides the control, by name, with ; between (default: all)"
             | Steps _ -> "steps of a training on weak labels (default: six times through, 300 to 1000)"

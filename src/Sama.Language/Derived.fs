@@ -100,6 +100,19 @@ module internal Derived =
 
             Layout.ravel [ for slice in full.Slices -> slice.Name, value slice.Name ])
 
+    /// Layout and values of a whole model with a layer behind its last that averages.
+    let averaging (config: EncoderConfig) (head: Head) (full: Layout) (initial: Tensor) : Layout * Tensor =
+        let layout = Parameters.layout config head
+        let values = Parameters.views full initial
+
+        Scope.run (fun _ ->
+            let value (name: string) : Tensor =
+                match Parameters.averaging config head name with
+                | null -> values[name]
+                | made -> made.``to`` initial.dtype
+
+            layout, ravel [ for slice in layout.Slices -> slice.Name, value slice.Name ])
+
     /// The head that is asked for: by itself, by labels, or by what config.json says.
     let chooseHead (config: EncoderConfig) (head: System.Nullable<Head>) (labels: int) : Head =
         if head.HasValue then

@@ -111,6 +111,24 @@ type Encoder
 
         new Encoder(config, head, full, layout, Derived.shared initial, kept, lora, attention, report, folder)
 
+    /// A model whose head reads the mean over the tokens, layer-normed, instead of the first token's vector: one layer more, which
+    /// attends to every token alike, and a head that starts at the identity. It is an ordinary model, so that what `Save`
+    /// writes is computed by transformers alike. For encoders made for sentence vectors, whose pooler is not trained, and
+    /// for few rows. The caller disposes it. InvalidOperationException on a model that is frozen in part or adapted, and on a masked language model.
+    member _.WithMeanPooling() : Encoder =
+        if not (isNull lora && isNull frozen) then
+            invalidOp "mean pooling goes onto a whole model, not onto one that is frozen in part or has adapters"
+
+        if head = Head.MaskedLanguageModel then
+            invalidOp "a masked language model reads every token: there is nothing to pool"
+
+        let longer =
+            { config with
+                Layers = config.Layers + 1 }
+
+        let full, values = Derived.averaging longer head full initial
+        new Encoder(longer, head, full, full, values, null, null, attention, report, folder)
+
     /// The same model with parameters frozen at the initial values: constants outside θ. Names are those of `Layout`. The
     /// caller disposes it. ArgumentException if nothing or everything is to be frozen; InvalidOperationException with
     /// adapters, which freeze what they adapt.

@@ -106,6 +106,29 @@ module internal Parameters =
                 then
                     view.narrow(0L, c.PadTokenId, 1L).zero_ () |> ignore)
 
+    /// Values of a layer behind the last that averages: attention to every token alike, with so large an output that the layer norm
+    /// behind the residual sees the mean alone, and nothing in the dense parts. The head's own dense part starts at the
+    /// identity. Null: of another part.
+    let averaging (c: EncoderConfig) (head: Head) (name: string) : Tensor =
+        let layer = $"{prefix c head}encoder.layer.{c.Layers - 1}."
+        let heads = [ prefix c head + "pooler.dense."; "classifier.dense." ]
+
+        let part =
+            layer :: heads
+            |> List.tryFind name.StartsWith
+            |> Option.map (fun start -> name[start.Length ..])
+
+        match part with
+        | None -> null
+        | Some "attention.self.value.weight" -> torch.eye c.HiddenSize * 1e3
+        | Some("attention.output.dense.weight" | "weight") -> torch.eye c.HiddenSize
+        | Some own when isNorm own -> torch.ones c.HiddenSize
+        | Some("intermediate.dense.weight") -> torch.zeros (c.IntermediateSize, c.HiddenSize)
+        | Some("output.dense.weight") -> torch.zeros (c.HiddenSize, c.IntermediateSize)
+        | Some own when own.EndsWith ".weight" -> torch.zeros (c.HiddenSize, c.HiddenSize)
+        | Some "intermediate.dense.bias" -> torch.zeros c.IntermediateSize
+        | Some _ -> torch.zeros c.HiddenSize
+
     /// The view of a flat vector that a slice names; borrowed.
     let view (vector: Tensor) (slice: Slice) : Tensor =
         vector.narrow(0L, slice.Offset, slice.Length).view slice.Shape

@@ -10,8 +10,8 @@ open Sama.DataOptimization
 open Sama.Language
 
 /// A classifier of texts over a Hugging Face folder (BERT or RoBERTa). The embeddings and the first `frozen` layers stay
-/// as they are, without dropout: their output is computed once a text and kept in half precision, so that a step costs
-/// what the layers above cost.
+/// as they are, without dropout (-1: all of them): their output is computed once a text and kept in half precision, so that a
+/// step costs what the layers above cost. The head reads the mean over the tokens (`Encoder.WithMeanPooling`).
 [<Sealed; AllowNullLiteral>]
 type EncoderClassifier
     (
@@ -20,7 +20,7 @@ type EncoderClassifier
         classes: string[],
         [<Optional; DefaultParameterValue(-1)>] frozen: int,
         [<Optional; DefaultParameterValue(64)>] tokens: int,
-        [<Optional; DefaultParameterValue(2e-4)>] rate: float,
+        [<Optional; DefaultParameterValue(Nullable<float>())>] rate: Nullable<float>,
         [<Optional; DefaultParameterValue(0L)>] seed: int64,
         [<Optional; DefaultParameterValue(null: torch.Device)>] device: torch.Device
     ) =
@@ -35,20 +35,50 @@ type EncoderClassifier
     let device = if isNull device then torch.CPU else device
 
     let whole =
-        Encoder.Load(folder, labelNames = classes, head = Nullable Head.Classifier, resetHead = true, seed = seed)
+        use read =
+            Encoder.Load(folder, labelNames = classes, head = Nullable Head.Classifier, resetHead = true, seed = seed)
 
-    let layers = whole.Config.Layers
-    // three quarters of the layers, at least one trained
-    let frozen = if frozen < 0 then layers * 3 / 4 else frozen
+        read.WithMeanPooling()
 
-    let encoder = if frozen = 0 then whole else whole.FreezeLayers frozen
+    // the last of its layers averages: it is never trained, and needs no room where all are frozen
+    let layers = whole.Config.Layers - 1
+
+    do
+        if frozen > layers then
+            invalidArg (nameof frozen) $"{frozen} layers of {layers} are to be frozen"
+
+    let frozen = if frozen < 0 then layers else frozen
+    let isWhole = frozen = layers
+
+    // the head alone bears a higher rate
+    let rate =
+        if rate.HasValue then rate.Value
+        elif isWhole then 1e-3
+        else 2e-4
+
+    let below = if isWhole then layers + 1 else frozen
+
+    let encoder =
+        let averages = $"encoder.layer.{layers}."
+
+        let fixed' =
+            if frozen = 0 then
+                []
+            else
+                "embeddings." :: [ for i in 0 .. frozen - 1 -> $"encoder.layer.{i}." ]
+
+        whole.Freeze(fun name -> averages :: fixed' |> List.exists (fun part -> name.Contains("." + part)))
 
     let encodings =
         use tokenizer = Tokenizer.Load folder
         let most = int (min (int64 tokens) whole.Config.MaximumTokens)
         tokenizer.EncodeAll(texts, maxLength = most)
 
-    let starts = encodings |> Array.scan (fun at row -> at + row.Ids.Length) 0
+    /// Of how many tokens the output of the frozen layers is kept.
+    let kept (row: int) =
+        if isWhole then 1 else encodings[row].Ids.Length
+
+    let starts = Array.init texts.Length kept |> Array.scan (+) 0
 
     let tensor (width: int) (rows: int[]) (fill: int64) (values: int -> int64[]) : Tensor =
         let flat = Array.create (rows.Length * width) fill
@@ -58,22 +88,22 @@ type EncoderClassifier
 
         torch.tensor(flat, device = device).view (int64 rows.Length, int64 width)
 
-    let widthOf (rows: int[]) =
-        rows |> Array.fold (fun most row -> max most encodings[row].Ids.Length) 1
+    /// Ids, mask and types of the first tokens of each row, as many as `count` says.
+    let read (count: int -> int) (rows: int[]) : Tensor[] =
+        let width = rows |> Array.fold (fun most row -> max most (count row)) 1
 
-    /// Ids, mask and types.
-    let read (rows: int[]) : Tensor[] =
-        let width = widthOf rows
+        [| tensor width rows whole.Config.PadTokenId (fun row -> Array.truncate (count row) encodings[row].Ids)
+           tensor width rows 0L (fun row -> Array.create (count row) 1L)
+           tensor width rows 0L (fun row -> Array.truncate (count row) encodings[row].TypeIds) |]
 
-        [| tensor width rows whole.Config.PadTokenId (fun row -> encodings[row].Ids)
-           tensor width rows 0L (fun row -> Array.create encodings[row].Ids.Length 1L)
-           tensor width rows 0L (fun row -> encodings[row].TypeIds) |]
+    let tokensOf (row: int) = encodings[row].Ids.Length
 
     let batchOf (inputs: Tensor[]) =
         // it takes its tensors over, and these are the caller's
         new TokenBatch(inputs[0].alias (), inputs[1].alias (), inputs[2].alias ())
 
-    /// What the frozen layers make of every token of every text, and a row of zeros: [tokens + 1, hidden], half precision.
+    /// What the frozen layers make of every token of every text, of the first alone where nothing else is read, and a row of
+    /// zeros: [tokens + 1, hidden], half precision.
     let states =
         lazy
             (use _ = torch.NewDisposeScope()
@@ -96,13 +126,13 @@ type EncoderClassifier
 
              for chunk in Array.chunkBySize 64 order do
                  use _ = torch.NewDisposeScope()
-                 let inputs = read chunk
+                 let inputs = read tokensOf chunk
                  use batch = batchOf inputs
-                 let found = (whole.HiddenStates(theta, batch, false)).[frozen].``to`` torch.float16
+                 let found = (whole.HiddenStates(theta, batch, false)).[below].``to`` torch.float16
 
                  chunk
                  |> Array.iteri (fun i row ->
-                     let count = int64 encodings[row].Ids.Length
+                     let count = int64 (kept row)
 
                      all.narrow(0L, int64 starts[row], count).copy_ (found[int64 i].narrow (0L, 0L, count))
                      |> ignore)
@@ -110,11 +140,11 @@ type EncoderClassifier
              all.DetachFromDisposeScope())
 
     let stateRows (rows: int[]) : Tensor =
-        let width = widthOf rows
+        let width = rows |> Array.fold (fun most row -> max most (kept row)) 1
         let none = int64 (Array.last starts)
 
         let index =
-            tensor width rows none (fun row -> Array.init encodings[row].Ids.Length (fun i -> int64 (starts[row] + i)))
+            tensor width rows none (fun row -> Array.init (kept row) (fun i -> int64 (starts[row] + i)))
 
         states.Value
             .index_select(0L, index.reshape -1L)
@@ -150,9 +180,9 @@ type EncoderClassifier
 
         member _.Read(rows: int[]) : Tensor[] =
             if frozen = 0 then
-                read rows
+                read tokensOf rows
             else
-                Array.append (read rows) [| stateRows rows |]
+                Array.append (read kept rows) [| stateRows rows |]
 
         member _.LogProbabilities(theta: Params, inputs: Tensor[], training: bool) : Tensor =
             use batch = batchOf inputs
@@ -160,13 +190,11 @@ type EncoderClassifier
             if frozen = 0 then
                 encoder.LogProbabilities(theta, batch, training)
             else
-                encoder.LogProbabilitiesFrom(theta, batch, inputs[3], frozen, training)
+                encoder.LogProbabilitiesFrom(theta, batch, inputs[3], below, training)
 
         member _.Dispose() =
             if states.IsValueCreated then
                 states.Value.Dispose()
 
             (encoder :> IDisposable).Dispose()
-
-            if not (Object.ReferenceEquals(encoder, whole)) then
-                (whole :> IDisposable).Dispose()
+            (whole :> IDisposable).Dispose()

@@ -22,7 +22,7 @@ type TextCleaningOptions() =
     /// A Hugging Face folder (BERT or RoBERTa) to fine-tune; null: the small encoder.
     member val Model: string = null with get, set
 
-    /// Layers of that model that stay as they are; null: three quarters of them.
+    /// Layers of that model that stay as they are; null: all of them, the head alone is trained.
     member val FrozenLayers = Nullable<int>() with get, set
 
     /// Tokens of a text that are read; words of the small encoder.

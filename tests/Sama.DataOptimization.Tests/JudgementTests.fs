@@ -160,65 +160,6 @@ let private accuracy =
               refused<ArgumentException> [ "row 0"; "label 2" ] (fun () ->
                   Calibration.Brier([| [| 0.5; 0.5 |] |], [| 2 |]) |> ignore) ]
 
-let private classShares =
-    // a model that is right in 70 % and wrong alike
-    let predicted (random: Random) label =
-        if random.NextDouble() < 0.7 then
-            label
-        else
-            (label + 1 + random.Next 2) % 3
-
-    let drawn (random: Random) rows (shares: float[]) =
-        Array.init rows (fun _ -> category random shares)
-
-    let distance (p: float[]) (q: float[]) =
-        Array.map2 (fun p q -> abs (p - q)) p q |> Array.sum
-
-    testList
-        "shares of classes"
-        [ property "many known rows, as many of each class, find the shares"
-          <| fun seed ->
-              let random = Random seed
-              let truth = [| 0.7; 0.25; 0.05 |]
-              let rows = drawn random 20000 truth |> Array.map (predicted random)
-              let known = Array.init 6000 (fun row -> row % 3)
-
-              let found =
-                  ClassShares.Estimate(3, rows, known |> Array.map (predicted random), known)
-
-              close (Array.sum found) 1.0 "sum"
-              Expect.isLessThan (distance found truth) 0.12 $"%A{found}"
-
-          testCase "ten known rows a class are nearer to the shares than their own, in the mean"
-          <| fun _ ->
-              let truth = [| 0.7; 0.25; 0.05 |]
-
-              let mean =
-                  Seq.averageBy
-                      (fun seed ->
-                          let random = Random(seed: int)
-                          let rows = drawn random 1000 truth |> Array.map (predicted random)
-                          let known = Array.init 30 (fun row -> row % 3)
-                          distance (ClassShares.Estimate(3, rows, known |> Array.map (predicted random), known)) truth)
-                      (seq { 0..49 })
-
-              Expect.isLessThan mean (0.6 * distance [| 1.0 / 3.0; 1.0 / 3.0; 1.0 / 3.0 |] truth) $"{mean}"
-
-          testCase "weights by hand: share by share, within 1/3 and 3"
-          <| fun _ ->
-              closeAll
-                  (ClassShares.Weights([| 0.6; 0.39; 0.01 |], [| 0; 0; 1; 2; 2 |]))
-                  [| 1.5; 1.5; 1.95; 1.0 / 3.0; 1.0 / 3.0 |]
-                  "weights"
-
-          testCase "a label that is no class is named"
-          <| fun _ ->
-              refused<ArgumentException> [ "label 3" ] (fun () ->
-                  ClassShares.Estimate(3, [| 0; 3 |], [| 0 |], [| 0 |]) |> ignore)
-
-              refused<ArgumentException> [ "label 3" ] (fun () ->
-                  ClassShares.Weights([| 0.5; 0.5 |], [| 3 |]) |> ignore) ]
-
 let private uncertainty =
     testList
         "uncertainty"
@@ -315,5 +256,4 @@ let private crossFit =
 
               refused<ArgumentException> [ "3 rows for 4 folds" ] (fun () -> CrossFit.Folds([| 0; 1; 1 |], 4) |> ignore) ]
 
-let tests =
-    testList "judgement" [ ranking; accuracy; classShares; uncertainty; crossFit ]
+let tests = testList "judgement" [ ranking; accuracy; uncertainty; crossFit ]

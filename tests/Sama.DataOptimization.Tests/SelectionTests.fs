@@ -76,67 +76,25 @@ let tests =
 
               Expect.equal (Selection.Choose(mixed, plain)).Name "simple" "mixed"
 
-          property "a whole weight is that row so many times, and weights have no unit"
-          <| fun seed ->
-              let random = Random seed
-              let weights = Array.init 12 (fun _ -> float (random.Next 3))
-              weights[0] <- 1.0
-              let y = Array.init 12 (fun _ -> random.Next 3)
-              let p = Array.init 2 (fun _ -> probabilities random 12 3 1.5)
-
-              let made (rows: int[]) =
-                  p
-                  |> Array.mapi (fun i p ->
-                      Candidate.FromProbabilities(
-                          $"{i}",
-                          [| for row in rows -> p[row] |],
-                          [| for row in rows -> y[row] |]
-                      ))
-
-              let repeated =
-                  [| for row in 0..11 do
-                         for _ in 1 .. int weights[row] -> row |]
-
-              if repeated.Length > 1 then
-                  let options = SelectionOptions(Criterion = Criterion.LogLoss)
-
-                  let gain rows weights =
-                      (Selection.Choose(made rows, options, weights)).Table[1].Gain
-
-                  let all = [| 0..11 |]
-                  close (gain all weights) (gain repeated null) "gain"
-
-                  let choice factor =
-                      Selection.Choose(made all, options, weights |> Array.map (fun w -> factor * w))
-
-                  close (choice 7.0).Table[1].GainError (choice 1.0).Table[1].GainError "error"
-                  let plain = Selection.Choose(made all, options)
-                  let alike = Selection.Choose(made all, options, Array.create 12 2.5)
-                  close alike.Table[1].GainError plain.Table[1].GainError "alike"
-
-          testCase "the weighted error by hand, and rows that count for more carry the choice"
+          testCase "of the trusted the best is taken; the others have to be ahead of it"
           <| fun _ ->
-              let two = [| from "control" "0011"; from "other" "1100" |]
-              let weights = [| 3.0; 3.0; 1.0; 1.0 |]
-              let choice = Selection.Choose(two, plain, weights)
-              // weights 1.5 and 0.5: mean (3 − 1) / 5, squares of w (d − m), and one row half won and half lost
-              let m = 0.4
-              close choice.Table[1].Gain m "gain"
+              let right n = String('1', n) + String('0', 60 - n)
 
-              let squares =
-                  2.0 * pown (1.5 * (1.0 - m)) 2 + 2.0 * pown (0.5 * (-1.0 - m)) 2 + 1.0 + m * m
+              let options trusted =
+                  SelectionOptions(Trusted = trusted, StandardErrors = 2.0, ExpectedGain = Nullable 0.0)
 
-              close choice.Table[1].GainError (sqrt squares / 5.0) "error"
-              let zero = SelectionOptions(StandardErrors = 0.0, ExpectedGain = Nullable 0.0)
-              Expect.equal (Selection.Choose(two, zero, weights)).Name "other" "heavier"
-              Expect.equal (Selection.Choose(two, zero, Array.rev weights)).Name "control" "lighter"
+              let choose trusted rights =
+                  let candidates = rights |> List.mapi (fun i n -> from $"{i}" (right n))
+                  (Selection.Choose(candidates, options trusted)).Name
 
-              for wrong in
-                  [ [| 1.0 |]
-                    [| 1.0; 1.0; -1.0; 1.0 |]
-                    [| 0.0; 0.0; 0.0; 0.0 |]
-                    [| 1.0; nan; 1.0; 1.0 |] ] do
-                  refused<ArgumentException> [ "weights" ] (fun () -> Selection.Choose(two, plain, wrong) |> ignore)
+              Expect.equal (choose 1 [ 30; 32; 31 ]) "0" "not ahead"
+              Expect.equal (choose 2 [ 30; 32; 31 ]) "1" "trusted"
+              Expect.equal (choose 2 [ 32; 30; 31 ]) "0" "the first of them"
+              Expect.equal (choose 2 [ 30; 32; 33 ]) "1" "not ahead of the best of them"
+              Expect.equal (choose 2 [ 30; 32; 45 ]) "2" "ahead"
+              Expect.equal (choose 9 [ 30; 32; 33 ]) "2" "all"
+
+              refused<ArgumentException> [ "Trusted"; "0 candidates" ] (fun () -> choose 0 [ 30; 32 ] |> ignore)
 
           testCase "of those ahead of the control the best is taken, whatever its place"
           <| fun _ ->

@@ -425,6 +425,61 @@ let tests =
               Expect.isLessThan (apart found[1L] mean) 1e-13 "mean"
               Expect.isLessThan (apart (model.Embedding(model.At(), batch).[1L]) (mean / mean.norm ())) 1e-13 "unit"
 
+          for family in [ Family.Bert; Family.Roberta ] do
+              testCase $"{family}: mean pooling is the head over the normed mean, trained, saved and read as any model"
+              <| fun _ ->
+                  use _ = torch.NewDisposeScope()
+                  use model = exact 6L (config family) Head.Classifier
+                  let batch = batch family 7L
+                  use pooled = model.WithMeanPooling()
+                  let last = model.LastHiddenState(model.At(), batch)
+                  let width = model.Config.HiddenSize
+
+                  let norm (x: Tensor) =
+                      torch.nn.functional.layer_norm (x, [| width |], eps = 0.0)
+
+                  let theta = pooled.At()
+
+                  let final =
+                      if family = Family.Bert then
+                          "classifier"
+                      else
+                          "classifier.out_proj"
+
+                  let expected =
+                      torch.nn.functional.linear (
+                          torch.tanh (norm (last[1L].narrow(0L, 0L, 5L).mean [| 0L |])),
+                          theta[final + ".weight"],
+                          theta[final + ".bias"]
+                      )
+
+                  // the residual is a thousandth of what is normed
+                  Expect.isLessThan
+                      (apart ((pooled.Logits(theta, batch)).[1L]) expected)
+                      3e-3
+                      "normed mean of five tokens"
+
+                  Expect.isGreaterThan
+                      (apart ((model.Logits(model.At(), batch)).[1L]) expected)
+                      1e-2
+                      "not the first token's"
+
+                  use folder = new Folder()
+                  pooled.Save folder.Path
+                  use read = Encoder.Load(folder.Path, dtype = torch.ScalarType.Float64)
+                  Expect.equal read.Config.Layers (model.Config.Layers + 1) "one layer more"
+                  Expect.equal (apart (read.Logits(read.At(), batch)) (pooled.Logits(theta, batch))) 0.0 "saved"
+
+          testCase "mean pooling is for whole models that are read by a head"
+          <| fun _ ->
+              use language = Encoder.Create(config Family.Bert, Head.MaskedLanguageModel, 8L)
+              use whole = Encoder.Create(config Family.Bert, Head.Classifier, 8L)
+              use frozen = whole.FreezeLayers 1
+              use adapted = whole.WithLora()
+
+              for model in [ language; frozen; adapted ] do
+                  Expect.throwsT<InvalidOperationException> (fun () -> model.WithMeanPooling() |> ignore) "refused"
+
           testCase "a pass frees what it made but its result"
           <| fun _ ->
               use model = Encoder.Create(config Family.Bert, Head.Classifier, 8L)

@@ -43,13 +43,15 @@ let tests =
 
                       use tokenizer = Tokenizer.Load folder
 
-                      use whole =
+                      use first =
                           Encoder.Load(
                               folder,
                               labelNames = [| "a"; "b" |],
                               head = Nullable Head.Classifier,
                               resetHead = true
                           )
+
+                      use whole = first.WithMeanPooling()
 
                       use batch = tokenizer.EncodeBatch texts
                       let expected = Rows.FromTensor(whole.LogProbabilities(whole.At(), batch))
@@ -78,6 +80,7 @@ let tests =
                   let theta = startOf classifier
                   Expect.isFalse (theta.Layout.Slices |> Seq.exists _.Name.Contains("layer.0")) "frozen"
                   Expect.isTrue (theta.Layout.Slices |> Seq.exists _.Name.Contains("layer.2")) "trained"
+                  Expect.isFalse (theta.Layout.Slices |> Seq.exists _.Name.Contains("layer.3")) "averages"
                   let target = Path.Combine(folder, "saved")
                   rows.Save(target, (theta.Vector + 0.01).data<float32>().ToArray())
                   use saved = Encoder.Load target
@@ -91,4 +94,26 @@ let tests =
                       Rows.FromTensor(classifier.LogProbabilities(moved, classifier.Read all, false))
 
                   for row in all do
-                      Expect.isLessThan (abs (found[row].[0] - expected[row].[0])) 5e-3 $"row {row}") ]
+                      Expect.isLessThan (abs (found[row].[0] - expected[row].[0])) 5e-3 $"row {row}")
+
+          testCase "more layers than there are cannot be frozen; by default all are"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let source = model folder
+
+                  refused<ArgumentException> [ "4 layers of 3" ] (fun () ->
+                      new EncoderClassifier(source, texts, [| "a"; "b" |], 4) |> ignore)
+
+                  use rows = new EncoderClassifier(source, texts, [| "a"; "b" |])
+                  Expect.equal rows.Frozen 3 "all"
+
+                  let names = [ for slice in (startOf rows).Layout.Slices -> slice.Name ]
+
+                  Expect.equal
+                      (set names)
+                      (set
+                          [ "bert.pooler.dense.weight"
+                            "bert.pooler.dense.bias"
+                            "classifier.weight"
+                            "classifier.bias" ])
+                      "the head") ]

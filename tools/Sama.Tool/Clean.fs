@@ -48,7 +48,7 @@ type Arguments =
             | No_Clean_Votes -> "the clean file has no votes"
             | Classes _ -> "names of the classes, with commas between (default: the labels that occur)"
             | Tokens _ -> "tokens of a text that are read (default 64)"
-            | Frozen _ -> "layers of the model that stay as they are (default: three quarters)"
+            | Frozen _ -> "layers of the model that stay as they are (default: all)"
             | Steps _ -> "steps of a training (default: six times through the rows, 300 to 1000)"
             | Folds _ -> "folds of the clean rows, for the choice (default 2)"
             | Rate _ -> "rate of Adam (default: the model's)"

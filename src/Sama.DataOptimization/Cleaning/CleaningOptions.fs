@@ -75,10 +75,11 @@ type CleaningOptions() =
     /// Share of a label that is spread over all classes in training.
     member val Smoothing = 0.1 with get, set
 
-    /// How the choice weighs evidence: by log-loss after calibration, of which few rows tell more than of right and wrong; the
-    /// control is left for what is ahead by two standard errors. A clean row counts by the share of its class among
-    /// the rows to clean.
-    member val Selection = SelectionOptions(Criterion = Criterion.LogLoss, StandardErrors = 2.0) with get, set
+    /// How the choice weighs evidence: by log-loss after calibration, of which few rows tell more than of right and wrong.
+    /// Between the control and the average of all trainings, then clean, the expected gain decides; they are left
+    /// for what is ahead by two and a half standard errors.
+    member val Selection =
+        SelectionOptions(Criterion = Criterion.LogLoss, Trusted = 2, StandardErrors = 2.5) with get, set
 
     /// Names of the ways to consider, of `DataCleaning.Candidates`; the control, the first of these, is always one. Null: all.
     member val Ways: IReadOnlyList<string> = null with get, set

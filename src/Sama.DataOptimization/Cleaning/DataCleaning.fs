@@ -10,7 +10,8 @@ open System.Runtime.InteropServices
 [<AbstractClass; Sealed>]
 type DataCleaning =
 
-    /// Names of the ways, in order of preference: the control first. Label models are among them where there are votes.
+    /// Names of the ways, in order of preference: the control, then the average of four trainings, fine-tuned. Label models are
+    /// among them where there are votes.
     static member Candidates(votes: bool) : string[] = Ways.names votes
 
     /// Names that are asked for, in order.
@@ -48,7 +49,7 @@ type DataCleaning =
 
         String.Join(
             "\n",
-            [ "form 3"
+            [ "form 4"
               $"data {digest}, {data.Train} + {data.Clean} + {data.Others} rows, {data.Classes} classes"
               $"model {model.GetType().FullName}, {size} numbers, rate {model.Rate}"
               $"seed {o.Seed}, steps {o.Steps} and {o.TuningSteps}, batch {o.Batch} and {o.MetaBatch}"
@@ -148,7 +149,8 @@ type DataCleaning =
 
                 (Candidate.Pooled(way.Name, parts, data.CleanLabels)).Calibrated data.CleanLabels)
 
-        let choice = Selection.Choose(heldOut, options.Selection, recipes.Counts)
+        let choice =
+            Selection.Choose(heldOut, options.Selection.Among(Ways.names true, considered))
 
         let thetas =
             ways

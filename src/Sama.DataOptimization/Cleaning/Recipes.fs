@@ -146,18 +146,6 @@ type internal Recipes
             |> flatten)
         |> unflatten
 
-    let counts =
-        lazy
-            // both predicted by models that have not seen the rows
-            (let found = Rows.Argmax(outOfFold ())
-             let clean = rowsAt [| 0 .. data.Clean - 1 |]
-             let known = Rows.Argmax(trainer.Predict(noisy (), clean))
-             let shares = ClassShares.Estimate(data.Classes, found, known, data.CleanLabels)
-             ClassShares.Weights(shares, data.CleanLabels))
-
-    /// What each clean row counts for, by the shares of the classes among the rows to clean.
-    member _.Counts: float[] = counts.Value
-
     member _.Trainer = trainer
     member _.Train = train
 
@@ -199,10 +187,8 @@ type internal Recipes
             [ for fold in folds ->
                   let labels = fold.Held |> Array.map (fun place -> data.CleanLabels[place])
 
-                  let counts = fold.Held |> Array.map (fun place -> counts.Value[place])
-
                   recipes.TunedHeld(source, fold)
-                  |> Array.map (fun rows -> Array.sum (Array.map2 (*) counts (Calibration.LogLosses(rows, labels)))) ]
+                  |> Array.map (fun rows -> Array.sum (Calibration.LogLosses(rows, labels))) ]
             |> List.reduce (Array.map2 (+))
 
         Array.IndexOf(losses, Array.min losses)

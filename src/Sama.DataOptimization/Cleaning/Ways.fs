@@ -15,9 +15,11 @@ module internal Ways =
 
     let private suffix = ", then clean"
 
-    /// Names, the control first. Label models are among them where there are votes.
+    /// Names: the control, the average of the trainings on the rows to clean, others. Label models are among them where there
+    /// are votes.
     let names (votes: bool) : string[] =
         [| "noisy" + suffix
+           "average" + suffix
            "noisy"
            "clean only"
            "confident learning" + suffix
@@ -27,7 +29,13 @@ module internal Ways =
            "SAMA weights"
            "SAMA correction"
            "SAMA weights" + suffix
-           "SAMA correction" + suffix |]
+           "SAMA correction" + suffix
+           "average" |]
+
+    /// The trainings on the rows to clean whose parameters are averaged: one that takes the labels as they are, one that leaves
+    /// rows out, one that weighs them, one that corrects them (and starts as the label model does).
+    let private averaged: string list =
+        [ "noisy"; "confident learning"; "SAMA weights"; "SAMA correction" ]
 
     /// Names of the trainings that ways are made of: the sources, and fine-tuning after them.
     let recipes (names: string[]) : Set<string> =
@@ -36,9 +44,13 @@ module internal Ways =
                   yield name
 
                   if name.EndsWith suffix then
-                      yield name[.. name.Length - suffix.Length - 1] ]
+                      yield name[.. name.Length - suffix.Length - 1]
 
-    let private source (recipes: Recipes) (name: string) : Source =
+                  if name.StartsWith "average" then
+                      yield! averaged ]
+        |> Set.remove "average"
+
+    let rec private source (recipes: Recipes) (name: string) : Source =
         let ofPart (part: CleanPart) = [ $"{name}, {part.Tag}" ]
 
         match name with
@@ -50,6 +62,18 @@ module internal Ways =
             { Name = name
               Stages = fun _ -> [ "out of fold"; name ]
               Train = fun _ -> recipes.Confident() }
+        | "average" ->
+            let parts = averaged |> List.map (source recipes)
+            let share = 1.0f / float32 parts.Length
+
+            { Name = name
+              Stages = fun part -> parts |> List.collect (fun source -> source.Stages part)
+              Train =
+                fun part ->
+                    parts
+                    |> List.map (fun source -> source.Train part)
+                    |> List.reduce (Array.map2 (+))
+                    |> Array.map (fun sum -> sum * share) }
         | _ ->
             { Name = name
               Stages = ofPart

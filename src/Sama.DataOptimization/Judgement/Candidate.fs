@@ -123,8 +123,12 @@ type SelectionOptions() =
     /// What decides; accuracy unless told.
     member val Criterion = Criterion.Accuracy with get, set
 
-    /// The control is left only where the best is ahead of it by more than this many standard errors of their paired
-    /// difference; 1 unless told, 0 takes the best.
+    /// How many of the first candidates need no more than to be expected the best; 1 unless told, the control. Where one is
+    /// known to do no harm in the mean, it belongs here.
+    member val Trusted = 1 with get, set
+
+    /// These are left only where the best is ahead of the best of them by more than this many standard errors of their
+    /// paired difference; 1 unless told, 0 takes the best.
     member val StandardErrors = 1.0 with get, set
 
     /// The gain over the first candidate that is expected of another one before any row is seen, in units of the
@@ -134,3 +138,17 @@ type SelectionOptions() =
     /// Standard deviation of that expectation, in the same units; infinity believes the held-out rows alone. Unless
     /// told 0.03 of accuracy, 0.06 nats of log-loss.
     member val GainSpread = Nullable<float>() with get, set
+
+    /// The same where only some of the candidates are there.
+    member internal o.Among(all: string[], some: string[]) : SelectionOptions =
+        let trusted =
+            Array.truncate o.Trusted all
+            |> Array.filter (fun name -> Array.contains name some)
+
+        SelectionOptions(
+            Criterion = o.Criterion,
+            Trusted = trusted.Length,
+            StandardErrors = o.StandardErrors,
+            ExpectedGain = o.ExpectedGain,
+            GainSpread = o.GainSpread
+        )

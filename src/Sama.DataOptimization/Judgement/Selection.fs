@@ -49,43 +49,27 @@ type Choice =
 [<AbstractClass; Sealed>]
 type Selection =
 
-    /// Mean of paired differences and its standard error, row r counting `weights[r]`-fold, 1 in the mean. `more` rows are
-    /// added, half won and half lost, as Agresti and Min (2005) add half an observation to each cell: with none, two rows
+    /// Mean of paired differences and its standard error. `more` rows are added, half won and half lost, as Agresti and Min (2005) add half an observation to each cell: with none, two rows
     /// that differ the same way would be evidence beyond a standard error, and equal candidates would have an error of 0.
-    static member private Paired(more: float, weights: float[], first: float[], second: float[]) =
+    static member private Paired(more: float, first: float[], second: float[]) =
         let differences = Array.map2 (-) first second
         let count = float differences.Length + more
-        let mean = Array.fold2 (fun sum w d -> sum + w * d) 0.0 weights differences / count
+        let mean = Array.sum differences / count
 
         let squares =
-            Array.fold2 (fun sum w d -> sum + pown (w * (d - mean)) 2) 0.0 weights differences
+            Array.sumBy (fun d -> pown (d - mean) 2) differences
             + more * (1.0 + mean * mean)
 
         let freedom = if more > 0.0 then count else max 1.0 (count - 1.0)
         struct (mean, sqrt (squares / freedom / count))
 
-    static member private Compare(criterion: Criterion, weights: float[], first: Candidate, second: Candidate) =
+    static member private Compare(criterion: Criterion, first: Candidate, second: Candidate) =
         if Object.ReferenceEquals(first, second) then
             struct (0.0, 0.0)
         elif criterion = Criterion.LogLoss then
-            Selection.Paired(0.0, weights, second.Losses, first.Losses)
+            Selection.Paired(0.0, second.Losses, first.Losses)
         else
-            Selection.Paired(1.0, weights, first.Right, second.Right)
-
-    /// What each row counts for, 1 in the mean.
-    static member private Counts(rows: int, weights: IReadOnlyList<float>) : float[] =
-        if isNull weights then
-            Array.create rows 1.0
-        else
-            let weights = Array.ofSeq weights
-            Check.length (nameof weights) rows weights
-            Check.finite (nameof weights) weights
-
-            Check.that (nameof weights) (Array.forall (fun w -> w >= 0.0) weights && Array.sum weights > 0.0) (fun () ->
-                "weights are not negative, and some are above 0")
-
-            let mean = Array.average weights
-            weights |> Array.map (fun w -> w / mean)
+            Selection.Paired(1.0, first.Right, second.Right)
 
     static member private Checked(candidates: IReadOnlyList<Candidate>, options: SelectionOptions) =
         Check.nonEmpty (nameof candidates) candidates
@@ -114,6 +98,9 @@ type Selection =
 
         Check.least (nameof options.StandardErrors) 0.0 options.StandardErrors
 
+        Check.that (nameof options.Trusted) (options.Trusted >= 1) (fun () ->
+            $"{options.Trusted} candidates are trusted: the first is, at least")
+
     /// Chooses among candidates: the first is the control, what would be taken without a held-out row (fine-tuning after
     /// the noisy labels, say); the others are the simple before the complex, "do nothing" among them.
     ///
@@ -121,11 +108,8 @@ type Selection =
     ///    it before, N(μ, τ²): (μ/τ² + d/s²) / (1/τ² + 1/s²), 0 for the first itself. The best is the one that can be
     ///    expected to gain the most, the first in order of equal ones; so none is best that is expected to be worse than
     ///    the control.
-    /// 2. The best is chosen if it is ahead of the control by more than `StandardErrors` standard errors of their paired
-    ///    difference; else the control.
-    ///
-    /// `weights` says what each row counts for (null: all alike): how many rows of those that matter it stands for, where
-    /// held-out rows were not drawn as these are (as many of each class, say).
+    /// 2. The best is chosen if it is one of the first `Trusted`, or ahead of the best of these by more than
+    ///    `StandardErrors` standard errors of their paired difference; else the best of these.
     ///
     /// What it promises: where true gains are spread as expected or better, their mean over always taking the first is
     /// not negative. With the defaults, in a simulation of 15 to 60 rows, 2 to 8 others and gains around −5 to −2
@@ -133,18 +117,16 @@ type Selection =
     /// expect more of the others says so by `ExpectedGain` and `GainSpread`. Rows of a cross-fit share training rows, so
     /// that their standard errors are somewhat too small. No rule sees what held-out rows do not show.
     ///
-    /// ArgumentException for no candidates, names that occur twice, numbers of rows that differ, fewer than two rows, a
-    /// log-loss that is asked for and missing, or weights that are negative, not finite or all 0.
+    /// ArgumentException for no candidates, names that occur twice, numbers of rows that differ, fewer than two rows, or a
+    /// log-loss that is asked for and missing.
     static member Choose
         (
             candidates: IReadOnlyList<Candidate>,
-            [<Optional; DefaultParameterValue(null: SelectionOptions)>] options: SelectionOptions,
-            [<Optional; DefaultParameterValue(null: IReadOnlyList<float>)>] weights: IReadOnlyList<float>
+            [<Optional; DefaultParameterValue(null: SelectionOptions)>] options: SelectionOptions
         ) : Choice =
         let options = if isNull options then SelectionOptions() else options
         Selection.Checked(candidates, options)
         let candidates = Array.ofSeq candidates
-        let weights = Selection.Counts(candidates[0].Right.Length, weights)
         let unit = if options.Criterion = Criterion.LogLoss then 2.0 else 1.0
 
         let given (value: Nullable<float>) otherwise =
@@ -157,7 +139,7 @@ type Selection =
 
         let gains =
             candidates
-            |> Array.map (fun candidate -> Selection.Compare(options.Criterion, weights, candidate, candidates[0]))
+            |> Array.map (fun candidate -> Selection.Compare(options.Criterion, candidate, candidates[0]))
 
         let shrunk =
             gains
@@ -170,23 +152,25 @@ type Selection =
                 else (before * expected + known * gain) / (before + known))
 
         let best = Simplex.argmax shrunk
+        let fallback = Simplex.argmax (Array.truncate options.Trusted shrunk)
 
         // rounding must not decide where a difference is its own standard error
         let clear criterion =
             let struct (ahead, error) =
-                Selection.Compare(criterion, weights, candidates[best], candidates[0])
+                Selection.Compare(criterion, candidates[best], candidates[fallback])
 
             ahead > options.StandardErrors * error + 1e-12
 
         let chosen =
             if
-                options.StandardErrors = 0.0
+                best = fallback
+                || options.StandardErrors = 0.0
                 || clear options.Criterion
                 || options.Criterion = Criterion.Both && clear Criterion.LogLoss
             then
                 best
             else
-                0
+                fallback
 
         let errors =
             if options.StandardErrors = 1.0 then
@@ -195,16 +179,16 @@ type Selection =
                 $"{options.StandardErrors} standard errors"
 
         let reason index =
-            if index = chosen && best = 0 then
+            if index = chosen && best = fallback then
                 "chosen: no other can be expected to be better"
             elif index = chosen && index = best then
-                $"chosen: best, and ahead of {candidates[0].Name} by more than {errors}"
+                $"chosen: best, and ahead of {candidates[fallback].Name} by more than {errors}"
             elif index = chosen then
                 $"chosen: {candidates[best].Name} is not ahead of it by more than {errors}"
             elif shrunk[index] < 0.0 then
                 $"so few rows do not show that it is better than {candidates[0].Name}"
             elif index = best then
-                $"best, but not ahead of {candidates[0].Name} by more than {errors}"
+                $"best, but not ahead of {candidates[fallback].Name} by more than {errors}"
             else
                 $"{candidates[best].Name} is better"
 
@@ -217,7 +201,7 @@ type Selection =
                 let struct (gain, gainError) = gains[index]
 
                 let struct (difference, error) =
-                    Selection.Compare(options.Criterion, weights, candidates[best], candidates[index])
+                    Selection.Compare(options.Criterion, candidates[best], candidates[index])
 
                 { Name = candidate.Name
                   Accuracy = Array.average candidate.Right
