@@ -262,6 +262,8 @@ let run (device: torch.Device) (full: bool) (only: string option) (path: string)
           "encoder", "64x128", 10, usual, 1
           "products", "16x64", 1, byDifferences [ "neumann(5)"; "conjugateGradient(5)" ], 3
           "products", "16x64", 10, byDifferences [ "unrolled" ], 1
+          "products", "64x128", 1, byDifferences [ "neumann(5)"; "conjugateGradient(5)" ], 1
+          "products", "64x128", 10, byDifferences [ "unrolled" ], 1
           if full then
               "encoder", "16x64", 1, [ "samaNa"; "t1t2"; "sama(oneSided)"; concatenated; "sama(bfloat16)" ], 7
 

@@ -1,4 +1,4 @@
-/// A learned rate against the best of a grid of fixed ones, started ten times too small and ten times too large, in one run.
+/// A learned rate against the best of a grid of fixed ones, started ten times too small and ten times too large.
 module Sama.Benchmarks.LearnedRates
 
 open System
@@ -19,9 +19,9 @@ type Row =
         Rate: float
         /// the rate at the end, before it is annealed
         Final: float
-        /// the loss at the end: P2's own, MNIST's over the held-out rows
+        /// the loss at the end, by which rates are judged: P2's own, MNIST's over 2,000 rows
         Loss: float
-        /// share of held-out rows that are right; NaN for P2
+        /// share of 2,000 other rows that are right; NaN for P2
         Accuracy: float
         /// processor time, s
         Seconds: float
@@ -34,8 +34,11 @@ type private Task =
       Seed: int
       Steps: int
       Base: UpdateRule -> Level
+      /// on a part of the rows that rates are judged by, of a draw
       MetaLoss: Draw -> Params -> Tensor
-      Measure: Params -> float * float }
+      /// on all of them
+      Judge: Params -> Tensor
+      Accuracy: Params -> float }
 
 /// Windows of one length.
 [<NoComparison; NoEquality>]
@@ -134,7 +137,7 @@ let private measured (task: Task) way rate (train: unit -> float * (float * floa
 
 let private ended (task: Task) (run: BilevelRun) : float * float =
     use _ = torch.no_grad ()
-    task.Measure run.Theta
+    Number.read ((task.Judge run.Theta).to_type torch.float64), task.Accuracy run.Theta
 
 let private fixedAt (task: Task) (rate: float) : Row =
     measured task "fixed" rate (fun () ->
@@ -205,6 +208,41 @@ let private learnedFrom (task: Task) (way: string, stages: int -> Stage list) (r
         use last = run.Value
         final, ended task last)
 
+/// By whole trainings: one call, and the training at what it found.
+let private descended (task: Task) (rate: float) : Row =
+    measured task "whole trainings" rate (fun () ->
+        let learned =
+            sgd rate
+            |> UpdateRule.learning "LearningRate" (fun lambda -> lambda["log"].exp () * rate)
+
+        let composed =
+            problem
+                { task with
+                    MetaLoss = fun _ theta -> task.Judge theta }
+                learned
+                BilevelOptions.Default
+                Hypergradient.sama
+                (sgd 1.0)
+
+        use start = Bilevel.start (int64 task.Seed) composed
+
+        use found =
+            Metagradient.descendWith
+                { DescentOptions.Default with
+                    Metagradient =
+                        { MetagradientOptions.Default with
+                            Memory = task.Steps } }
+                composed
+                start
+                task.Steps
+
+        eprintfn
+            $"{task.Name}, seed {task.Seed}, from {rate:G3}: {found.Trainings} trainings and {found.Metagradients} metagradients, losses %A{List.ofSeq found.Losses}"
+
+        let final = rate * Number.read (found.Lambda.exp ())
+        let row = fixedAt task final
+        final, (row.Loss, row.Accuracy))
+
 /// P2 at its first λ: 1024 samples, 100 parameters, 100 steps from 0.
 let private quadratic (seed: int) : Task =
     let losses = Suite.quadratic (Quadratic.draw seed 1024 100 100)
@@ -219,19 +257,21 @@ let private quadratic (seed: int) : Task =
             Level.general "base" [ "z", torch.zeros (100L, dtype = torch.float64) ] rule ignore (fun _ levels () ->
                 loss levels["base"])
       MetaLoss = fun _ theta -> loss theta
-      Measure = fun theta -> (loss theta).item<float> (), nan }
+      Judge = loss
+      Accuracy = fun _ -> nan }
 
-/// 10,000 rows of MNIST, a net of 64 hidden units, 1,000 steps of 100 rows; the rate is learned on 1,000 other training rows.
+/// 10,000 rows of MNIST, a net of 64 hidden units, 1,000 steps of 100 rows; the rate is learned on other training rows.
 let private digits (folder: string) (seed: int) : Task =
     let all = Digits.read folder "train"
     let x, y = all |> Digits.take [ 0L .. 9999L ]
-    let heldX, heldY = all |> Digits.take [ 10000L .. 11999L ]
+    let held = all |> Digits.take [ 10000L .. 11999L ]
+    let otherX, otherY = all |> Digits.take [ 12000L .. 13999L ]
 
-    let pick (count: int64) (draw: Draw) =
+    let pick (x: Tensor, y: Tensor) (count: int64) (draw: Draw) =
         use generator = new torch.Generator(uint64 draw.RandomSeed)
 
         let rows =
-            torch.randint (10000L, [| count |], dtype = torch.int64, generator = generator)
+            torch.randint (y.numel (), [| count |], dtype = torch.int64, generator = generator)
 
         x.index_select (0L, rows), y.index_select (0L, rows)
 
@@ -259,12 +299,14 @@ let private digits (folder: string) (seed: int) : Task =
       Seed = seed
       Steps = 1000
       Base =
-        fun rule -> Level.general "base" (start ()) rule (pick 100L) (fun _ levels rows -> loss levels["base"] rows)
-      MetaLoss = fun draw theta -> loss theta (pick 1000L draw)
-      Measure =
+        fun rule ->
+            Level.general "base" (start ()) rule (pick (x, y) 100L) (fun _ levels rows -> loss levels["base"] rows)
+      MetaLoss = fun draw theta -> loss theta (pick held 1000L draw)
+      Judge = fun theta -> loss theta held
+      Accuracy =
         fun theta ->
-            let right = (logits theta heldX).argmax(1L).eq heldY
-            (loss theta (heldX, heldY)).item<float32> () |> float, right.to_type(torch.float64).mean().item<float> () }
+            let right = (logits theta otherX).argmax(1L).eq otherY
+            right.to_type(torch.float64).mean().item<float> () }
 
 /// The grid, and every way from ten times too small and ten times too large.
 let private measure (lowest: float, highest: float) (task: Task) : Row list =
@@ -274,7 +316,9 @@ let private measure (lowest: float, highest: float) (task: Task) : Row list =
     let best = grid |> List.minBy _.Loss
 
     grid
-    @ [ for way in ways do
+    @ [ for by in [ 0.1; 10.0 ] do
+            descended task (best.Rate * by)
+        for way in ways do
             for by in [ 0.1; 10.0 ] do
                 learnedFrom task way (best.Rate * by) ]
 
@@ -291,10 +335,11 @@ let private table (rows: Row list) =
 
         for r in best :: learned do
             let way = if r.Way = "fixed" then "best of 20" else r.Way
-            let beside = (r.Loss - best.Loss) / abs best.Loss
+            let off = (r.Loss - best.Loss) / abs best.Loss
+            let beside = if off < 100.0 then off.ToString "P2" else "diverged"
 
             printfn
-                $"| {name} | {seed} | {way} | {r.Rate:G3} | {r.Final:G3} | {r.Loss:G6} | {r.Accuracy:F4} | {beside:P2} | {r.Seconds / plain:F1} |"
+                $"| {name} | {seed} | {way} | {r.Rate:G3} | {r.Final:G3} | {r.Loss:G6} | {r.Accuracy:F4} | {beside} | {r.Seconds / plain:F1} |"
 
 /// The quadratic always, the digits where their folder is given; so many seeds of each.
 let run (folder: string option) (seeds: int) (write: Row list -> unit) : int =

@@ -51,6 +51,45 @@ public static class Metagradient
         return F.Metagradient.lossOfTraining(problem, state, steps);
     }
 
+    /// <summary>λ brought down by whole trainings from a state: quasi-Newton steps (L-BFGS) of the metagradient, each taken
+    /// if the training behind it ends with a lower meta loss, else the opposite one or a shorter one. The price is a training a
+    /// loss and about five to eight a metagradient, however many numbers λ has.</summary>
+    /// <param name="problem">A problem of two levels.</param>
+    /// <param name="state">Where the training and λ begin.</param>
+    /// <param name="steps">T, at least 1.</param>
+    /// <param name="metagradients">At most so many.</param>
+    /// <param name="radius">Length of the first step of λ (1: of a log rate, a factor of e); later ones are up to twice as long
+    /// each.</param>
+    /// <param name="tolerance">Ends where the next step promises less than this part of the loss.</param>
+    /// <param name="memory">States kept in memory of each metagradient.</param>
+    /// <param name="products">How products with second derivatives are formed.</param>
+    /// <returns>λ and what it cost; the caller disposes it.</returns>
+    /// <exception cref="ArgumentException">As <see cref="OfTraining"/>, and an option out of range.</exception>
+    /// <exception cref="InvalidOperationException">No training near λ is finite.</exception>
+    public static DescentResult Descend(
+        BilevelProblem problem,
+        RunState state,
+        int steps,
+        int metagradients = 12,
+        double radius = 1,
+        double tolerance = 1e-3,
+        int memory = 20,
+        ProductForm products = ProductForm.Default)
+    {
+        ArgumentNullException.ThrowIfNull(problem);
+        ArgumentNullException.ThrowIfNull(state);
+        var each = MetagradientOptions.Default;
+        return F.Metagradient.descendWith(
+            new(
+                metagradients: metagradients,
+                radius: radius,
+                tolerance: tolerance,
+                metagradient: new(memory: memory, folder: null, disk: each.Disk, products: products)),
+            problem,
+            state,
+            steps);
+    }
+
     /// <summary>How predictive a metagradient is: the training done again at λ moved against it, by each length, its loss held
     /// against the first order.</summary>
     /// <param name="problem">The problem.</param>

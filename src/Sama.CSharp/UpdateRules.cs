@@ -384,6 +384,13 @@ public static class UpdateRuleExtensions
             return F.UpdateRule.scheduled(Interop.Function(schedule), NotNull(rule));
         }
 
+        /// <summary>The rule at the moving average of the gradients before this step: under
+        /// <c>HypergradientMethod.Soba</c> the upper level's in MA-SOBA. No base rule of methods that need an
+        /// adaptation.</summary>
+        /// <param name="weight">Of a new gradient in the average, above 0 and at most 1.</param>
+        /// <returns>The rule.</returns>
+        /// <exception cref="ArgumentException">A weight out of range.</exception>
+        public UpdateRule Averaging(double weight) => F.AveragingRule.averaging(weight, NotNull(rule));
 
         /// <summary>The rule with the decay rate·weightDecay·θ beside it, in which its moments have no part.</summary>
         /// <param name="rate">The rule's rate.</param>

@@ -106,15 +106,25 @@ let private phaseTests =
 
 let private rate = 0.1
 
+/// The problem with that rule of its upper level.
+let private under (meta: UpdateRule) (problem: BilevelProblem) =
+    let upper =
+        { problem.Levels[1] with
+            Update = meta
+            Rule = UpdateRule.bind problem.Levels[1].Layout meta }
+
+    { problem with
+        Levels = Array.updateAt 1 upper problem.Levels }
+
 let private solverTests =
     [ for form in [ ProductForm.Exact; ProductForm.Differences ] do
           testCase $"soba and amigo are their recursions, written out ({form})"
           <| fun _ ->
               use _ = torch.NewDisposeScope()
 
-              let written isSoba iterations eta steps =
+              let written isSoba weight iterations eta steps =
                   let mutable theta, p = torch.zeros (n, dtype = f64), torch.zeros (n, dtype = f64)
-                  let mutable lambda = torch.ones (m, dtype = f64)
+                  let mutable lambda, h = torch.ones (m, dtype = f64), torch.zeros (m, dtype = f64)
 
                   for _ in 1..steps do
                       theta <- theta - (A.mv theta - B.mv lambda) * rate
@@ -123,25 +133,44 @@ let private solverTests =
                       for _ in 1..iterations do
                           next <- next - (A.mv next - theta) * (eta * rate)
 
-                      lambda <- lambda - (c + B.t().mv (if isSoba then p else next)) * 0.1
+                      let found = c + B.t().mv (if isSoba then p else next)
+
+                      if weight = 1.0 then
+                          lambda <- lambda - found * 0.1
+                      else
+                          // MA-SOBA: x, y and z move at once, by what was known before
+                          lambda <- lambda - h * 0.1
+                          h <- h * (1.0 - weight) + found * weight
+
                       p <- next
 
                   lambda
 
-              let run method steps =
-                  use run =
-                      new BilevelRun(quadratic (sgd rate) 1 (Hypergradient.withProducts form method), 1L)
+              let runUnder meta method steps =
+                  let problem = quadratic (sgd rate) 1 (Hypergradient.withProducts form method)
+                  use run = new BilevelRun(under meta problem, 1L)
 
                   for _ in 1..steps do
                       run.Step() |> ignore
 
                   run.Lambda.Vector.clone ()
 
+              let run = runUnder (sgd 0.1)
               let tolerance = if form = ProductForm.Exact then 1e-13 else 1e-8
               let soba = run (Hypergradient.soba 0.7) 30
-              Expect.isLessThan (distance soba (written true 1 0.7 30)) tolerance "soba"
+              Expect.isLessThan (distance soba (written true 1.0 1 0.7 30)) tolerance "soba"
               let amigo = run (Hypergradient.amigo 3 0.7) 30
-              Expect.isLessThan (distance amigo (written false 3 0.7 30)) tolerance "amigo"
+              Expect.isLessThan (distance amigo (written false 1.0 3 0.7 30)) tolerance "amigo"
+              let moving = runUnder (averaging 0.3 (sgd 0.1)) (Hypergradient.soba 0.7) 30
+              Expect.isLessThan (distance moving (written true 0.3 1 0.7 30)) tolerance "MA-SOBA"
+
+      testCase "averaging: a weight outside (0, 1] is named, and it is no base rule of sama"
+      <| fun _ ->
+          for weight in [ 0.0; -0.1; 1.5; nan ] do
+              throws [ "weight" ] (fun () -> averaging weight (sgd 0.1) |> ignore)
+
+          throws [ "averaging"; "sama" ] (fun () ->
+              quadratic (averaging 0.5 (sgd 0.1)) 1 Hypergradient.sama |> ignore)
 
       testCase "they end where the exact hypergradient vanishes, MA-SOBA by its averaging rule too"
       <| fun _ ->
@@ -149,29 +178,11 @@ let private solverTests =
           let response = torch.linalg.solve (A, B)
           let best = torch.linalg.solve (response.t().mm response, -c)
 
-          let averaging =
-              sgdWith
-                  { SgdOptions.Default with
-                      LearningRate = 0.02
-                      Momentum = 0.8
-                      Dampening = 0.8 }
-
           for method, meta in
               [ Hypergradient.soba 2.0, sgd 0.02
-                Hypergradient.soba 2.0, averaging
+                Hypergradient.soba 2.0, averaging 0.2 (sgd 0.02)
                 Hypergradient.amigo 5 2.0, sgd 0.02 ] do
-              let problem = quadratic (sgd 0.2) 1 method
-
-              let problem =
-                  { problem with
-                      Levels =
-                          Array.updateAt
-                              1
-                              { problem.Levels[1] with
-                                  Update = meta
-                                  Rule = UpdateRule.bind problem.Levels[1].Layout meta }
-                              problem.Levels }
-
+              let problem = quadratic (sgd 0.2) 1 method |> under meta
               use run = new BilevelRun(problem, 1L)
 
               for _ in 1..6000 do

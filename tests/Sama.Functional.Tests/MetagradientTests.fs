@@ -500,6 +500,57 @@ let tests =
           yield! folderTests
           yield! refusals
 
+          for start in [ 1e-3; 0.05; 12.0; 1e3 ] do
+              testCase $"descend: a rate that starts at {start} ends within 1 %% of the best of a grid of 200"
+              <| fun _ ->
+                  use _ = torch.NewDisposeScope()
+                  let h = torch.linspace (0.2, 1.5, 6L, dtype = f64)
+                  let b = normal 90L [| 6L |]
+                  let loss (theta: Params) = (theta["x"].square () * h / 2.0 - theta["x"] * b).sum ()
+
+                  let rule =
+                      sgd 1.0 |> UpdateRule.learning "LearningRate" (fun l -> l["log"].exp ())
+
+                  let problem =
+                      Problem.create
+                          BilevelOptions.Default
+                          Hypergradient.sama
+                          [ Level.create "base" [ "x", torch.zeros (6L, dtype = f64) ] rule ignore (fun _ theta _ () ->
+                                loss theta)
+                            Level.create
+                                "rate"
+                                [ "log", torch.full (1L, log start, dtype = f64) ]
+                                (sgd 1.0)
+                                ignore
+                                (fun _ theta _ () -> loss theta) ]
+
+                  use state = Bilevel.start 0L problem
+
+                  let at (log: float) =
+                      use moved = torch.full (1L, log, dtype = f64)
+                      Metagradient.lossOfTraining problem (RunState.at 1 moved state) 15
+
+                  let best = Seq.min [ for i in 0..199 -> at (-3.0 + 5.0 * float i / 199.0) ]
+                  GC.Collect()
+                  GC.WaitForPendingFinalizers()
+                  let live = Tensor.TotalCount
+                  let found = Metagradient.descend problem state 15
+                  Expect.equal (Metagradient.lossOfTraining problem (RunState.at 1 found.Lambda state) 15) found.Loss "its λ"
+                  Expect.isLessThanOrEqual found.Loss (best + 0.01 * abs best) $"{found.Loss}, best {best}"
+                  Expect.isTrue found.Converged "converged"
+                  Expect.isLessThanOrEqual (found.Trainings + found.Metagradients) 40 "work"
+                  found.Dispose()
+                  Expect.equal Tensor.TotalCount live "live tensors"
+
+                  throws [ "Radius" ] (fun () ->
+                      Metagradient.descendWith
+                          { DescentOptions.Default with
+                              Radius = 0.0 }
+                          problem
+                          state
+                          15
+                      |> ignore)
+
           testCase "LDS of exact scores is 1, of their negatives −1, with ties of nothing NaN"
           <| fun _ ->
               let truth = [| for i in 0..19 -> sin (float i) |]

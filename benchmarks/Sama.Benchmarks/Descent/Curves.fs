@@ -19,7 +19,7 @@ type Row =
         Squares: float list
     }
 
-/// Methods, and how much of each hypergradient the meta rule's average takes (1: it does not average).
+/// Methods, and the weight of each hypergradient in the meta rule's moving average (1: it does not average).
 let methods: (string * HypergradientMethod * float) list =
     let cg count =
         Hypergradient.conjugateGradientWith
@@ -62,12 +62,9 @@ let evaluations (report: StepReport) : int =
 
 let private rates = [ 0.3; 1.0; 3.0 ]
 
-let private descent rate weight =
-    sgdWith
-        { SgdOptions.Default with
-            LearningRate = rate
-            Momentum = 1.0 - weight
-            Dampening = 1.0 - weight }
+/// The rule of the upper level: that of MA-SOBA where less than all of a hypergradient joins the average.
+let averaged (weight: float) (rule: UpdateRule) : UpdateRule =
+    if weight = 1.0 then rule else averaging weight rule
 
 let private curve (p: Quadratic) (losses: Suite.Losses) unroll rate method weight : float list =
     let solution = ((Quadratic.problem p).Solution).Value
@@ -86,7 +83,7 @@ let private curve (p: Quadratic) (losses: Suite.Losses) unroll rate method weigh
                 (torch.full (100L, -2.0, dtype = torch.float64))
         with
         | [ lowest; upper ] ->
-            let rule = descent rate weight
+            let rule = averaged weight (sgd rate)
 
             [ lowest
               { upper with

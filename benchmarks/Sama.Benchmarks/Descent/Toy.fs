@@ -22,13 +22,13 @@ let private median (values: float seq) =
     let sorted = Seq.sort values |> Array.ofSeq
     sorted[sorted.Length / 2]
 
-let private trained (method: HypergradientMethod) : (float * float)[] =
+let private trained (method: HypergradientMethod) (weight: float) : (float * float)[] =
     let x, y = PenaltyToy.starts 1 starts
 
     let levels =
         match Suite.levels Suite.penaltyToy (sgd 0.1) (Suite.ofVector y) (Suite.ofVector x) with
         | [ lowest; upper ] ->
-            let rule = Projection.projectBox 0.0 3.0 (sgd 0.02)
+            let rule = Projection.projectBox 0.0 3.0 (Curves.averaged weight (sgd 0.02))
 
             [ lowest
               { upper with
@@ -56,12 +56,12 @@ let private trained (method: HypergradientMethod) : (float * float)[] =
 let measure () : Row list =
     use _ = torch.NewDisposeScope()
 
-    [ for name, method, _ in Curves.methods do
+    [ for name, method, weight in Curves.methods do
           // of 1,000 columns, and of a matrix of 10⁶ at each meta step
-          if name <> "nystrom(20)" && name <> "exact" && name <> "ma-soba" then
+          if name <> "nystrom(20)" && name <> "exact" then
               let ends =
                   try
-                      trained method
+                      trained method weight
                   with :? NonFiniteException ->
                       [| for _ in 1..starts -> infinity, infinity |]
 

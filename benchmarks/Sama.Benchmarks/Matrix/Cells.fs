@@ -206,7 +206,6 @@ let methods: Subject list =
 
     singles
     @ [ phase "everyNth" (every 2) gradients sama true
-        phase "everyNth" (every 4) gradients sama false
         phase "everyNth" (every 4) amigo sama false
         phase "switching" (change 7L) sama last true
         phase "switching" (change 1L) sama last false ]

@@ -34,15 +34,19 @@ module internal ConjugateGradient =
     let private adjoint (o: ConjugateGradientOptions) (at: IBaseSolution) (linear: ILinearization) (v: Tensor) =
         let damped (product: Tensor -> Tensor) (x: Tensor) =
             Scope.tensor (fun () ->
+                let found = product x
+
                 if o.Damping = 0.0 then
-                    product x
+                    found
                 else
-                    product x + x * o.Damping)
+                    found.add_ (x, Number.scalar o.Damping))
 
         let p, q, (solution: Solution), products, residual =
             if at.Elementwise then
                 let stay, decay = Method.diagonals at v
-                let product x = linear.ThetaVjp x * stay + decay * x
+
+                let product x =
+                    linear.ThetaVjp(x).mul_(stay).addcmul_ (x, decay, Number.scalar 1.0)
 
                 let solver =
                     if decay.lt(Number.scalar 0.0).any().item<bool> () then
@@ -50,7 +54,7 @@ module internal ConjugateGradient =
                     else
                         LinearSolve.conjugateGradient
 
-                let solution = solver (damped product) (v * stay) o.Iterations o.Tolerance
+                let solution = solver (damped product) (v.mul_ stay) o.Iterations o.Tolerance
                 solution.X, null, solution, solution.Products + 1, solution.Residual
             else
                 let forward w =

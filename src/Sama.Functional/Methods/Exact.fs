@@ -66,7 +66,7 @@ module internal Exact =
             if at.Elementwise then
                 let stay, decay = Method.diagonals at v
                 let rows = stay.nonzero().reshape -1L
-                let matrix = dense linear.ThetaVjp v + decay.diag ()
+                let matrix = dense linear.ThetaVjp v + (decay.expand_as v).diag ()
                 let pick (t: Tensor) = t.index_select (0L, rows)
 
                 if rows.numel () = 0L then

@@ -50,7 +50,7 @@ type internal Adjoint =
         Report: Report
     }
 
-/// A solver of the adjoint system, from the solution and its linearization.
+/// A solver of the adjoint system, from the solution and its linearization; may overwrite the vector.
 type internal AdjointSolver = IBaseSolution -> ILinearization -> Tensor -> Adjoint
 
 /// How a level moves when what it depends on is moved: what a level above needs to know for its own total derivative.
@@ -121,16 +121,20 @@ module internal Method =
 
     /// (∂u/∂θ)ᵀ w = Hᵀ (∂u/∂g)ᵀ w + (the rule's decay).
     let transposed (at: IBaseSolution) (linear: ILinearization) (w: Tensor) : Tensor =
-        Scope.tensor (fun () -> linear.ThetaVjp(at.Adapt w) + at.Decay w)
+        Scope.tensor (fun () ->
+            let product = Scope.tensor (fun () -> linear.ThetaVjp(at.Adapt w))
+            product.add_ (at.Decay w))
 
     /// An elementwise rule has ∂u/∂θ = D H + E, D and E diagonal. With p = D q the adjoint system (∂u/∂θ)ᵀ q = v is
     /// Hᵀ p + (E/D) p = v, symmetric where H is, and without decay (E = 0) free of the rule. Coordinates with D = 0 have
-    /// p = 0 and leave the system. The coordinates that stay (1 or 0), and E/D there.
+    /// p = 0 and leave the system. The coordinates that stay, and E/D there: one 0 where the rule has no decay.
     let diagonals (at: IRuleJacobians) (like: Tensor) : Tensor * Tensor =
-        let ones = torch.ones_like like
-        let d, e = at.Adapt ones, at.Decay ones
-        let stay = d.ne (Number.scalar 0.0)
-        stay.to_type d.dtype, torch.where (stay, e / torch.where (stay, d, ones), torch.zeros_like d)
+        Scope.run (fun keep ->
+            let ones = torch.ones_like like
+            let d, e = at.Adapt ones, at.Decay ones
+            let stay = d.ne (Number.scalar 0.0)
+            let over = torch.where (stay, e / torch.where (stay, d, ones), torch.zeros_like d)
+            keep stay, keep (if over.any().item<bool> () then over else over.sum ()))
 
     let size (x: Tensor) : float =
         Scope.run (fun _ -> Number.read (Flat.norm x))

@@ -32,7 +32,9 @@ open Sama
 module internal Neumann =
 
     let private adjoint (o: NeumannOptions) (at: IBaseSolution) (linear: ILinearization) (v: Tensor) =
-        let term, q = v.clone (), v.clone ()
+        let norm = if o.MeasureResidual then Method.size v else nan
+        // v is the first term, and nobody's any more
+        let term, q = v, v.clone ()
 
         let advance () =
             Scope.run (fun _ -> term.add_ (Method.transposed at linear term, Number.scalar -o.Step) |> ignore)
@@ -45,7 +47,7 @@ module internal Neumann =
             if o.MeasureResidual then
                 // v − (∂u/∂θ)ᵀ q is the first term left out
                 advance ()
-                Nullable(Method.relative (Method.size term) (Method.size v))
+                Nullable(Method.relative (Method.size term) norm)
             else
                 Nullable()
 

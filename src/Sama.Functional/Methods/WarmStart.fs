@@ -26,8 +26,8 @@ open Sama
 ///
 /// SOBA (Dagréou et al., A Framework for Bilevel Optimization That Enables Stochastic and Global Variance Reduction Algorithms,
 /// NeurIPS 2022) takes one step a meta step, and the response with p as it was before it: θ, p and λ move at once. MA-SOBA
-/// (Chen et al., Optimal Algorithms for Stochastic Bilevel Optimization under Relaxed Smoothness Conditions, 2023) averages the
-/// hypergradients beside it: a rule of the meta level, sgd of momentum and dampening 1 − weight. AmIGO (Arbel and Mairal,
+/// (Chen et al., Optimal Algorithms for Stochastic Bilevel Optimization under Relaxed Smoothness Conditions, 2023) moves λ by the
+/// moving average of the hypergradients before it: a rule of the meta level, `averaging`. AmIGO (Arbel and Mairal,
 /// Amortized Implicit Differentiation for Stochastic Bilevel Optimization, ICLR 2022) takes several, and the response behind
 /// them.
 module internal WarmStart =

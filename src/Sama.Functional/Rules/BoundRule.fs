@@ -70,6 +70,7 @@ module internal BoundRule =
           ByGradient = byGradient
           ByTheta = byTheta
           Elementwise = elementwise
+          Parts = false
           Groups = ""
           InPlace = byOperators name step byGradient
           Learned = []

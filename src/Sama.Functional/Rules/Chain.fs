@@ -109,5 +109,6 @@ module internal Chain =
         let byGradient = jacobians |> Result.map (byGradient rules)
 
         { BoundRule.create name start step byGradient ofTheta (rules |> List.forall _.Elementwise) with
+            Parts = rules |> List.forall _.Parts
             Groups = BoundRule.groupsOf rules
             InPlace = inPlace rules }

@@ -209,6 +209,7 @@ module internal Elementwise =
 
         let bound =
             { bound with
+                Parts = given.Plain
                 InPlace = inPlace rule kernel bound.InPlace }
 
         if rule.Vectors.IsEmpty && rule.Rule.Number.IsNone then

@@ -67,6 +67,8 @@ type BoundRule =
             ByTheta: Jacobian
             /// ∂u/∂g is diagonal
             Elementwise: bool
+            /// Take gives of parts of its vectors the parts of what it gives of the whole
+            Parts: bool
             /// which parameters its parts have, as a text; empty if each has all
             Groups: string
             InPlace: InPlace

@@ -60,6 +60,7 @@ module internal ShardedRule =
             ByGradient = rule.ByGradient |> Result.map jacobian
             ByTheta = jacobian rule.ByTheta
             Sharded = None
+            Parts = false
             InPlace =
                 { Sound =
                     fun state g theta ->

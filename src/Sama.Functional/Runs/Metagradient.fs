@@ -162,6 +162,62 @@ module Metagradient =
             found.Direct.Dispose()
             found.Loss)
 
+    /// `descend` with options.
+    let descendWith (options: DescentOptions) (problem: BilevelProblem) (state: RunState) (steps: int) : DescentResult =
+        requireSteps steps
+        Method.atLeast 1 "Metagradients" options.Metagradients
+        Method.positive "Radius" options.Radius
+        Method.nonNegative "Tolerance" options.Tolerance
+        let losses = ResizeArray<float>()
+        let mutable trainings, metagradients = 0, 0
+
+        let value (lambda: Tensor) =
+            trainings <- trainings + 1
+
+            try
+                lossOfTraining problem (RunState.at 1 lambda state) steps
+            with :? NonFiniteException ->
+                infinity
+
+        let slope steps (lambda: Tensor) =
+            metagradients <- metagradients + 1
+
+            try
+                use found =
+                    ofTrainingWith options.Metagradient problem (RunState.at 1 lambda state) steps
+
+                Some(found.Lambda.clone ())
+            with :? NonFiniteException ->
+                None
+
+        let rec partial steps (lambda: Tensor) =
+            match slope (steps / 2) lambda with
+            | Some h when Method.size h > 0.0 -> h
+            | _ when steps > 3 -> partial (steps / 2) lambda
+            | _ ->
+                invalidOp
+                    $"λ steers no part of the training of {steps} steps whose loss is finite: start where the training does not diverge"
+
+        Scope.run (fun keep ->
+            let lambda, loss, converged =
+                TrainingDescent.minimise options value (slope steps) (partial steps) losses.Add (state.Lambda.clone ())
+
+            { Lambda = keep lambda
+              Loss = loss
+              Losses = losses
+              Trainings = trainings
+              Metagradients = metagradients
+              Converged = converged })
+
+    /// λ brought down by whole trainings from a state: each step of λ is a quasi-Newton step of the metagradient (L-BFGS) of
+    /// bounded length, and is taken if the training behind it ends with a lower meta loss; else the opposite one, or a
+    /// shorter one. One call learns what λ holds, such as a rate that starts far off, for a training that has yet to be done
+    /// with it. The price is a training a loss, and about five to eight a metagradient, however
+    /// many numbers λ has. Nothing changes; the caller disposes the result. InvalidOperationException where no training near
+    /// λ is finite; else as `ofTraining`.
+    let descend (problem: BilevelProblem) (state: RunState) (steps: int) : DescentResult =
+        descendWith DescentOptions.Default problem state steps
+
     /// Trains `subsets` times without a random part of the rows (`fraction` of them, at least one, drawn anew each time from
     /// `seed`): `retrain keep` trains with the rows for which `keep` is true and gives the meta loss. Its `Lds` then tells how
     /// well scores of rows predict the losses. ArgumentException for fewer than two rows or subsets, or a fraction that is not

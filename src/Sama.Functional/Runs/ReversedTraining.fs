@@ -57,7 +57,14 @@ module internal ReversedTraining =
             let place: Trajectory.Place = { Theta = own.Vector; State = own.Rule }
 
             let found =
-                Trajectory.reverse (ref 0) (subject live.Problem live.Vectors) true place (live.Fetch 0) behind
+                Trajectory.reverse
+                    (ref 0)
+                    (subject live.Problem live.Vectors)
+                    true
+                    own.Scratch
+                    place
+                    (live.Fetch 0)
+                    behind
 
             Trajectory.discard behind
 

@@ -12,10 +12,16 @@ module internal Differenced =
     /// What passes at θ itself know: g, and the stop-features of each micro-batch; none where perturbed passes replay those
     /// of the base pass.
     [<NoComparison; NoEquality>]
-    type private Origin =
+    type Origin =
         { Gradient: Tensor
           Features: Tensor[] list
           Replays: bool }
+
+        /// Every tensor of it.
+        member from.Tensors: Tensor list =
+            [ from.Gradient
+              for features in from.Features do
+                  yield! features ]
 
     let private none (s: Linearization.Subject) : Tensor[] = Array.create s.Vectors.Length null
 
@@ -24,8 +30,14 @@ module internal Differenced =
     let private follow kind features =
         { Kind = kind; Stops = Follow features }
 
-    /// g at θ, with the features as they are there.
-    let private origin (s: Linearization.Subject) (micros: Micro list) mode (theta: Tensor) : Origin =
+    /// What the base step of that gradient knows, whose features perturbed passes replay.
+    let replaying (gradient: Tensor) : Origin =
+        { Gradient = gradient
+          Features = []
+          Replays = true }
+
+    /// g at θ, with the features as they are there; in the caller's scope.
+    let origin (s: Linearization.Subject) (micros: Micro list) mode (theta: Tensor) : Origin =
         let gradients = none s
         gradients[s.Index] <- torch.zeros_like theta
 
@@ -35,29 +47,37 @@ module internal Differenced =
 
                   let mode = if mode.Stops.IsReplay then mode else follow mode.Kind met
 
-                  Passes.gradient
-                      s.Problem
-                      s.Precision
-                      (at s theta)
-                      gradients
-                      (1.0 / float micros.Length)
-                      (micro.Loss mode)
-                  |> ignore
+                  // the graph dies here, before anything else needs memory
+                  Scope.run (fun keep ->
+                      Passes.gradient
+                          s.Problem
+                          s.Precision
+                          (at s theta)
+                          gradients
+                          (1.0 / float micros.Length)
+                          (micro.Loss mode)
+                      |> ignore
 
-                  [| for struct (leaf, _) in met -> leaf.detach () |] ]
+                      [| for struct (leaf, _) in met -> keep (leaf.detach ()) |]) ]
 
         { Gradient = gradients[s.Index]
           Features = features
           Replays = mode.Stops.IsReplay }
 
-    /// Σ of first-order gradients at (vectors, sign) over the micro-batches, added to `gradients`; and by the features.
-    let private add (s: Linearization.Subject) (from: Origin) micros (moved: (Tensor[] * float) list) gradients =
+    /// First-order gradients at `move 1` less those at `move −1`, the sum over the micro-batches, added to `gradients`; and by
+    /// the features. `move` may give the same vectors again.
+    let private add (s: Linearization.Subject) (from: Origin) (micros: Micro list) (move: float -> Tensor[]) gradients =
         let byFeature =
-            [ for own in from.Features ->
-                  [| for feature in own -> feature.to_type(s.Vectors[s.Index].dtype).clone().requires_grad_ true |] ]
+            if from.Replays then
+                [ for _ in micros -> [||] ]
+            else
+                [ for own in from.Features ->
+                      [| for feature in own -> feature.to_type(s.Vectors[s.Index].dtype).clone().requires_grad_ true |] ]
 
-        for micro: Micro, leaves in List.zip micros byFeature do
-            for vectors, sign in moved do
+        for sign in [ 1.0; -1.0 ] do
+            let vectors = move sign
+
+            for micro, leaves in List.zip micros byFeature do
                 let mode =
                     { Kind = PassKind.Perturbed
                       Stops = if from.Replays then Stops.Replay else Given(Queue leaves) }
@@ -108,6 +128,8 @@ module internal Differenced =
             Mode: Mode
             Theta: Tensor
             From: Origin
+            /// a vector to overwrite
+            Lend: unit -> Tensor
             /// of α
             Step: float
             Passes: int ref
@@ -120,7 +142,7 @@ module internal Differenced =
         f.Passes.Value <- f.Passes.Value + 2
 
         let byFeature =
-            add f.Subject f.From f.Micros [ move scale, 1.0; move -scale, -1.0 ] gradients
+            add f.Subject f.From f.Micros (fun sign -> move (scale * sign)) gradients
 
         if f.Mode.Stops.IsFollow then
             through f.Subject f.Mode.Kind f.Micros f.Theta byFeature gradients
@@ -160,8 +182,9 @@ module internal Differenced =
 
             let norm, _ = Perturbation.bounded (Flat.norms w f.From.Gradient)
 
+            let moved = f.Lend()
+
             let move scale =
-                let moved = torch.empty_like f.Theta
                 Flat.combine moved f.Theta scale w
                 at f.Subject moved
 
@@ -185,16 +208,11 @@ module internal Differenced =
             difference f d (Flat.norm d) move gradients
             [| keep gradients[s.Index] |])
 
-    /// g at (θ, λ) and products with its derivatives. `known` is g if it is known, else null: a pass finds it. Pairs of
-    /// passes are counted.
-    let linearize passes (s: Linearization.Subject) micros mode (known: Tensor) theta : Tensor * ILinearization =
+    /// g at (θ, λ) and products with its derivatives. What is not `known` is found by a pass. `lend` gives a vector to
+    /// overwrite. Pairs of passes are counted.
+    let linearize passes (s: Linearization.Subject) micros mode lend known theta : Tensor * ILinearization =
         let from =
-            if mode.Stops.IsReplay && not (isNull known) then
-                { Gradient = known
-                  Features = [ for _ in micros -> [||] ]
-                  Replays = true }
-            else
-                origin s micros mode theta
+            known |> Option.defaultWith (fun () -> origin s micros mode theta)
 
         let frame =
             { Subject = s
@@ -202,6 +220,7 @@ module internal Differenced =
               Mode = mode
               Theta = theta
               From = from
+              Lend = lend
               Step = 1.0
               Passes = passes }
 

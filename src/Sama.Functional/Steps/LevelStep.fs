@@ -72,7 +72,12 @@ module internal LevelStep =
 
         { new IRuleJacobians with
             member _.Elementwise = rule.Elementwise
-            member _.Adapt v = at (byGradient ()).Pull v
+            // by the run's own kernels: the operators of a rule like Adam hold twenty vectors at once
+            member _.Adapt v =
+                let own = v.clone ()
+                step.AdaptInPlace own
+                own
+
             member _.AdaptInPlace v = step.AdaptInPlace v
             member _.AdaptForward w = at (byGradient ()).Push w
             member _.Decay v = at rule.ByTheta.Pull v

@@ -17,19 +17,21 @@ module internal Products =
         else
             $"products by differences of level '{level.Name}' change by {disagreement:G2} of their length with half the step, so that they can be that far off and more: its gradient jumps within the step (kinks of ReLU, a maximum, a clipped value), or rounding takes the difference away; take smooth activations (GELU, SiLU, tanh), a function of Params with exact products, float64, or sama"
 
-    /// g at (θ, λ) and products with its derivatives, in the form that the level's method asks for; `known` is g there or
-    /// null. Passes beside the one of a graph are counted. Of several ranks, g is this one's and the products are all's.
+    /// g at (θ, λ) and products with its derivatives, in the form that the level's method asks for; `known` is what passes
+    /// there know already, `lend` gives a vector to overwrite. Passes beside the one of a graph are counted. Of several
+    /// ranks, g is this one's and the products are all's.
     let at
         (passes: int ref)
         (s: Linearization.Subject)
         (micros: Micro list)
         (mode: Mode)
-        (known: Tensor)
+        (lend: unit -> Tensor)
+        (known: Differenced.Origin option)
         (theta: Tensor)
         : Tensor * ILinearization =
         let g, own =
             match Structure.productForm s.Problem s.Index with
-            | Some ProductForm.Differences -> Differenced.linearize passes s micros mode known theta
+            | Some ProductForm.Differences -> Differenced.linearize passes s micros mode lend known theta
             | _ -> Linearization.at s micros mode theta
 
         g, Across.linearization s.Problem own

@@ -228,25 +228,31 @@ module internal Responses =
         let products =
             { new IBaseProducts with
                 member _.Linearize(theta, followStops) =
-                    let known =
-                        if obj.ReferenceEquals(theta, step.Theta) then
-                            step.Gradient
-                        else
-                            null
+                    let known = obj.ReferenceEquals(theta, step.Theta)
 
                     // methods count the pass of a graph, which differences do without
-                    if
-                        Structure.productForm problem i = Some ProductForm.Differences
-                        && not (isNull known)
-                    then
+                    if known && Structure.productForm problem i = Some ProductForm.Differences then
                         passes.Value <- passes.Value - 1
 
                     if problem.Heights[i] > 0 && problem.Levels[i].Response = MiddleResponse.Total then
                         differences passes point i top theta gradients.Lambda
                     else
-                        snd (Products.at passes subject step.Micros (Mode.Linearized followStops) known theta) }
+                        let from =
+                            if known && not followStops then
+                                Some(Differenced.replaying step.Gradient)
+                            else
+                                None
 
-        let trajectory = Trajectory.ofWindow passes subject step.Window
+                        let lend =
+                            if known then
+                                step.Scratch
+                            else
+                                fun () -> torch.empty_like theta
+
+                        Products.at passes subject step.Micros (Mode.Linearized followStops) lend from theta
+                        |> snd }
+
+        let trajectory = Trajectory.ofWindow passes subject step.Scratch step.Window
 
         let rule =
             LevelStep.jacobians gradients.Lambda (Points.options point i subject.Upper) step

@@ -26,26 +26,55 @@ module internal Trajectory =
     let private ruleOf (s: Linearization.Subject) =
         LearnedOptions.rule s.Problem s.Index s.Vectors
 
-    let private forward (s: Linearization.Subject) (place: Place) micros : Place =
-        Scope.run (fun keep ->
+    /// What passes at a place know, and the gradient that its step takes: the mean over the ranks.
+    [<NoComparison; ReferenceEquality>]
+    type private Known =
+        { Own: Differenced.Origin
+          Step: Tensor }
+
+        member known.Free() =
+            for tensor in known.Step :: known.Own.Tensors do
+                tensor.Dispose()
+
+    let private modeOf followStops =
+        if followStops then
+            { Mode.Again with
+                Stops = Follow(ResizeArray()) }
+        else
             // a step taken again: its features are those of its own θ
-            let gradients = Array.create s.Vectors.Length null
-            let g = torch.zeros_like place.Theta
-            gradients[s.Index] <- g
+            Mode.Again
 
-            Passes.accumulate
-                s.Problem
-                s.Precision
-                micros
-                Mode.Again
-                (Array.updateAt s.Index place.Theta s.Vectors)
-                gradients
+    /// Fresh handles.
+    let private look (s: Linearization.Subject) followStops (place: Place) micros : Known =
+        Scope.run (fun keep ->
+            let own = Differenced.origin s micros (modeOf followStops) place.Theta
 
-            Across.mean s.Problem "the gradient of a step taken again" g
-            let u, next = (ruleOf s).Take place.State g place.Theta
+            let step =
+                if Across.alone s.Problem then
+                    own.Gradient.alias ()
+                else
+                    own.Gradient.clone ()
 
-            { Theta = keep ((place.Theta - u).detach ())
-              State = RuleState.map (fun t -> keep (t.detach ())) next })
+            Across.mean s.Problem "the gradient of a step taken again" step
+
+            { Own =
+                { own with
+                    Gradient = keep own.Gradient
+                    Features = own.Features |> List.map (Array.map keep) }
+              Step = keep step })
+
+    let private copied (place: Place) : Place =
+        { Theta = place.Theta.clone ()
+          State = RuleState.map _.clone() place.State }
+
+    /// The place behind a step, in the storage of the one before it.
+    let private advance (rule: BoundRule) (lend: unit -> Tensor) (gradient: Tensor) (place: Place) : Place =
+        Scope.run (fun _ ->
+            use _ = torch.no_grad ()
+            let u = lend ()
+            let state = rule.InPlace.Advance place.State gradient place.Theta u
+            place.Theta.sub_ u |> ignore
+            { place with State = state })
 
     let private free (place: Place) =
         place.Theta.Dispose()
@@ -56,72 +85,121 @@ module internal Trajectory =
         for tensor in adjoints.OfTheta :: adjoints.OfLambda :: adjoints.OfState do
             tensor.Dispose()
 
-    /// Through the rule at g: the adjoint of θ at fixed g, those of the state's tensors, w, and that of λ by options.
-    let private throughRule
-        (s: Linearization.Subject)
-        (rule: BoundRule)
-        (place: Place)
-        (gradient: Tensor)
-        (a: Tensor)
-        (b: Tensor list)
-        =
+    // coordinates at once: what automatic differentiation of a rule keeps of them is small then
+    let private part = 1L <<< 18
+
+    /// Through u and the next state by automatic differentiation: the adjoints of the state's tensors; of g and θ by the
+    /// next state alone, of g by u too where the rule has no Jacobian; of λ by `lambda`, a leaf of the rule's.
+    let private throughStep (rule: BoundRule) (lambda: Tensor) (place: Place) gradient (a: Tensor) (b: Tensor list) =
         Scope.run (fun keep ->
-            let lambda = Autodiff.leaf (Linearization.lambdaOf s)
-
-            let learned =
-                if LearnedOptions.any s.Problem s.Index then
-                    LearnedOptions.inGraph s.Problem s.Index s.Vectors s.Upper (Passes.parted s.Problem s.Upper lambda)
-                else
-                    rule
-
             let g, theta = Autodiff.leaf gradient, Autodiff.leaf place.Theta
             let state = RuleState.map Autodiff.leaf place.State
-            let u, next = learned.Take state g theta
+            let u, next = rule.Take state g theta
             let ofState = List.zip (RuleState.tensors next) b
             let tensors = RuleState.tensors state |> Array.ofList
 
             let pulled =
                 Autodiff.pullAll Autodiff.Kept ((u, -a) :: ofState) (Array.append tensors [| lambda |])
 
-            let ofNext = Autodiff.pullAll Autodiff.Kept ofState [| g; theta |]
+            let ofNext =
+                if rule.ByGradient.IsOk then
+                    Autodiff.pullAll Autodiff.Freed ofState [| g; theta |]
+                else
+                    let byBoth = Autodiff.pullAll Autodiff.Kept ((u, -a) :: ofState) [| g |]
+                    [| byBoth[0]; (Autodiff.pullAll Autodiff.Freed ofState [| theta |])[0] |]
 
-            let byGradient =
-                match rule.ByGradient with
-                | Ok jacobian -> jacobian.Pull place.State gradient place.Theta -a
-                | Error _ -> (Autodiff.pullAll Autodiff.Freed [ u, -a ] [| g |])[0]
-
-            let byTheta = rule.ByTheta.Pull place.State gradient place.Theta -a
-
-            keep ((a + byTheta + ofNext[1]).detach ()),
             [ for t in pulled[.. tensors.Length - 1] -> keep (t.detach ()) ],
-            keep ((byGradient + ofNext[0]).detach ()),
+            keep (ofNext[0].detach ()),
+            keep (ofNext[1].detach ()),
             keep pulled[tensors.Length])
 
-    /// The adjoints before a step, from those behind it, which stay; the caller owns them.
-    let reverse passes (s: Linearization.Subject) followStops (place: Place) micros (behind: Adjoints) : Adjoints =
+    /// The same, part by part.
+    let private throughParts (rule: BoundRule) (lambda: Tensor) (place: Place) (gradient: Tensor) (a: Tensor) b =
+        let length = place.Theta.numel ()
+        let isWhole (t: Tensor) = t.dim () = 1L && t.numel () = length
+        let ofState = RuleState.tensors place.State |> List.map torch.zeros_like
+        let ofGradient, ofTheta = torch.empty_like gradient, torch.empty_like a
+
+        for start in 0L .. part .. length - 1L do
+            Scope.run (fun _ ->
+                let count = min part (length - start)
+                let cut (t: Tensor) = t.narrow (0L, start, count)
+                let cutWhole t = if isWhole t then cut t else t
+
+                let own =
+                    { Theta = cut place.Theta
+                      State = RuleState.map cutWhole place.State }
+
+                let byState, byGradient, byTheta, _ =
+                    throughStep rule lambda own (cut gradient) (cut a) (List.map cutWhole b)
+
+                (cut ofGradient).copy_ byGradient |> ignore
+                (cut ofTheta).copy_ byTheta |> ignore
+
+                for all, one in List.zip ofState byState do
+                    (cutWhole all).add_ one |> ignore)
+
+        ofState, ofGradient, ofTheta, torch.zeros_like lambda
+
+    /// Through the rule at g: the adjoint of θ at fixed g, those of the state's tensors, w, and that of λ by options.
+    let private throughRule (s: Linearization.Subject) (rule: BoundRule) (place: Place) gradient (a: Tensor) (b: Tensor list) =
+        Scope.run (fun keep ->
+            let lambda = Autodiff.leaf (Linearization.lambdaOf s)
+
+            let ofState, ofGradient, ofTheta, ofLambda =
+                if LearnedOptions.any s.Problem s.Index then
+                    let learned =
+                        LearnedOptions.inGraph
+                            s.Problem
+                            s.Index
+                            s.Vectors
+                            s.Upper
+                            (Passes.parted s.Problem s.Upper lambda)
+
+                    throughStep learned lambda place gradient a b
+                elif rule.Parts then
+                    throughParts rule lambda place gradient a b
+                else
+                    throughStep rule lambda place gradient a b
+
+            if rule.ByGradient.IsOk then
+                let w = -a
+                rule.InPlace.AdaptInto place.State gradient place.Theta w
+                ofGradient.add_ w |> ignore
+                w.Dispose()
+
+            let away = -a
+            ofTheta.add_ a |> ignore
+            ofTheta.add_ (rule.ByTheta.Pull place.State gradient place.Theta away) |> ignore
+            keep ofTheta, List.map keep ofState, keep ofGradient, keep ofLambda)
+
+    let private reversed passes (s: Linearization.Subject) followStops lend (place: Place) micros known (behind: Adjoints) =
         Scope.run (fun keep ->
             let rule = ruleOf s
+            let own = known |> Option.map _.Own
+            let value, at = Products.at passes s micros (modeOf followStops) lend own place.Theta
 
-            let mode =
-                if followStops then
-                    { Mode.Again with
-                        Stops = Follow(ResizeArray()) }
-                else
-                    Mode.Again
+            let gradient =
+                match known with
+                | Some known -> known.Step
+                | None ->
+                    // what it is formed from stays the rank's own
+                    let value = if Across.alone s.Problem then value else value.clone ()
+                    Across.mean s.Problem "the gradient of a step taken again" value
+                    value
 
-            let value, at = Products.at passes s micros mode null place.Theta
-            // what it is formed from stays the rank's own
-            let value = if Across.alone s.Problem then value else value.clone ()
-            Across.mean s.Problem "the gradient of a step taken again" value
+            let ofTheta, before, w, ofOptions =
+                throughRule s rule place gradient behind.OfTheta behind.OfState
 
-            let stay, before, w, ofOptions =
-                throughRule s rule place value behind.OfTheta behind.OfState
+            let struct (through, ofLambda) = at.Vjps w
 
-            let struct (ofTheta, ofLambda) = at.Vjps w
+            { OfTheta = keep (ofTheta.add_ through)
+              OfState = List.map keep before
+              OfLambda = keep (ofOptions.add_(ofLambda).add_ behind.OfLambda) })
 
-            { OfTheta = keep ((stay + ofTheta).detach ())
-              OfState = [ for t in before -> keep t ]
-              OfLambda = keep (behind.OfLambda + ofLambda + ofOptions) })
+    /// The adjoints before a step, from those behind it, which stay; the caller owns them. `lend` gives a vector to overwrite.
+    let reverse passes s followStops lend place micros (behind: Adjoints) : Adjoints =
+        reversed passes s followStops lend place micros None behind
 
     /// The adjoints behind the last step, where the loss has the derivative v by θ: they share v.
     let behind (s: Linearization.Subject) (state: RuleState) (v: Tensor) : Adjoints =
@@ -145,64 +223,81 @@ module internal Trajectory =
 
             Autodiff.pull Autodiff.Freed (start (Levels(s.Problem.LevelNames, parameters))) a l)
 
-    /// Steps as `Revolve` goes through them, in memory, from a place that stays; `adjoints` are those behind them, and those
-    /// before them in the end.
-    let private reversible (s: Linearization.Subject) (steps: Micro list[]) start reverse (adjoints: Adjoints ref) =
-        let kept = Dictionary<int, Place>()
+    /// Steps as `Revolve` goes through them, in memory, from a place that stays. `look` finds what passes know at a place, and
+    /// `keeps` tells whether it is kept until the step is reversed; `adjoints` are those behind the steps, and those before
+    /// them in the end.
+    let private reversible rule lend (steps: Micro list[]) (start: Place) look keeps reverse (adjoints: Adjoints ref) =
+        let kept, known = Dictionary<int, Place>(), Dictionary<int, Known>()
         kept[0] <- start
         let mutable live = start
+        let isKept place = obj.ReferenceEquals(place, start) || kept.ContainsValue place
 
         let leave (place: Place) =
-            if not (obj.ReferenceEquals(place, start) || kept.ContainsValue place) then
+            if not (isKept place) then
                 free place
 
         { new IReversible with
             member _.Advance step =
-                let before = live
-                live <- forward s before steps[step]
-                leave before
+                let at: Known =
+                    match known.TryGetValue step with
+                    | true, at -> at
+                    | _ -> look live steps[step]
+
+                let own = if isKept live then copied live else live
+                live <- advance rule lend at.Step own
+
+                if keeps then known[step] <- at else at.Free()
 
             member _.Keep(step, _) = kept[step] <- live
-            member _.Restore step = live <- kept[step]
+
+            member _.Restore step =
+                leave live
+                live <- kept[step]
 
             member _.Drop step =
                 let place = kept[step]
                 kept.Remove step |> ignore
-                leave place
+
+                if not (obj.ReferenceEquals(place, live)) then
+                    leave place
 
             member _.Reverse step =
-                adjoints.Value <- reverse live steps[step] adjoints.Value
-                leave live }
+                let at =
+                    match known.TryGetValue step with
+                    | true, at -> Some at
+                    | _ -> None
+
+                known.Remove step |> ignore
+                adjoints.Value <- reverse live steps[step] at adjoints.Value
+                at |> Option.iter (fun (at: Known) -> at.Free()) }
 
     /// (dθₜ/dλ)ᵀ v through the last `last` of the steps that were taken since the window began.
-    let vjp
-        (passes: int ref)
-        (s: Linearization.Subject)
-        (o: UnrolledOptions)
-        (last: int)
-        (window: OpenWindow)
-        (v: Tensor)
-        : Tensor =
+    let private vjp (passes: int ref) (s: Linearization.Subject) (o: UnrolledOptions) last lend (window: OpenWindow) v =
         Scope.tensor (fun () ->
+            let rule = ruleOf s
             let steps = [| for struct (_, micros) in window.Taken -> micros |]
             let first = steps.Length - last
-
-            let began =
-                { Theta = window.Theta
-                  State = window.Rule }
+            let look = look s o.FollowStops
 
             let start =
-                (began, steps[.. first - 1])
-                ||> Array.fold (fun place micros ->
-                    let next = forward s place micros
+                if first = 0 then
+                    { Theta = window.Theta
+                      State = window.Rule }
+                else
+                    let began =
+                        copied
+                            { Theta = window.Theta
+                              State = window.Rule }
 
-                    if not (obj.ReferenceEquals(place, began)) then
-                        free place
+                    (began, steps[.. first - 1])
+                    ||> Array.fold (fun place micros ->
+                        let at: Known = look place micros
+                        let next = advance rule lend at.Step place
+                        at.Free()
+                        next)
 
-                    next)
-
-            let reverse place micros (after: Adjoints) =
-                let before = reverse passes s o.FollowStops place micros after
+            let reverse place micros known (after: Adjoints) =
+                let before = reversed passes s o.FollowStops lend place micros known after
 
                 if not (obj.ReferenceEquals(after.OfTheta, v)) then
                     discard after
@@ -210,15 +305,16 @@ module internal Trajectory =
                 before
 
             let adjoints = ref (behind s window.Rule v)
-            // with that many places no step is taken more than twice
-            let places =
-                if o.Recompute then
-                    int (ceil (sqrt (2.0 * float last)))
-                else
-                    last
 
-            reversible s steps[first..] start reverse adjoints
+            // so that no step of the rule is taken more than twice
+            let places =
+                Seq.initInfinite ((+) 1) |> Seq.find (fun c -> Revolve.reach c 2 >= float last)
+
+            reversible rule lend steps[first..] start look (not o.Recompute) reverse adjoints
             |> Revolve.run places [ 0 ] last
+
+            if first > 0 then
+                free start
 
             let total = adjoints.Value.OfLambda
 
@@ -230,7 +326,7 @@ module internal Trajectory =
                 total)
 
     /// The steps of a window, as methods see them.
-    let ofWindow (passes: int ref) (s: Linearization.Subject) (window: OpenWindow) : ITrajectory =
+    let ofWindow (passes: int ref) (s: Linearization.Subject) (lend: unit -> Tensor) (window: OpenWindow) : ITrajectory =
         { new ITrajectory with
             member _.Unrolled(o, v) =
                 // a state of another method may have brought a longer window
@@ -243,4 +339,4 @@ module internal Trajectory =
                     { s with
                         Precision = Problem.precision s.Problem }
 
-                struct (vjp passes replayed o last window v, last) }
+                struct (vjp passes replayed o last lend window v, last) }
