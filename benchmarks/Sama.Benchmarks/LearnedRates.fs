@@ -30,15 +30,17 @@ type Row =
 /// A training: its base level under a rule, what the rate is learned on, steps, and what is measured at the end.
 [<NoComparison; NoEquality>]
 type private Task =
-    { Name: string
-      Seed: int
-      Steps: int
-      Base: UpdateRule -> Level
-      /// on a part of the rows that rates are judged by, of a draw
-      MetaLoss: Draw -> Params -> Tensor
-      /// on all of them
-      Judge: Params -> Tensor
-      Accuracy: Params -> float }
+    {
+        Name: string
+        Seed: int
+        Steps: int
+        Base: UpdateRule -> Level
+        /// on a part of the rows that rates are judged by, of a draw
+        MetaLoss: Draw -> Params -> Tensor
+        /// on all of them
+        Judge: Params -> Tensor
+        Accuracy: Params -> float
+    }
 
 /// Windows of one length.
 [<NoComparison; NoEquality>]

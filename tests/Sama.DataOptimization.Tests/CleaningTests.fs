@@ -241,7 +241,11 @@ let tests =
                   chosen.Ways <- [| "average" |]
                   use model = problem.Model()
                   let result = DataCleaning.Run(model, problem.Data, chosen)
-                  Expect.equal (result.Candidates |> Array.map _.Name) [| "noisy, then clean"; "average" |] "considered"
+
+                  Expect.equal
+                      (result.Candidates |> Array.map _.Name)
+                      [| "noisy, then clean"; "average" |]
+                      "considered"
 
                   // θ, and behind it λ where there is one
                   let stored (name: string) =

@@ -169,8 +169,7 @@ let private solverTests =
           for weight in [ 0.0; -0.1; 1.5; nan ] do
               throws [ "weight" ] (fun () -> averaging weight (sgd 0.1) |> ignore)
 
-          throws [ "averaging"; "sama" ] (fun () ->
-              quadratic (averaging 0.5 (sgd 0.1)) 1 Hypergradient.sama |> ignore)
+          throws [ "averaging"; "sama" ] (fun () -> quadratic (averaging 0.5 (sgd 0.1)) 1 Hypergradient.sama |> ignore)
 
       testCase "they end where the exact hypergradient vanishes, MA-SOBA by its averaging rule too"
       <| fun _ ->

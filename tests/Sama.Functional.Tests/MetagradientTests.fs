@@ -506,10 +506,11 @@ let tests =
                   use _ = torch.NewDisposeScope()
                   let h = torch.linspace (0.2, 1.5, 6L, dtype = f64)
                   let b = normal 90L [| 6L |]
-                  let loss (theta: Params) = (theta["x"].square () * h / 2.0 - theta["x"] * b).sum ()
 
-                  let rule =
-                      sgd 1.0 |> UpdateRule.learning "LearningRate" (fun l -> l["log"].exp ())
+                  let loss (theta: Params) =
+                      (theta["x"].square () * h / 2.0 - theta["x"] * b).sum ()
+
+                  let rule = sgd 1.0 |> UpdateRule.learning "LearningRate" (fun l -> l["log"].exp ())
 
                   let problem =
                       Problem.create
@@ -535,7 +536,12 @@ let tests =
                   GC.WaitForPendingFinalizers()
                   let live = Tensor.TotalCount
                   let found = Metagradient.descend problem state 15
-                  Expect.equal (Metagradient.lossOfTraining problem (RunState.at 1 found.Lambda state) 15) found.Loss "its λ"
+
+                  Expect.equal
+                      (Metagradient.lossOfTraining problem (RunState.at 1 found.Lambda state) 15)
+                      found.Loss
+                      "its λ"
+
                   Expect.isLessThanOrEqual found.Loss (best + 0.01 * abs best) $"{found.Loss}, best {best}"
                   Expect.isTrue found.Converged "converged"
                   Expect.isLessThanOrEqual (found.Trainings + found.Metagradients) 40 "work"

@@ -20,13 +20,7 @@ module AveragingRule =
         let reason =
             "its update is that of the gradients before the step, so that its derivative by this step's gradient is 0: averaging is for the level that moves last"
 
-        { BoundRule.create
-              "averaging"
-              start
-              step
-              (Error reason)
-              (snd (BoundRule.differentiated step))
-              inner.Elementwise with
+        { BoundRule.create "averaging" start step (Error reason) (snd (BoundRule.differentiated step)) inner.Elementwise with
             Groups = inner.Groups }
 
     /// The rule at h in the gradient's place, h the moving average of the gradients before this step, 0 at first; behind it

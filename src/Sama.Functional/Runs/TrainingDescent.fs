@@ -122,14 +122,10 @@ module internal TrainingDescent =
         told found
 
         match (if Double.IsFinite found then slope at else None) with
-        | Some h ->
-            { At = at
-              Value = found
-              Slope = h }
+        | Some h -> { At = at; Value = found; Slope = h }
         | None when count = 10 ->
             invalidOp "no training near λ is finite with its derivative: start where the training does not diverge"
-        | None ->
-            enter radius value slope partial told (count + 1) (at + against (partial at) radius)
+        | None -> enter radius value slope partial told (count + 1) (at + against (partial at) radius)
 
     /// From `start`: `value` is infinite where the training is not finite, `slope` is none where it is not, and `partial` is that
     /// of the part of a training that is. `told` sees the losses. λ, its loss, whether it converged; in the caller's scope.
@@ -157,8 +153,7 @@ module internal TrainingDescent =
 
                         match slope at with
                         | None ->
-                            let next =
-                                { p with At = at; Value = found }
+                            let next = { p with At = at; Value = found }
 
                             go (count + 1) longer [] next
                         | Some h ->
@@ -171,5 +166,7 @@ module internal TrainingDescent =
 
                             go (count + 1) longer pairs { At = at; Value = found; Slope = h }
 
-        let p, converged = go 1 o.Radius [] (enter o.Radius value slope partial told 0 start)
+        let p, converged =
+            go 1 o.Radius [] (enter o.Radius value slope partial told 0 start)
+
         p.At, p.Value, converged

@@ -211,8 +211,7 @@ module internal Differenced =
     /// g at (θ, λ) and products with its derivatives. What is not `known` is found by a pass. `lend` gives a vector to
     /// overwrite. Pairs of passes are counted.
     let linearize passes (s: Linearization.Subject) micros mode lend known theta : Tensor * ILinearization =
-        let from =
-            known |> Option.defaultWith (fun () -> origin s micros mode theta)
+        let from = known |> Option.defaultWith (fun () -> origin s micros mode theta)
 
         let frame =
             { Subject = s

@@ -142,7 +142,14 @@ module internal Trajectory =
         ofState, ofGradient, ofTheta, torch.zeros_like lambda
 
     /// Through the rule at g: the adjoint of θ at fixed g, those of the state's tensors, w, and that of λ by options.
-    let private throughRule (s: Linearization.Subject) (rule: BoundRule) (place: Place) gradient (a: Tensor) (b: Tensor list) =
+    let private throughRule
+        (s: Linearization.Subject)
+        (rule: BoundRule)
+        (place: Place)
+        gradient
+        (a: Tensor)
+        (b: Tensor list)
+        =
         Scope.run (fun keep ->
             let lambda = Autodiff.leaf (Linearization.lambdaOf s)
 
@@ -173,11 +180,22 @@ module internal Trajectory =
             ofTheta.add_ (rule.ByTheta.Pull place.State gradient place.Theta away) |> ignore
             keep ofTheta, List.map keep ofState, keep ofGradient, keep ofLambda)
 
-    let private reversed passes (s: Linearization.Subject) followStops lend (place: Place) micros known (behind: Adjoints) =
+    let private reversed
+        passes
+        (s: Linearization.Subject)
+        followStops
+        lend
+        (place: Place)
+        micros
+        known
+        (behind: Adjoints)
+        =
         Scope.run (fun keep ->
             let rule = ruleOf s
             let own = known |> Option.map _.Own
-            let value, at = Products.at passes s micros (modeOf followStops) lend own place.Theta
+
+            let value, at =
+                Products.at passes s micros (modeOf followStops) lend own place.Theta
 
             let gradient =
                 match known with
@@ -230,7 +248,9 @@ module internal Trajectory =
         let kept, known = Dictionary<int, Place>(), Dictionary<int, Known>()
         kept[0] <- start
         let mutable live = start
-        let isKept place = obj.ReferenceEquals(place, start) || kept.ContainsValue place
+
+        let isKept place =
+            obj.ReferenceEquals(place, start) || kept.ContainsValue place
 
         let leave (place: Place) =
             if not (isKept place) then
@@ -326,7 +346,12 @@ module internal Trajectory =
                 total)
 
     /// The steps of a window, as methods see them.
-    let ofWindow (passes: int ref) (s: Linearization.Subject) (lend: unit -> Tensor) (window: OpenWindow) : ITrajectory =
+    let ofWindow
+        (passes: int ref)
+        (s: Linearization.Subject)
+        (lend: unit -> Tensor)
+        (window: OpenWindow)
+        : ITrajectory =
         { new ITrajectory with
             member _.Unrolled(o, v) =
                 // a state of another method may have brought a longer window
