@@ -36,6 +36,7 @@ internal static class DefaultTests
         (typeof(HypergradientMethodExtensions), "F2sa", F2saOptions.Default, []),
         (typeof(HypergradientMethodExtensions), "Amigo", AmigoOptions.Default, []),
         (typeof(Metagradient), "OfTraining", MetagradientOptions.Default, []),
+        (typeof(Metagradient), "Descend", DescentOptions.Default, ["Metagradient", "Folder", "Disk"]),
         (typeof(BilevelProblemExtensions), "Create", BilevelOptions.Default, []),
         (typeof(BilevelProblemExtensions), "OnRanks", ReductionOptions.Default, []),
     ];
@@ -69,6 +70,8 @@ internal static class DefaultTests
             That(parameters.Length > 1, $"{method} has optional arguments");
             if (options is SamaFisherOptions fisher)
                 foreach (var (name, value) in Properties(fisher.Difference).Where(p => p.Key != "Nudge")) properties[name] = value;
+            if (options is DescentOptions descent)
+                foreach (var (name, value) in Properties(descent.Metagradient)) properties[name] = value;
             Agree(method, parameters, properties, known);
             var missing = properties.Keys.Except(known).Except(parameters.Select(p => p.Name!), StringComparer.OrdinalIgnoreCase);
             Equal("", string.Join(", ", missing), $"options that {method} does not offer");

@@ -165,6 +165,9 @@ let tests =
           <| fun () ->
               let x = normal 5L [| 40L; 3L |]
               let source = Batches.shuffled (Rows.tensor x) 4
+              // what earlier tests left to the collector
+              GC.Collect()
+              GC.WaitForPendingFinalizers()
               let before = Tensor.TotalCount
 
               do

@@ -95,7 +95,8 @@ module internal Trajectory =
             let g, theta = Autodiff.leaf gradient, Autodiff.leaf place.Theta
             let state = RuleState.map Autodiff.leaf place.State
             let u, next = rule.Take state g theta
-            let ofState = List.zip (RuleState.tensors next) b
+            // a rule may give its state's tensors in another order
+            let ofState = List.zip (RuleState.pairs "of the window" state next |> List.map snd) b
             let tensors = RuleState.tensors state |> Array.ofList
 
             let pulled =
