@@ -54,7 +54,7 @@ module internal ReversedTraining =
     let private before (engine: Engine) (behind: Trajectory.Adjoints) : Trajectory.Adjoints =
         engine.Look(fun live ->
             let own = live.Levels[0]
-            let place: Trajectory.Place = { Theta = own.Vector; State = own.Rule }
+            let place: RuleReverse.Place = { Theta = own.Vector; State = own.Rule }
 
             let found =
                 Trajectory.reverse
