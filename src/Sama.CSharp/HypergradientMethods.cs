@@ -144,7 +144,7 @@ public static class HypergradientMethodExtensions
         /// <summary>Reverse mode through the base steps since the last meta step.</summary>
         /// <param name="steps">Base steps from the first to θₜ; 0: the whole window.</param>
         /// <param name="last">How many of them, the last, are differentiated; 0: all.</param>
-        /// <param name="recompute">Keep √(2·steps) states and take steps again, each once at most (revolve), instead of keeping all.</param>
+        /// <param name="recompute">Find the gradient of a step taken again instead of keeping those of the window; either way about √(2·steps) states are kept.</param>
         /// <param name="followStops">Differentiate through stop-features too, as the trajectory does.</param>
         /// <returns>The method.</returns>
         public static HypergradientMethod Unrolled(

@@ -88,9 +88,12 @@ type EncoderClassifier
 
         torch.tensor(flat, device = device).view (int64 rows.Length, int64 width)
 
+    let widthOf (count: int -> int) (rows: int[]) =
+        rows |> Array.fold (fun most row -> max most (count row)) 1
+
     /// Ids, mask and types of the first tokens of each row, as many as `count` says.
     let read (count: int -> int) (rows: int[]) : Tensor[] =
-        let width = rows |> Array.fold (fun most row -> max most (count row)) 1
+        let width = widthOf count rows
 
         [| tensor width rows whole.Config.PadTokenId (fun row -> Array.truncate (count row) encodings[row].Ids)
            tensor width rows 0L (fun row -> Array.create (count row) 1L)
@@ -140,7 +143,7 @@ type EncoderClassifier
              all.DetachFromDisposeScope())
 
     let stateRows (rows: int[]) : Tensor =
-        let width = rows |> Array.fold (fun most row -> max most (kept row)) 1
+        let width = widthOf kept rows
         let none = int64 (Array.last starts)
 
         let index =

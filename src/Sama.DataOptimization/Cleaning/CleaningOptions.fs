@@ -76,7 +76,7 @@ type CleaningOptions() =
     member val Smoothing = 0.1 with get, set
 
     /// How the choice weighs evidence: by log-loss after calibration, of which few rows tell more than of right and wrong.
-    /// Between the control and the average of all trainings, then clean, the expected gain decides; they are left
+    /// Between the control and the average of four trainings, then clean, the expected gain decides; they are left
     /// for what is ahead by two and a half standard errors.
     member val Selection =
         SelectionOptions(Criterion = Criterion.LogLoss, Trusted = 2, StandardErrors = 2.5) with get, set

@@ -80,8 +80,6 @@ type internal Recipes
     let plain (rows: int[]) : float32[] =
         trainer.Plain(trainer.Initial, table, Sampling.epochs rows options.Batch, steps, rate, options.Seed)
 
-    let noisy () : float32[] = made "noisy" (fun () -> plain train)
-
     /// A share of each batch is clean rows.
     let besideClean (part: CleanPart) =
         Sampling.joined train (rows part) options.CleanShare options.Batch
@@ -135,24 +133,13 @@ type internal Recipes
             |> packed)
         |> unpacked
 
-    let outOfFold () : float[][] =
-        made "out of fold" (fun () ->
-            CrossFit.OutOfFold(
-                data.Labels,
-                options.NoisyFolds,
-                (fun own others -> trainer.Predict(plain own, others)),
-                options.Seed
-            )
-            |> flatten)
-        |> unflatten
-
     member _.Trainer = trainer
     member _.Train = train
 
     member _.UsesTerms(part: CleanPart) =
         not (isNull terms) && part.Places.Length >= options.TermsFrom
 
-    member _.Noisy() : float32[] = noisy ()
+    member _.Noisy() : float32[] = made "noisy" (fun () -> plain train)
 
     member _.CleanOnly(part: CleanPart) : float32[] =
         made $"clean only, {part.Tag}" (fun () ->
@@ -205,7 +192,16 @@ type internal Recipes
         made $"{source.Name}, then clean, {everything.Tag}" (fun () -> tune (fun _ _ -> ()) from everything steps)
 
     /// Probabilities of the rows to clean, each by a model that has not seen it.
-    member _.OutOfFold() : float[][] = outOfFold ()
+    member _.OutOfFold() : float[][] =
+        made "out of fold" (fun () ->
+            CrossFit.OutOfFold(
+                data.Labels,
+                options.NoisyFolds,
+                (fun own others -> trainer.Predict(plain own, others)),
+                options.Seed
+            )
+            |> flatten)
+        |> unflatten
 
     /// Training on the rows that confident learning leaves; on all, where it would leave fewer than a batch.
     member recipes.Confident() : float32[] =

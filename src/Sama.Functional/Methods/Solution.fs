@@ -16,13 +16,14 @@ type UnrolledOptions =
         Steps: int
         /// how many of them, the last, are differentiated; 0 is all
         Last: int
-        /// keep √(2·Steps) states and take steps again, each once at most (revolve), instead of keeping all
+        /// find the gradient of a step taken again instead of keeping those of the window; either way about √(2·Steps) states are
+        /// kept and each step of the rule is taken again once at most (revolve)
         Recompute: bool
         /// differentiate through stop-features too, as the trajectory does: they depend on θ from the second step on
         FollowStops: bool
     }
 
-    /// The whole window, every state kept, through stop-features.
+    /// The whole window, every gradient kept, through stop-features.
     static member Default =
         { Steps = 0
           Last = 0
