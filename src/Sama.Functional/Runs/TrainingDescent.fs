@@ -8,7 +8,7 @@ type DescentOptions =
         Metagradients: int
         /// length of the first step of λ; where steps go on to be good, later ones are up to twice as long each
         Radius: float
-        /// ends where the next step promises less than this part of the loss, and steps of the radius, a quarter and a sixteenth of it
+        /// ends where the next step promises less than this part of the loss, and steps of the radius and a quarter of it
         /// along the slope, either way, do not bring more than that
         Tolerance: float
         /// of each metagradient
@@ -157,7 +157,7 @@ module internal TrainingDescent =
 
                 let found =
                     if looks then
-                        lower value true (o.Radius / 32.0) p (against p.Slope o.Radius)
+                        lower value true (o.Radius / 8.0) p (against p.Slope o.Radius)
                     else
                         found
 
