@@ -3,7 +3,6 @@ module ContinuedPretraining.Tasks
 
 open System
 open System.IO
-open System.IO.Compression
 open System.Text.RegularExpressions
 open System.Threading
 open TorchSharp
@@ -12,28 +11,23 @@ open Sama.Functional
 open Sama.DataOptimization
 open Sama.Language
 
+/// Tokens, what the frozen layers make of them, and a class a row or a word a token, -100 where none was hidden.
+type Rows = TokenBatch * Tensor * Tensor
+
 [<NoComparison; NoEquality>]
 type Task =
     {
         Name: string
         /// what reads its rows; tasks may share it
         Head: string
-        Batch: TokenBatch
-        /// what the frozen layers make of every token: [rows, tokens, hidden], half precision
-        States: Tensor
-        /// a class a row [rows], or a word a token, -1 where none was masked [rows, tokens]
+        States: LayerStates
         Answers: Tensor
     }
 
-    /// Some of its rows: ids, states, answers.
-    member task.Rows: RowSource<TokenBatch * Tensor * Tensor> =
-        Rows.create task.Batch.Count (fun rows ->
+    member task.Rows: RowSource<Rows> =
+        Rows.create task.States.Count (fun rows ->
             let index = torch.tensor (Array.ofSeq rows)
-            let batch = task.Batch.Rows index
-
-            let states =
-                task.States.index_select(0L, index).narrow(1L, 0L, batch.Tokens).to_type torch.float32
-
+            let struct (batch, states) = task.States.Rows index
             let answers = task.Answers.index_select (0L, index)
 
             let answers =
@@ -44,7 +38,7 @@ type Task =
 
             batch, states, answers)
 
-/// The encoder, its tasks, and the words that masked tokens are guessed from.
+/// The encoder, its tasks, and the words that occur, from which hidden ones are guessed.
 [<NoComparison; NoEquality>]
 type World =
     {
@@ -68,53 +62,25 @@ let names =
 /// Tokens of a row, at most.
 let private tokens = 48
 
-let private file (folder: string) (name: string) : string =
-    [ name; name + ".gz" ]
-    |> List.map (fun name -> Path.Combine(folder, name))
-    |> List.tryFind File.Exists
-    |> Option.defaultWith (fun () -> raise (FileNotFoundException $"{folder} has neither {name} nor {name}.gz"))
-
 /// Texts of a folder: a WRENCH data set's training rows, or the lines of all files of a pattern.
 let private texts (folder: string) (pattern: string) : string[] =
     if DataReader.IsWrench folder then
         (DataReader.ReadWrench folder).Train.Texts
     else
-        let lines =
-            [| for path in Directory.GetFiles(folder, pattern) |> Array.sort do
-                   use file: Stream = File.OpenRead path
-                   let zipped = path.EndsWith ".gz"
-
-                   use stream =
-                       if zipped then
-                           new GZipStream(file, CompressionMode.Decompress) :> Stream
-                       else
-                           file
-
-                   yield! (new StreamReader(stream)).ReadToEnd().Split('\n', StringSplitOptions.TrimEntries) |]
-            |> Array.filter ((<>) "")
-
-        if lines.Length = 0 then
-            raise (FileNotFoundException $"{folder} has no line of text in {pattern}, and is no WRENCH data set")
-
-        lines
+        match Directory.GetFiles(folder, pattern) with
+        | [||] -> raise (FileNotFoundException $"{folder} has no {pattern}, and is no WRENCH data set")
+        | files -> files |> Array.sort |> Array.collect DataReader.ReadTexts
 
 /// Pairs of sentences that follow one another, every other one reversed, and whether it is.
 let private pairs (texts: string[]) : (string * string * int)[] =
     texts
-    |> Array.choose (fun text ->
-        let sentences =
-            Regex.Split(text, @"(?<=[.!?])\s+(?=\p{Lu})")
-            |> Array.filter (fun s -> s.Split(' ').Length > 3)
-
-        if sentences.Length < 2 then
-            None
-        else
-            Some(sentences[0], sentences[1]))
-    |> Array.mapi (fun i (first, second) -> if i % 2 = 0 then first, second, 0 else second, first, 1)
+    |> Array.map (fun text -> Regex.Split(text, @"(?<=[.!?])\s+(?=\p{Lu})") |> Array.filter (fun s -> s.Split(' ').Length > 3))
+    |> Array.filter (fun sentences -> sentences.Length > 1)
+    |> Array.mapi (fun i s -> if i % 2 = 0 then s[0], s[1], 0 else s[1], s[0], 1)
 
 /// Reads what is in the first folder (train, dev and test as JSON lines, domain*.txt), at most as many texts of the third as
-/// of the domain, and runs them through the frozen layers of the model in the second.
-let read (token: CancellationToken) watch (folder: string, model: string, other: string) (frozen: int option) : World =
+/// of the domain, and runs them through the frozen layers of the model in the second, all but one by default.
+let read (token: CancellationToken) (folder: string, model: string, other: string) (frozen: int option) : World =
     let whole = Encoder.Load(model, head = Nullable Head.None)
     let layers = whole.Config.Layers
     let frozen = defaultArg frozen (layers - 1)
@@ -123,38 +89,29 @@ let read (token: CancellationToken) watch (folder: string, model: string, other:
         raise (ArgumentException $"--frozen {frozen}: {model} has {layers} layers, of which at least one is trained")
 
     use tokenizer = Tokenizer.Load model
-    let theta = whole.At()
 
-    let task name head (batch: TokenBatch) (answers: Tensor) =
-        let states =
-            torch.zeros (batch.Count, batch.Tokens, whole.Config.HiddenSize, dtype = torch.float16)
+    let stop =
+        { new IProgress<float> with
+            member _.Report _ = token.ThrowIfCancellationRequested() }
 
-        for chunk in Array.chunkBySize 64 [| 0L .. batch.Count - 1L |] do
-            token.ThrowIfCancellationRequested()
-            watch (float chunk[0] / float batch.Count) name
-            use _ = torch.NewDisposeScope()
-            use part = batch.Rows(torch.tensor chunk)
-            let place = states.narrow(0L, chunk[0], part.Count).narrow (1L, 0L, part.Tokens)
-            place.copy_ (whole.HiddenStates(theta, part).[frozen]) |> ignore
-
+    let task name head batch answers =
         { Name = name
           Head = head
-          Batch = batch
-          States = states
+          States = new LayerStates(whole, batch, frozen, stop)
           Answers = answers }
 
-    let labelled name head texts pairs (labels: int seq) =
-        let batch = tokenizer.EncodeBatch(texts, pairs, maxLength = tokens)
-        task name head batch (torch.tensor [| for label in labels -> int64 label |])
+    let labelled name head texts pairs (labels: int[]) =
+        task name head (tokenizer.EncodeBatch(texts, pairs, maxLength = tokens)) (torch.tensor (Array.map int64 labels))
 
     let rows name classes =
-        DataReader.ReadJsonLines(file folder $"{name}.jsonl", ReadOptions(Classes = classes))
+        let path = Path.Combine(folder, $"{name}.jsonl")
+        DataReader.ReadJsonLines((if File.Exists path then path else path + ".gz"), ReadOptions(Classes = classes))
 
     let judged name (rows: Row[]) =
-        labelled name "class" (rows |> Array.map _.Text) null (rows |> Seq.map _.Label)
+        labelled name "class" (rows |> Array.map _.Text) null (rows |> Array.map _.Label)
 
     let train = rows "train" null
-    // every eighth row of each class
+    // every eighth row of each class is left out
     let left, kept =
         train.Rows
         |> Array.groupBy _.Label
@@ -162,63 +119,31 @@ let read (token: CancellationToken) watch (folder: string, model: string, other:
         |> Array.partition (fun (i, _) -> i % 8 = 7)
 
     let domain = texts folder "domain*.txt*"
+    let others = texts other "*.txt*" |> Array.truncate domain.Length
     let firsts, seconds, reversed = Array.unzip3 (pairs domain)
 
-    let read (texts: string[]) =
-        tokenizer.EncodeBatch(texts, maxLength = tokens)
+    let domain, others =
+        tokenizer.EncodeBatch(domain, maxLength = tokens), tokenizer.EncodeBatch(others, maxLength = tokens)
 
-    let own, others =
-        read domain, read (texts other "*.txt*" |> Array.truncate domain.Length)
+    let struct (words, _, _) =
+        torch.cat([| domain.InputIds.flatten (); others.InputIds.flatten () |]).unique ()
 
-    // words that occur, and the place of each among them
-    let words =
-        [| own; others |]
-        |> Array.collect _.InputIds.data<int64>().ToArray()
-        |> Array.distinct
-        |> Array.sort
-        |> torch.tensor
-
-    let places =
-        torch
-            .zeros(whole.Config.VocabularySize, dtype = torch.int64)
-            .scatter_ (0L, words, torch.arange (words.numel ()))
-
-    use generator = new torch.Generator 0UL
-
-    let special =
-        (tokenizer.Encode "").Ids |> Array.append [| tokenizer.PadId |] |> torch.tensor
-
-    let mask =
-        tokenizer.Id(
-            if whole.Config.Family = Family.Bert then
-                "[MASK]"
-            else
-                "<mask>"
-        )
-
-    // 15 % of the words, drawn once
-    let guessed name (batch: TokenBatch) =
-        let ids = batch.InputIds
-
-        let hidden =
-            torch.rand(ids.shape, generator = generator).lt (Scalar.op_Implicit 0.15)
-            &&& ids.isin(special).logical_not ()
-
-        let answers = torch.where (hidden, places[ids], torch.tensor -1L)
-        let seen = torch.where (hidden, torch.tensor mask, ids)
-        task name "masked" (new TokenBatch(seen, batch.AttentionMask, batch.TokenTypeIds)) answers
+    // hidden words, by their place among those
+    let guessed name batch seed =
+        let struct (seen, labels) = MaskedWords.Hide(tokenizer, batch, seed = seed)
+        task name "masked" seen (torch.where (labels.lt (Scalar.op_Implicit 0L), labels, torch.searchsorted (words, labels)))
 
     { Encoder =
         whole.Freeze(fun name ->
             not (Seq.exists (fun i -> name.StartsWith $"encoder.layer.{i}.") [ frozen .. layers - 1 ]))
       Frozen = frozen
       Classes = int64 train.Classes.Length
-      Words = theta["embeddings.word_embeddings.weight"].index_select (0L, words)
+      Words = whole.At().["embeddings.word_embeddings.weight"].index_select (0L, words)
       Tasks =
         [ judged names[0] (Array.map snd kept)
-          guessed names[1] own
+          guessed names[1] domain 0L
           labelled names[2] "order" firsts seconds reversed
-          guessed names[3] others ]
+          guessed names[3] others 1L ]
       Judged =
         Map
             [ "held-out", judged "held-out" (Array.map snd left)

@@ -7,6 +7,7 @@ open TorchSharp
 open Sama
 open Sama.Functional
 open Sama.DataOptimization
+open Sama.Language
 open ContinuedPretraining.Tasks
 
 [<NoComparison>]
@@ -21,13 +22,9 @@ type Settings =
 /// Rows of the end task a step; of each auxiliary task a quarter.
 let private batch = 16
 
-/// Steps a step of the weights.
-let private unroll = 4
-
 /// What one training reached.
 type Row =
     {
-        Setting: string
         Way: string
         Seed: int
         /// macro-F1 of training rows that were left out, and of the test rows
@@ -85,82 +82,62 @@ let private heads (world: World) (seed: int) : (string * Tensor) list =
     @ [ "masked.weight", torch.eye hidden
         "masked.bias", torch.zeros world.Words.shape[0] ]
 
-let private crossEntropy (logits: Tensor) (answers: Tensor) : Tensor =
-    torch.nn.functional.cross_entropy (logits, answers, reduction = torch.nn.Reduction.None)
-    / log (float logits.shape[1])
-
-let private states (world: World) (training: bool) (theta: Params) (batch, states, _) : Tensor =
-    world.Encoder.LastHiddenStateFrom(theta, batch, states, world.Frozen, training)
-
-let private classes (theta: Params) (head: string) (h: Tensor) (batch: Sama.Language.TokenBatch) : Tensor =
+/// The last layer's states, and logits of a head that reads their mean.
+let private read (world: World) training (theta: Params) (head: string) (batch: TokenBatch, states, _) =
+    let h = world.Encoder.LastHiddenStateFrom(theta, batch, states, world.Frozen, training)
     let mask = batch.AttentionMask.to_type(h.dtype).unsqueeze -1L
-    torch.nn.functional.linear ((h * mask).sum 1L / mask.sum 1L, theta[head + ".weight"], theta[head + ".bias"])
+
+    h,
+    fun () ->
+        torch.nn.functional.linear ((h * mask).sum 1L / mask.sum 1L, theta[head + ".weight"], theta[head + ".bias"])
 
 /// Losses by row, of each task in units of what guessing evenly costs: [rows].
-let private losses (world: World) (training: bool) (theta: Params) (task: Task) ((batch, _, answers) as rows) : Tensor =
-    let h = states world training theta rows
+let private losses (world: World) training (theta: Params) (task: Task) ((_, _, answers) as rows: Rows) : Tensor =
+    let h, logits = read world training theta task.Head rows
 
-    if task.Head <> "masked" then
-        crossEntropy (classes theta task.Head h batch) answers
+    let word (picked: Tensor) =
+        let turned = torch.nn.functional.linear (picked, theta["masked.weight"])
+        torch.nn.functional.linear (torch.nn.functional.layer_norm (turned, [| h.shape[2] |]), world.Words, theta["masked.bias"])
+
+    if task.Head = "masked" then
+        MaskedWords.Losses(h, answers, word) / log (float world.Words.shape[0])
     else
-        let flat = answers.reshape -1L
-        let at = flat.ge(Scalar.op_Implicit 0L).nonzero().reshape -1L
-        let width = h.shape[2]
+        let logits = logits ()
 
-        let picked =
-            torch.nn.functional.linear (h.reshape(-1L, width).index_select (0L, at), theta["masked.weight"])
-
-        let logits =
-            torch.nn.functional.linear (
-                torch.nn.functional.layer_norm (picked, [| width |]),
-                world.Words,
-                theta["masked.bias"]
-            )
-
-        let each = crossEntropy logits (flat.index_select (0L, at))
-
-        let sums =
-            (torch.zeros_like(flat, dtype = each.dtype).index_add(0L, at, each, 1).view_as answers).sum 1L
-        // a short row may have no masked word
-        sums
-        / answers.ge(Scalar.op_Implicit 0L).sum(1L).clamp_min (Scalar.op_Implicit 1L)
+        torch.nn.functional.cross_entropy (logits, answers, reduction = torch.nn.Reduction.None)
+        / log (float logits.shape[1])
 
 /// Macro-F1 on a split.
 let private judge (world: World) (theta: Params) (split: string) : float =
     let task = world.Judged[split]
     use _ = torch.no_grad ()
     use _ = torch.NewDisposeScope()
-    let (batch, _, answers) as rows = task.Rows.Take [| 0L .. task.Batch.Count - 1L |]
-    let found = (classes theta "class" (states world false theta rows) batch).argmax 1L
-
-    let ints (x: Tensor) =
-        x.data<int64>().ToArray() |> Array.map int
-
+    let (_, _, answers) as rows = task.Rows.Take [| 0L .. task.Rows.Count - 1L |]
+    let found = (snd (read world false theta task.Head rows) ()).argmax 1L
+    let ints (x: Tensor) = x.data<int64>().ToArray() |> Array.map int
     Accuracy.MacroF1(ints found, ints answers)
 
 /// θ behind the steps, from `start`, and the weights that the learner gave at each step, if there is one.
 let private train token watch (world: World) settings (seed: int) start (used: int list) (learner: DataLearner option) =
     let tasks = [ for number in used -> world.Tasks[number] ]
-    let size number = if number = 0 then batch else batch / 4
+    let sizes = [| for number in used -> if number = 0 then batch else batch / 4 |]
+    let numbers = Seq.zip sizes used |> Seq.collect (fun (size, number) -> Seq.replicate size number) |> Array.ofSeq
+    let sources = [ for size, task in Seq.zip sizes tasks -> Batches.shuffled task.Rows size ]
 
-    let sizes = [| for number in used -> int64 (size number) |]
-
-    let numbers =
-        used
-        |> List.collect (fun number -> List.replicate (size number) number)
-        |> Array.ofList
-
-    let sources =
-        [ for number, task in List.zip used tasks -> Batches.shuffled task.Rows (size number) ]
-    // a row a task, whose label and source it is
+    // a row a task, whose label and source it is; the end task's own rows are known to be worth 1: were their weight learned
+    // too, it would rise at the others' cost, since weights are relative to their batch
     use table =
-        new RowTable(names.Length, [| 0 .. names.Length - 1 |], sources = [| 0 .. names.Length - 1 |])
+        new RowTable(
+            names.Length,
+            [| 0 .. names.Length - 1 |],
+            known = Array.init names.Length ((=) 0),
+            sources = [| 0 .. names.Length - 1 |]
+        )
 
     let seen = ResizeArray<float[]>()
 
     let loss (pass: Pass) (theta: Params) (lambda: Params) batches =
-        let losses =
-            torch.cat [| for task, rows in List.zip tasks batches -> losses world true theta task rows |]
+        let losses = torch.cat [| for task, rows in List.zip tasks batches -> losses world true theta task rows |]
 
         match learner with
         | None -> losses.mean ()
@@ -171,7 +148,8 @@ let private train token watch (world: World) settings (seed: int) start (used: i
 
             if pass.Kind = PassKind.Base then
                 seen.Add
-                    [| for own in weights.detach().split sizes -> Math.Round(float (own.mean().item<float32> ()), 3) |]
+                    [| for own in weights.detach().split (Array.map int64 sizes) ->
+                           Math.Round(float (own.mean().item<float32> ()), 3) |]
 
             (weights * losses).mean ()
 
@@ -179,8 +157,8 @@ let private train token watch (world: World) settings (seed: int) start (used: i
         [ Level.create
               "encoder and heads"
               start
-              (adam settings.Rate)
-              (fun draw -> sources |> List.map (fun next -> next draw))
+              (adam settings.Rate |> UpdateRule.scheduled (Schedule.linear 1.0 0.0 settings.Steps))
+              (fun draw -> [ for next in sources -> next draw ])
               loss
           match learner with
           | Some learner ->
@@ -188,39 +166,28 @@ let private train token watch (world: World) settings (seed: int) start (used: i
 
               learner.Level(
                   adam settings.MetaRate,
-                  Func<_, _>(Batches.shuffled meta.Rows (min batch (int meta.Batch.Count))),
-                  Func<_, _, _, _>(fun _ theta rows -> (losses world false theta meta rows).mean ()),
+                  Batches.shuffled meta.Rows (min batch (int meta.Rows.Count)),
+                  (fun _ theta rows -> (losses world false theta meta rows).mean ()),
                   int64 seed
               )
           | None -> () ]
 
     use run =
         new BilevelRun(
-            Problem.create
-                { BilevelOptions.Default with
-                    Unroll = unroll }
-                Hypergradient.sama
-                levels,
+            Problem.create { BilevelOptions.Default with Unroll = 4 } Hypergradient.sama levels,
             int64 seed
         )
 
     for step in 1 .. settings.Steps do
         (token: CancellationToken).ThrowIfCancellationRequested()
         run.Step() |> ignore
-        watch (float step / float settings.Steps)
+        (watch: Action<float>).Invoke(float step / float settings.Steps)
 
     [ for slice in run.Theta.Layout.Slices -> slice.Name, run.Theta[slice.Name].detach().clone () ], seen.ToArray()
 
-let run token watch (world: World) (settings: Settings) (setting: string) (seed: int) (name: string) : Row =
+let run token watch (world: World) (settings: Settings) (seed: int) (way: Way) : Row =
     use _ = torch.NewDisposeScope()
-    let way = ways |> List.find (fun way -> way.Name = name)
-    GC.Collect()
-
-    // the peak begins anew
-    if OperatingSystem.IsLinux() then
-        IO.File.WriteAllText("/proc/self/clear_refs", "5")
-
-    let clock = Environment.CpuUsage.TotalTime
+    let usage = Usage()
 
     let start =
         [ for struct (name, value) in world.Encoder.Parameters -> name, value ]
@@ -237,11 +204,10 @@ let run token watch (world: World) (settings: Settings) (setting: string) (seed:
 
     let theta = Params.frozen (Layout.ofNamed found) (Layout.ravel found)
 
-    { Setting = setting
-      Way = name
+    { Way = way.Name
       Seed = seed
       HeldOut = judge world theta "held-out"
       Test = judge world theta "test"
       Weights = weights
-      Seconds = (Environment.CpuUsage.TotalTime - clock).TotalSeconds
-      PeakMegabytes = Diagnostics.Process.GetCurrentProcess().PeakWorkingSet64 / 1_000_000L }
+      Seconds = usage.Seconds
+      PeakMegabytes = usage.PeakMegabytes }

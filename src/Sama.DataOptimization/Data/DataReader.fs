@@ -1,5 +1,6 @@
 namespace Sama.DataOptimization
 
+open System
 open System.IO
 open System.Runtime.InteropServices
 
@@ -49,6 +50,13 @@ type DataReader =
                 (System.Nullable())
                 null
                 $"'{ending}' files are not read: .jsonl, .csv and .tsv are (or a WRENCH folder)"
+
+    /// Texts of a file with one a line, as texts without labels come; blank lines are passed over, spaces at the ends left out.
+    /// DataException for bytes that are not UTF-8 or no text, FileNotFoundException.
+    static member ReadTexts(path: string) : string[] =
+        Check.notNull (nameof path) path
+
+        (TextFile.read path).Split('\n', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
 
     /// The three splits of a WRENCH folder: label.json, train, valid and test as .json or .json.gz. A row's given label is
     /// the file's label, which is the right one in these benchmarks; votes are the weak labels.
