@@ -38,7 +38,7 @@ let private run (parsed: ParseResults<Arguments>) token : unit =
         parsed.GetResult(Steps, (if folder.IsSome then 300 else 60))
         |> Numbers.atLeast 1 "--steps"
 
-    parsed.TryGetResult Picture |> Option.iter Sama.Report.requireFolder
+    Sama.Results.RequireFolder(Option.toObj (parsed.TryGetResult Picture))
 
     let name, own, test =
         match folder with

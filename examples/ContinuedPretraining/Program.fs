@@ -30,7 +30,7 @@ type Arguments =
             | Frozen _ -> "layers that stay as they are (default: all but one)"
             | Steps _ -> "steps of a training (default 300, of what is generated 20)"
             | Rate _ -> "rate of Adam at the first step, from where it falls to 0 (default 1e-3)"
-            | Meta_Rate _ -> "rate of Adam for weights (default 0.03)"
+            | Meta_Rate _ -> "rate of Adam for weights (default 0.1)"
             | Seeds _ -> "a list 0,2 or a range 0-4 (default 0)"
             | Report _ -> "a file of one JSON object a training; what is in it is not run again"
             | Picture _ -> "an SVG file for the weights that were learned"
@@ -95,12 +95,12 @@ let private run (parsed: ParseResults<Arguments>) folders (data: string) steps t
     let settings =
         { Steps = parsed.GetResult(Steps, steps) |> Numbers.atLeast 1 "--steps"
           Rate = parsed.GetResult(Rate, 1e-3)
-          MetaRate = parsed.GetResult(Meta_Rate, 0.03) }
+          MetaRate = parsed.GetResult(Meta_Rate, 0.1) }
 
     let frozen = parsed.TryGetResult Frozen
     let kept = frozen |> Option.map string |> Option.defaultValue "all but one"
     let drawn = parsed.TryGetResult Picture
-    Option.iter Sama.Report.requireFolder drawn
+    Results.RequireFolder(Option.toObj drawn)
     let world = lazy Tasks.read token folders frozen
 
     Results.Complete(

@@ -8,7 +8,8 @@ open Sama.Functional
 
 /// What the first layers of an encoder make of the rows of a batch, computed once and kept in half precision, so that a step
 /// costs what the layers above cost (`LastHiddenStateFrom`, `LogProbabilitiesFrom`): for layers that are frozen, whose
-/// dropout is then off. It takes the batch over, CPU tensors, and borrows the encoder while it is made.
+/// dropout is then off. It takes the batch over, CPU tensors, and borrows the encoder while it is made. Rows are padded on the
+/// right, with RoBERTa, whose positions do not count pads, on either side.
 [<Sealed; AllowNullLiteral>]
 type LayerStates
     (

@@ -13,6 +13,11 @@ type ResultEntry<'found> =
 [<AbstractClass; Sealed>]
 type Results =
 
+    /// DirectoryNotFoundException unless a file can be made there, asked before hours are spent; null asks for none.
+    static member RequireFolder(path: string) : unit =
+        if not (isNull path) then
+            Report.requireFolder path
+
     /// Makes what is asked for, name by name, but for what the report has; each result is in the report once it is made, so
     /// that the same call goes on behind the last one. `show` gets the results asked for that there are, in the order asked,
     /// also where something ends the work before its end. `report` may be null; a live line shows how far it is, to which each
@@ -25,12 +30,10 @@ type Results =
             asked: IReadOnlyList<struct (string * Func<Action<float>, 'found>)>,
             show: Action<IReadOnlyList<'found>>
         ) : unit =
+        Results.RequireFolder report
+
         let mutable known: ResultEntry<'found> list =
-            if isNull report then
-                []
-            else
-                Report.requireFolder report
-                Report.read report
+            if isNull report then [] else Report.read report
 
         for entry in known do
             if entry.Setting <> setting then
