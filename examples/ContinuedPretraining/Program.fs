@@ -24,7 +24,7 @@ type Arguments =
         member this.Usage =
             match this with
             | Data _ ->
-                "a folder: train, dev and test.jsonl of the end task, domain*.txt, each may be .gz (default: generated)"
+                "a folder: train, dev and test.jsonl of the end task, its domain's *.txt, each may be .gz (default: generated)"
             | Model _ -> "a Hugging Face folder, BERT or RoBERTa (default: a tiny one, generated)"
             | Other _ -> "a folder of another domain's texts, *.txt or WRENCH (default: generated)"
             | Frozen _ -> "layers that stay as they are (default: all but one)"
@@ -105,11 +105,11 @@ let private run (parsed: ParseResults<Arguments>) folders (data: string) steps t
 
     Results.Complete(
         Option.toObj (parsed.TryGetResult Report),
-        $"{data}, layers frozen: {kept}, {settings}",
+        $"{data}, layers frozen: {kept}, {settings.Steps} steps, rates {settings.Rate} and {settings.MetaRate}",
         [| for seed in parsed.GetResult(Seeds, "0") |> Numbers.parse "--seeds" do
-               for way in ways do
+               for (name, _, _, _) as way in ways do
                    let make watch = Training.run token watch (world.Force()) settings seed way
-                   struct ($"{way.Name}, seed {seed}", Func<_, _> make) |],
+                   struct ($"{name}, seed {seed}", Func<_, _> make) |],
         fun rows ->
             table rows
             drawn |> Option.iter (fun path -> picture path rows)
@@ -132,7 +132,8 @@ let main args =
 
             try
                 Generator.write folder.FullName
-                run parsed (folder.FullName, folder.FullName, Path.Combine(folder.FullName, "other")) "generated" 20 token
+                let at name = Path.Combine(folder.FullName, name)
+                run parsed (folder.FullName, at "model", at "other") "generated" 20 token
             finally
                 folder.Delete true
         | _ -> raise (ArgumentException "--data, --model and --other are given together, or none of them")
