@@ -39,26 +39,28 @@ type Arguments =
 let private table (rows: Row seq) : unit =
     let rows = List.ofSeq rows
     let byWay = rows |> List.groupBy _.Way
-    let over (own: Row list) (format: string) part = Shown.Interval(format, [| for row in own -> part row |])
+    let mean (own: Row list) (format: string) part = Shown.Interval(format, [| for row in own -> part row |])
 
-    let against name (own: Row list) =
-        let others = Map [ for row in rows do if row.Way = name then row.Seed, row.Test ]
-        let own = own |> List.filter (fun row -> row.Way <> name && others.ContainsKey row.Seed)
+    // points over another way at the same seeds
+    let over other (part: Row -> float) (own: Row list) =
+        let others = Map [ for row in rows do if row.Way = other then row.Seed, part row ]
+        let own = own |> List.filter (fun row -> row.Way <> other && others.ContainsKey row.Seed)
 
         if own.IsEmpty then
             ""
         else
-            over own "+0.0;-0.0;0.0" (fun row -> 100.0 * (row.Test - others[row.Seed]))
+            mean own "+0.0;-0.0;0.0" (fun row -> 100.0 * (part row - others[row.Seed]))
 
     Shown.Table(
-        [ "way"; "seeds"; "macro-F1, test"; $"- {alone}"; $"- {equal}"; "held-out"; "seconds"; "MB" ],
+        [ "way"; "seeds"; "macro-F1, test"; $"- {alone}"; $"- {equal}"; "held-out"; $"- {alone}"; "seconds"; "MB" ],
         [ for name, own in byWay ->
               [ name
                 string own.Length
-                over own "F3" _.Test
-                against alone own
-                against equal own
-                over own "F3" _.HeldOut
+                mean own "F3" _.Test
+                over alone _.Test own
+                over equal _.Test own
+                mean own "F3" _.HeldOut
+                over alone _.HeldOut own
                 $"{own |> List.averageBy _.Seconds:F0}"
                 $"{own |> List.map _.PeakMegabytes |> List.max}" ] ]
     )
@@ -69,7 +71,7 @@ let private table (rows: Row seq) : unit =
         "weights, last tenth of the steps" :: Tasks.names,
         [ for name, own in byWay do
               if own.Head.Weights.Length > 0 then
-                  name :: [ for task in 0 .. Tasks.names.Length - 1 -> over own "F2" (last task) ] ]
+                  name :: [ for task in 0 .. Tasks.names.Length - 1 -> mean own "F2" (last task) ] ]
     )
 
 /// Weights over steps, the mean over seeds: a colour a task, dashes for the second way.
