@@ -94,8 +94,8 @@ let private benches: (string * string * (ParseResults<Arguments> -> int)) list =
       "the metagradient of trainings of 100 to 10,000 steps: time and memory",
       (fun o -> Metagradients.run (write o))
       "descent",
-      "how far each method brings λ on P2 by gradient evaluations, and on P5 from 1,000 starts",
-      (fun o -> Descent.Bench.run (write o))
+      "how far each method brings λ on P2 by gradient evaluations, and on P5 from 1,000 starts; --picture",
+      (fun o -> Descent.Bench.run (write o) (o.TryGetResult Picture))
       "lds",
       "how well metagradients, SAMA's weights and TracIn predict retrainings, on MNIST files under --data",
       (fun o -> Attribution.run (o.GetResult Data) (write o))

@@ -557,6 +557,41 @@ let tests =
                           15
                       |> ignore)
 
+          for side in [ 1.0; -1.0 ] do
+              for far in [ 1.8; 2.0; 2.3; 3.0 ] do
+                  testCase $"descend: a plateau {side * far} off that promises nothing is left"
+                  <| fun _ ->
+                      use _ = torch.NewDisposeScope()
+
+                      // a loss of 2.3 and slightly bent on one side of a cliff 0.3 beside the minimum at 0
+                      let loss (at: Tensor) =
+                          let x = at * side
+                          let cliff = ((x - 0.3) / 0.1).sigmoid ()
+                          ((x - 1.0).square () * 0.01 + 2.3) * cliff + (1.0 - cliff) * (0.2 + x.square () * 0.05)
+
+                      let value (at: Tensor) = (loss at).item<float> ()
+
+                      let slope (at: Tensor) =
+                          let at = at.detach().clone().requires_grad_ true
+                          Some((torch.autograd.grad ([| loss at |], [| at |]))[0])
+
+                      let at, found, converged =
+                          TrainingDescent.minimise
+                              DescentOptions.Default
+                              value
+                              slope
+                              (fun _ -> failwith "finite")
+                              ignore
+                              (torch.full (1L, side * far, dtype = f64))
+
+                      Expect.equal found (value at) "its λ"
+
+                      let best =
+                          Seq.min [ for i in -100 .. 100 -> value (torch.full (1L, float i / 100.0, dtype = f64)) ]
+
+                      Expect.isLessThanOrEqual found (best * 1.01) "the best of a grid"
+                      Expect.isTrue converged "converged"
+
           testCase "LDS of exact scores is 1, of their negatives −1, with ties of nothing NaN"
           <| fun _ ->
               let truth = [| for i in 0..19 -> sin (float i) |]

@@ -7,7 +7,7 @@ open Sama.Functional
 open Sama.Reference
 
 /// Gradient evaluations at which ‖∇h‖² is read.
-let budgets = [ 100; 300; 1000; 3000 ]
+let budgets = [ 30; 100; 300; 1000; 3000 ]
 
 type Row =
     {

@@ -14,6 +14,24 @@ let private markers =
       "sama", MarkerShape.Cross
       "exact", MarkerShape.FilledTriangleUp ]
 
+/// Title and axes of a plot of logarithms to base 10.
+let logarithmic (plot: Plot) (title: string) (x: string) (y: string) : unit =
+    let powers () =
+        let ticks = TickGenerators.NumericAutomatic()
+        ticks.LabelFormatter <- fun x -> $"1e{x:F0}"
+        ticks.IntegerTicksOnly <- true
+        ticks
+
+    plot.Axes.Bottom.TickGenerator <- powers ()
+    plot.Axes.Left.TickGenerator <- powers ()
+    plot.Title title
+    plot.XLabel x
+    plot.YLabel y
+
+    // the font has no bold face
+    for label in [ plot.Axes.Title.Label; plot.Axes.Bottom.Label; plot.Axes.Left.Label ] do
+        label.Bold <- false
+
 let private panel (rows: Row list) (problem: string) : Plot =
     let plot = new Plot()
 
@@ -32,22 +50,7 @@ let private panel (rows: Row list) (problem: string) : Plot =
             line.MarkerShape <- marker
             line.LineWidth <- (if points.Length > 3 then 1.5f else 0f)
 
-    let logarithmic () =
-        let ticks = TickGenerators.NumericAutomatic()
-        ticks.LabelFormatter <- fun x -> $"1e{x:F0}"
-        ticks.IntegerTicksOnly <- true
-        ticks
-
-    plot.Axes.Bottom.TickGenerator <- logarithmic ()
-    plot.Axes.Left.TickGenerator <- logarithmic ()
-    plot.Title problem
-    plot.XLabel "matrix-vector products"
-    plot.YLabel "relative error of h"
-
-    // the font has no bold face
-    for label in [ plot.Axes.Title.Label; plot.Axes.Bottom.Label; plot.Axes.Left.Label ] do
-        label.Bold <- false
-
+    logarithmic plot problem "matrix-vector products" "relative error of h"
     plot.Axes.SetLimitsY(-16.5, 3.0)
     plot.ShowLegend Alignment.LowerLeft |> ignore
     plot

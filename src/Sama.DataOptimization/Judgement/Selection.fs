@@ -190,7 +190,7 @@ type Selection =
             elif index = best then
                 $"best, but not ahead of {candidates[fallback].Name} by more than {errors}"
             else
-                $"{candidates[best].Name} is better"
+                $"{candidates[best].Name} can be expected to be better"
 
         { Name = candidates[chosen].Name
           Index = chosen

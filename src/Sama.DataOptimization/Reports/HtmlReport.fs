@@ -176,20 +176,22 @@ type HtmlReport(title: string) =
         let percent (value: float) =
             box ((100.0 * value).ToString("F1", CultureInfo.InvariantCulture) + " %")
 
+        let short (value: float) = box (Math.Round(value, 3))
+
         let rows =
             choice.Table
             |> Array.map (fun line ->
                 [| box line.Name
                    percent line.Accuracy
                    (if line.LogLoss.HasValue then
-                        box line.LogLoss.Value
+                        short line.LogLoss.Value
                     else
                         null)
-                   box line.Gain
-                   box line.GainError
-                   box line.ExpectedGain
-                   box line.Behind
-                   box line.BehindError
+                   short line.Gain
+                   short line.GainError
+                   short line.ExpectedGain
+                   short line.Behind
+                   short line.BehindError
                    box line.Reason |]
                 :> IReadOnlyList<obj>)
 

@@ -8,7 +8,8 @@ type DescentOptions =
         Metagradients: int
         /// length of the first step of λ; where steps go on to be good, later ones are up to twice as long each
         Radius: float
-        /// ends where the next step promises less than this part of the loss
+        /// ends where the next step promises less than this part of the loss, and steps of the radius and a quarter of it
+        /// along the slope, either way, do not bring more than that
         Tolerance: float
         /// of each metagradient
         Metagradient: MetagradientOptions
@@ -140,31 +141,50 @@ module internal TrainingDescent =
             else
                 let d = step pairs radius p
 
-                if not (List.isEmpty pairs) && -(dot d p.Slope) / 2.0 < o.Tolerance * abs p.Value then
-                    p, true
-                else
-                    // a start may be anywhere
-                    match lower value (count = 1) least p d with
-                    | None -> p, true
-                    | Some(d, found) ->
-                        told found
-                        let at, size = p.At + d, Method.size d
-                        let longer = if size > 0.9 * radius then 2.0 * radius else max size least
+                let promises =
+                    List.isEmpty pairs
+                    || -(dot d p.Slope) / 2.0 >= o.Tolerance * abs p.Value
 
-                        match slope at with
-                        | None ->
-                            let next = { p with At = at; Value = found }
+                // a start may be anywhere
+                let found =
+                    if promises then
+                        lower value (count = 1) least p d
+                    else
+                        None
 
-                            go (count + 1) longer [] next
-                        | Some h ->
-                            // the curvature of where a training diverges is none of where it does not
-                            let pairs =
-                                if dot d (h - p.Slope) > 0.0 && p.Value - found < 10.0 * abs found then
-                                    List.truncate 8 ((d, h - p.Slope) :: pairs)
-                                else
-                                    []
+                // a plateau promises nothing either, nor does a curvature from elsewhere: a minimum is one beside its surroundings
+                let looks = found.IsNone && not (List.isEmpty pairs)
 
-                            go (count + 1) longer pairs { At = at; Value = found; Slope = h }
+                let found =
+                    if looks then
+                        lower value true (o.Radius / 8.0) p (against p.Slope o.Radius)
+                    else
+                        found
+
+                match found with
+                | None -> p, true
+                | Some(d, found) when looks && p.Value - found < o.Tolerance * abs p.Value ->
+                    told found
+                    { p with At = p.At + d; Value = found }, true
+                | Some(d, found) ->
+                    told found
+                    let at, size = p.At + d, Method.size d
+                    let longer = if size > 0.9 * radius then 2.0 * radius else max size least
+
+                    match slope at with
+                    | None ->
+                        let next = { p with At = at; Value = found }
+
+                        go (count + 1) longer [] next
+                    | Some h ->
+                        // the curvature of where a training diverges is none of where it does not
+                        let pairs =
+                            if dot d (h - p.Slope) > 0.0 && p.Value - found < 10.0 * abs found then
+                                (d, h - p.Slope) :: (if looks then [] else List.truncate 7 pairs)
+                            else
+                                []
+
+                        go (count + 1) longer pairs { At = at; Value = found; Slope = h }
 
         let p, converged =
             go 1 o.Radius [] (enter o.Radius value slope partial told 0 start)
