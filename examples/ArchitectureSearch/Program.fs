@@ -58,18 +58,26 @@ let private run (parsed: ParseResults<Arguments>) token : unit =
 
     let show found =
         let found = List.ofSeq found
-        let networks = found |> List.filter (fun row -> row.Method = alone) |> List.distinctBy _.Network
+
+        let networks =
+            found
+            |> List.filter (fun row -> row.Method = alone)
+            |> List.distinctBy _.Network
 
         if networks.Length = Space.networks.Length then
             Results.table found
-            parsed.TryGetResult Picture |> Option.iter (fun path -> Results.picture path found)
+
+            parsed.TryGetResult Picture
+            |> Option.iter (fun path -> Results.picture path found)
 
     Sama.Results.Complete(
         Option.toObj (parsed.TryGetResult Report),
         $"{name}, {rows} rows, {steps} steps",
         [| for seed in 0 .. trainings - 1 do
                for network in Space.networks do
-                   let make watch = trainAlone token watch data seed network
+                   let make watch =
+                       trainAlone token watch data seed network
+
                    struct ($"{Space.name network} alone, seed {seed}", Func<_, _> make)
            for name, _ in methods do
                for seed in seeds do

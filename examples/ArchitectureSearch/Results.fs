@@ -26,7 +26,8 @@ let private scores (row: Row) : float[] =
     [| for network in Space.networks -> network |> Seq.mapi (fun edge op -> log (shares[edge].[op])) |> Seq.sum |]
 
 let private skips (network: string) : float =
-    network.Split '|' |> Array.averageBy (fun op -> if op = "skip" then 1.0 else 0.0)
+    network.Split '|'
+    |> Array.averageBy (fun op -> if op = "skip" then 1.0 else 0.0)
 
 /// A row a method, and one of random search at equal cost. A search is judged by all networks trained alone.
 let table (rows: Row list) : unit =
@@ -38,7 +39,11 @@ let table (rows: Row list) : unit =
 
     /// 1 for the best, and 1 more for each that is better.
     let rank network =
-        1 + (accuracy |> Array.filter (fun other -> other > accuracyOf[network]) |> Array.length) |> float
+        1
+        + (accuracy
+           |> Array.filter (fun other -> other > accuracyOf[network])
+           |> Array.length)
+        |> float
 
     printfn
         $"best alone: {best.Key} {best.Value:F3}, median {Statistics.Median accuracy:F3}, worst {Array.min accuracy:F3}"
@@ -51,7 +56,9 @@ let table (rows: Row list) : unit =
     match [ for own in bySeed -> truth own _.Test ] |> List.pairwise with
     | [] -> ()
     | pairs ->
-        let agreement = Shown.Spread("F2", [| for a, b in pairs -> Correlation.Spearman(a, b) |])
+        let agreement =
+            Shown.Spread("F2", [| for a, b in pairs -> Correlation.Spearman(a, b) |])
+
         printfn $"Spearman between one training of every network and the next: {agreement}"
 
     /// The best by validation rows, of one training each as a searcher would have, of so many networks drawn without
@@ -74,7 +81,9 @@ let table (rows: Row list) : unit =
           "skip edges"
           "trainings" ],
         [ for name, own in searches |> List.groupBy _.Method do
-              let spread (format: string) (part: Row -> float) = Shown.Spread(format, [| for row in own -> part row |])
+              let spread (format: string) (part: Row -> float) =
+                  Shown.Spread(format, [| for row in own -> part row |])
+
               let trainings = own |> List.averageBy (fun row -> row.Seconds / cost)
 
               [ name

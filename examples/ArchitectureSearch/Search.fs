@@ -104,7 +104,10 @@ let search token watch (data: Data) (seed: int) (name: string) : Row =
     use _ = torch.NewDisposeScope()
     let method, learnsDecay = (Map.ofList methods)[name]
     let mixture theta (lambda: Params) = Space.ofMixture lambda["alpha"] theta
-    let alpha = "alpha", torch.zeros (int64 Space.edges.Length, int64 Space.operations.Length)
+
+    let alpha =
+        "alpha", torch.zeros (int64 Space.edges.Length, int64 Space.operations.Length)
+
     let decay = "decay", torch.ones 1L * log startDecay
 
     let rule, start =

@@ -21,7 +21,9 @@ let write (folder: string) : unit =
     // of a sentence's words half are its topic's
     let sentence (domain: string[]) topic =
         let own = domain[topic * 40 .. topic * 40 + 39]
-        String.Join(' ', [ for i in 0..7 -> pick (if i % 2 = 0 then own else domain) ]) + "."
+
+        String.Join(' ', [ for i in 0..7 -> pick (if i % 2 = 0 then own else domain) ])
+        + "."
 
     let texts (path: string) domain =
         Directory.CreateDirectory(Path.GetDirectoryName path) |> ignore
@@ -54,5 +56,7 @@ let write (folder: string) : unit =
         File.WriteAllLines(
             at $"{name}.jsonl",
             [ for i in 1..count ->
-                  JsonSerializer.Serialize {| text = sentence words[..119] (i % 3); label = $"topic {i % 3}" |} ]
+                  JsonSerializer.Serialize
+                      {| text = sentence words[..119] (i % 3)
+                         label = $"topic {i % 3}" |} ]
         )

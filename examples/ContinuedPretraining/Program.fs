@@ -39,12 +39,20 @@ type Arguments =
 let private table (rows: Row seq) : unit =
     let rows = List.ofSeq rows
     let byWay = rows |> List.groupBy _.Way
-    let mean (own: Row list) (format: string) part = Shown.Interval(format, [| for row in own -> part row |])
+
+    let mean (own: Row list) (format: string) part =
+        Shown.Interval(format, [| for row in own -> part row |])
 
     // points over another way at the same seeds
     let over other (part: Row -> float) (own: Row list) =
-        let others = Map [ for row in rows do if row.Way = other then row.Seed, part row ]
-        let own = own |> List.filter (fun row -> row.Way <> other && others.ContainsKey row.Seed)
+        let others =
+            Map
+                [ for row in rows do
+                      if row.Way = other then
+                          row.Seed, part row ]
+
+        let own =
+            own |> List.filter (fun row -> row.Way <> other && others.ContainsKey row.Seed)
 
         if own.IsEmpty then
             ""
@@ -52,7 +60,15 @@ let private table (rows: Row seq) : unit =
             mean own "+0.0;-0.0;0.0" (fun row -> 100.0 * (part row - others[row.Seed]))
 
     Shown.Table(
-        [ "way"; "seeds"; "macro-F1, test"; $"- {alone}"; $"- {equal}"; "held-out"; $"- {alone}"; "seconds"; "MB" ],
+        [ "way"
+          "seeds"
+          "macro-F1, test"
+          $"- {alone}"
+          $"- {equal}"
+          "held-out"
+          $"- {alone}"
+          "seconds"
+          "MB" ],
         [ for name, own in byWay ->
               [ name
                 string own.Length
@@ -65,7 +81,8 @@ let private table (rows: Row seq) : unit =
                 $"{own |> List.map _.PeakMegabytes |> List.max}" ] ]
     )
 
-    let last task (row: Row) = row.Weights[row.Weights.Length * 9 / 10 ..] |> Array.averageBy (Array.item task)
+    let last task (row: Row) =
+        row.Weights[row.Weights.Length * 9 / 10 ..] |> Array.averageBy (Array.item task)
 
     Shown.Table(
         "weights, last tenth of the steps" :: Tasks.names,
@@ -77,12 +94,17 @@ let private table (rows: Row seq) : unit =
 /// Weights over steps, the mean over seeds: a colour a task, dashes for the second way.
 let private picture (path: string) (rows: Row seq) : unit =
     use plot = new Plot()
-    let learned = rows |> Seq.filter (fun row -> row.Weights.Length > 0) |> Seq.groupBy _.Way
+
+    let learned =
+        rows |> Seq.filter (fun row -> row.Weights.Length > 0) |> Seq.groupBy _.Way
 
     for number, (way, own) in Seq.indexed learned do
         for task, name in List.indexed Tasks.names do
             let steps = [| for step in 1 .. (Seq.head own).Weights.Length -> float step |]
-            let mean = [| for step in 0 .. steps.Length - 1 -> own |> Seq.averageBy _.Weights.[step].[task] |]
+
+            let mean =
+                [| for step in 0 .. steps.Length - 1 -> own |> Seq.averageBy _.Weights.[step].[task] |]
+
             let line = plot.Add.ScatterLine(steps, mean, Palettes.Category10().GetColor task)
             line.LegendText <- $"{name}; {way}"
             line.LinePattern <- if number = 0 then LinePattern.Solid else LinePattern.Dashed
@@ -110,7 +132,9 @@ let private run (parsed: ParseResults<Arguments>) folders (data: string) steps t
         $"{data}, layers frozen: {kept}, {settings.Steps} steps, rates {settings.Rate} and {settings.MetaRate}",
         [| for seed in parsed.GetResult(Seeds, "0") |> Numbers.parse "--seeds" do
                for (name, _, _, _) as way in ways do
-                   let make watch = Training.run token watch (world.Force()) settings seed way
+                   let make watch =
+                       Training.run token watch (world.Force()) settings seed way
+
                    struct ($"{name}, seed {seed}", Func<_, _> make) |],
         fun rows ->
             table rows
@@ -125,7 +149,13 @@ let main args =
 
         Native.initialize ()
 
-        match List.choose id [ parsed.TryGetResult Data; parsed.TryGetResult Model; parsed.TryGetResult Other ] with
+        match
+            List.choose
+                id
+                [ parsed.TryGetResult Data
+                  parsed.TryGetResult Model
+                  parsed.TryGetResult Other ]
+        with
         | [ data; model; other ] ->
             let names = [ for folder in [ data; model; other ] -> DirectoryInfo(folder).Name ]
             run parsed (data, model, other) (String.Join(", ", names)) 300 token

@@ -78,7 +78,13 @@ let read (token: CancellationToken) (folder: string, model: string, other: strin
             let index = torch.tensor (Array.ofSeq rows)
             let struct (batch, states) = states.Rows index
             let own = answers.index_select (0L, index)
-            batch, states, (if own.dim () = 1L then own else own.narrow (1L, 0L, batch.Tokens)))
+
+            batch,
+            states,
+            (if own.dim () = 1L then
+                 own
+             else
+                 own.narrow (1L, 0L, batch.Tokens)))
 
     let labelled (rows: Row[]) =
         source (encoded (rows |> Array.map _.Text) null) (torch.tensor [| for row in rows -> int64 row.Label |])

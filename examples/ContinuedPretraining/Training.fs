@@ -127,7 +127,10 @@ let private train token watch (world: World) settings (seed: int) start (used: i
         match learner with
         | None -> losses.mean ()
         | Some learner ->
-            let rows = table.At [| for _, numbers, _ in tasks do yield! numbers |]
+            let rows =
+                table.At
+                    [| for _, numbers, _ in tasks do
+                           yield! numbers |]
 
             if pass.Kind = PassKind.Base then
                 let weights = learner.WeightsByLosses(lambda, rows, losses.detach ()).detach ()
@@ -153,7 +156,14 @@ let private train token watch (world: World) settings (seed: int) start (used: i
         :: List.map weights (Option.toList learner)
 
     use run =
-        new BilevelRun(Problem.create { BilevelOptions.Default with Unroll = 4 } Hypergradient.sama levels, int64 seed)
+        new BilevelRun(
+            Problem.create
+                { BilevelOptions.Default with
+                    Unroll = 4 }
+                Hypergradient.sama
+                levels,
+            int64 seed
+        )
 
     for step in 1 .. settings.Steps do
         (token: CancellationToken).ThrowIfCancellationRequested()
@@ -176,7 +186,9 @@ let run token watch (world: World) (settings: Settings) (seed: int) (way, before
         else
             fst (train token watch world settings seed start before None)
 
-    let found, weights = train token watch world settings seed start (0 :: beside) learner
+    let found, weights =
+        train token watch world settings seed start (0 :: beside) learner
+
     let theta = Params.frozen (Layout.ofNamed found) (Layout.ravel found)
 
     { Way = way

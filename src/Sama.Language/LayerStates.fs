@@ -54,7 +54,9 @@ type LayerStates
                 let found = encoder.HiddenStates(theta, rows).[layers].reshape (-1L, hidden)
                 let used = rows.AttentionMask.reshape(-1L).nonzero().reshape -1L
                 let at = place.InputIds.reshape(-1L).index_select (0L, used)
-                all.index_copy_ (0L, at, found.index_select(0L, used).to_type torch.float16) |> ignore
+
+                all.index_copy_ (0L, at, found.index_select(0L, used).to_type torch.float16)
+                |> ignore
 
                 if not (isNull progress) then
                     progress.Report(float (number * 64 + chunk.Length) / float order.Length)

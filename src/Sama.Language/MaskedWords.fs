@@ -28,9 +28,7 @@ type MaskedWords =
             invalidArg (nameof share) $"{share} of the words are to be hidden; a share in (0, 1) is expected"
 
         let special =
-            [| yield! tokenizer.Encode("", "").Ids
-               tokenizer.PadId
-               tokenizer.MaskId |]
+            [| yield! tokenizer.Encode("", "").Ids; tokenizer.PadId; tokenizer.MaskId |]
 
         Scope.run (fun keep ->
             use generator = new torch.Generator(uint64 seed)
@@ -54,7 +52,10 @@ type MaskedWords =
         ArgumentNullException.ThrowIfNull(labels, nameof labels)
         ArgumentNullException.ThrowIfNull(logits, nameof logits)
 
-        if labels.dtype <> torch.ScalarType.Int64 || labels.shape <> states.shape[.. states.shape.Length - 2] then
+        if
+            labels.dtype <> torch.ScalarType.Int64
+            || labels.shape <> states.shape[.. states.shape.Length - 2]
+        then
             let shown (tensor: Tensor) = String.Join("x", tensor.shape)
 
             invalidArg

@@ -39,7 +39,11 @@ let tests =
 
                       for layers in 0 .. model.Config.Layers do
                           let shares = ResizeArray()
-                          let progress = { new IProgress<float> with member _.Report share = shares.Add share }
+
+                          let progress =
+                              { new IProgress<float> with
+                                  member _.Report share = shares.Add share }
+
                           use kept = new LayerStates(model, make 5L, layers, progress)
                           Expect.equal (List.ofSeq shares) [ 1.0 ] "progress"
 
@@ -48,7 +52,11 @@ let tests =
                               let mask = batch.AttentionMask.to_type(torch.float32).unsqueeze -1L
                               let last = model.LastHiddenStateFrom(theta, batch, states, layers)
                               let whole = model.LastHiddenState(theta, batch)
-                              Expect.isLessThan (apart (last * mask) (whole * mask)) 2e-2 $"{layers} layers, rows {rows}"
+
+                              Expect.isLessThan
+                                  (apart (last * mask) (whole * mask))
+                                  2e-2
+                                  $"{layers} layers, rows {rows}"
 
           testCase "a number of layers that the model has not is told"
           <| fun _ ->
@@ -56,14 +64,18 @@ let tests =
               use batch = batch Family.Bert 5L
 
               for layers in [ -1; 3 ] do
-                  Expect.throwsT<ArgumentException> (fun () -> new LayerStates(model, batch, layers) |> ignore) $"{layers}"
+                  Expect.throwsT<ArgumentException>
+                      (fun () -> new LayerStates(model, batch, layers) |> ignore)
+                      $"{layers}"
 
           testCase "hidden words are the labels, and all else is as it was"
           <| fun _ ->
               use tokenizer = wordPiece ()
 
               let property (seed: int) (texts: NonEmptyArray<NonEmptyString>) =
-                  let clean (text: NonEmptyString) = String.filter Char.IsAsciiLetter text.Get
+                  let clean (text: NonEmptyString) =
+                      String.filter Char.IsAsciiLetter text.Get
+
                   use _ = torch.NewDisposeScope()
                   use batch = tokenizer.EncodeBatch(texts.Get |> Array.map clean, maxLength = 12)
                   let struct (seen, labels) = MaskedWords.Hide(tokenizer, batch, 0.4, int64 seed)
@@ -93,7 +105,9 @@ let tests =
               Expect.floatClose { absolute = 0.02; relative = 0.0 } (float hidden / float words) 0.15 "share"
 
               for share in [ 0.0; 1.0; nan ] do
-                  Expect.throwsT<ArgumentException> (fun () -> MaskedWords.Hide(tokenizer, batch, share) |> ignore) $"{share}"
+                  Expect.throwsT<ArgumentException>
+                      (fun () -> MaskedWords.Hide(tokenizer, batch, share) |> ignore)
+                      $"{share}"
 
           testCase "losses by row are the model's own, in the mean over a row's hidden words"
           <| fun _ ->
@@ -107,12 +121,18 @@ let tests =
                   labels[row, token] <- torch.tensor word
 
               let each = model.Losses(theta, batch, labels)
-              let own = torch.stack [| (each[0] + each[1]) / 2.0; torch.zeros_like each[0]; each[2] |]
+
+              let own =
+                  torch.stack [| (each[0] + each[1]) / 2.0; torch.zeros_like each[0]; each[2] |]
+
               let states = model.LastHiddenState(theta, batch).detach().requires_grad_ true
               let p name = theta[$"cls.predictions.{name}"]
 
               let head (x: Tensor) =
-                  let x = torch.nn.functional.gelu (torch.nn.functional.linear (x, p "transform.dense.weight", p "transform.dense.bias"))
+                  let x =
+                      torch.nn.functional.gelu (
+                          torch.nn.functional.linear (x, p "transform.dense.weight", p "transform.dense.bias")
+                      )
 
                   let x =
                       torch.nn.functional.layer_norm (
