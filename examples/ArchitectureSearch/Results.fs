@@ -4,136 +4,107 @@ module ArchitectureSearch.Results
 open System
 open System.IO
 open MathNet.Numerics.Statistics
-open Spectre.Console
+open Sama
 open ArchitectureSearch.Search
 
 /// What every network reached alone, in the order of `Space.networks`: the mean over its trainings of one part.
 let private truth (rows: Row list) (part: Row -> float) : float[] =
     let means =
-        rows
-        |> List.groupBy _.Network
-        |> List.map (fun (name, own) -> name, List.averageBy part own)
-        |> Map.ofList
+        Map [ for name, own in rows |> List.groupBy _.Network -> name, List.averageBy part own ]
 
-    Space.networks |> Array.map (fun network -> means[Space.name network])
+    [| for network in Space.networks -> means[Space.name network] |]
 
-/// 1 for the best, and 1 more for each that is better.
-let private rank (values: float[]) (network: int) : float =
-    1.0
-    + float (values |> Array.filter (fun v -> v > values[network]) |> Array.length)
-
-let private indexOf (name: string) =
-    Space.networks |> Array.findIndex (fun network -> Space.name network = name)
+/// The softmax of each edge's logits.
+let private shares (row: Row) : float[][] =
+    [| for logits in Array.chunkBySize Space.operations.Length row.Alpha ->
+           let e = logits |> Array.map exp
+           e |> Array.map (fun x -> x / Array.sum e) |]
 
 /// Each network's score under a search: the log of the product of its operations' shares.
 let private scores (row: Row) : float[] =
-    let shares = shares row.Alpha
+    let shares = shares row
     [| for network in Space.networks -> network |> Seq.mapi (fun edge op -> log (shares[edge].[op])) |> Seq.sum |]
 
-let private skips (name: string) : float =
-    name.Split '|' |> Array.averageBy (fun op -> if op = "skip" then 1.0 else 0.0)
+let private skips (network: string) : float =
+    network.Split '|'
+    |> Array.averageBy (fun op -> if op = "skip" then 1.0 else 0.0)
 
-/// Random search: the best by validation rows of so many networks drawn without replacement, 2,000 times.
-let private randomly (alone: Row list) (accuracy: float[]) (count: int) : float * float * float =
-    let random = Random 0
-    // one training each, as a searcher would have
-    let valid =
-        truth (alone |> List.filter (fun row -> row.Seed = alone.Head.Seed)) _.Valid
+/// A row a method, and one of random search at equal cost. A search is judged by all networks trained alone.
+let table (rows: Row list) : unit =
+    let trained, searches = rows |> List.partition (fun row -> row.Method = alone)
+    let accuracy = truth trained _.Test
+    let accuracyOf = Map(Array.zip (Array.map Space.name Space.networks) accuracy)
+    let cost = trained |> List.averageBy _.Seconds
+    let best = accuracyOf |> Seq.maxBy _.Value
 
-    let order = Array.init Space.networks.Length id
+    /// 1 for the best, and 1 more for each that is better.
+    let rank network =
+        1
+        + (accuracy
+           |> Array.filter (fun other -> other > accuracyOf[network])
+           |> Array.length)
+        |> float
 
-    let found =
+    printfn
+        $"best alone: {best.Key} {best.Value:F3}, median {Statistics.Median accuracy:F3}, worst {Array.min accuracy:F3}"
+
+    let bySeed =
+        [ for _, own in trained |> List.groupBy _.Seed do
+              if own.Length = Space.networks.Length then
+                  own ]
+
+    match [ for own in bySeed -> truth own _.Test ] |> List.pairwise with
+    | [] -> ()
+    | pairs ->
+        let agreement =
+            Shown.Spread("F2", [| for a, b in pairs -> Correlation.Spearman(a, b) |])
+
+        printfn $"Spearman between one training of every network and the next: {agreement}"
+
+    /// The best by validation rows, of one training each as a searcher would have, of so many networks drawn without
+    /// replacement, 2,000 times.
+    let randomly count =
+        let random = Random 0
+        let valid = Map [ for row in bySeed.Head -> row.Network, row.Valid ]
+        let order = Array.map Space.name Space.networks
+
         [| for _ in 1..2000 ->
                random.Shuffle order
                order[.. count - 1] |> Array.maxBy (fun network -> valid[network]) |]
 
-    found |> Array.averageBy (rank accuracy),
-    found |> Array.averageBy (fun network -> accuracy[network]),
-    found
-    |> Array.averageBy (fun network -> skips (Space.name Space.networks[network]))
-
-let private spread (format: string) (values: float list) : string =
-    if values.Length = 1 then
-        values.Head.ToString format
-    else
-        $"{(Statistics.Mean values).ToString format} ± {(Statistics.StandardDeviation values).ToString format}"
-
-/// Lines of the report: the space, how well trainings alone agree, then a row a method.
-let table (rows: Row list) : unit =
-    let trained, searches = rows |> List.partition (fun row -> row.Method = alone)
-    let accuracy = truth trained _.Test
-    let cost = trained |> List.averageBy _.Seconds
-    let best = Array.findIndex ((=) (Array.max accuracy)) accuracy
-
-    let between values =
-        values
-        |> Seq.pairwise
-        |> Seq.map (fun (a: float[], b) -> Correlation.Spearman(a, b))
-        |> List.ofSeq
-
-    printfn
-        $"best alone: {Space.name Space.networks[best]} {accuracy[best]:F3}, median {Statistics.Median accuracy:F3}, worst {Array.min accuracy:F3}"
-
-    // a program that was stopped may have trained some of them
-    let whole =
-        trained
-        |> List.groupBy _.Seed
-        |> List.filter (fun (_, own) -> own.Length = Space.networks.Length)
-
-    match [ for _, own in whole -> truth own _.Test ] with
-    | [ _ ] -> ()
-    | seeds ->
-        let agreement = spread "F2" (between seeds)
-        printfn $"Spearman between one training of every network and the next: {agreement}"
-
-    let table = Table()
-
-    for column in
+    Shown.Table(
         [ "search"
           "seeds"
           "rank of 64"
           "test accuracy alone"
           "Spearman"
           "skip edges"
-          "trainings" ] do
-        table.AddColumn column |> ignore
+          "trainings" ],
+        [ for name, own in searches |> List.groupBy _.Method do
+              let spread (format: string) (part: Row -> float) =
+                  Shown.Spread(format, [| for row in own -> part row |])
 
-    let add (cells: string list) =
-        table.AddRow(cells |> List.map Markup.Escape |> Array.ofList) |> ignore
+              let trainings = own |> List.averageBy (fun row -> row.Seconds / cost)
 
-    for name, own in searches |> List.groupBy _.Method do
-        let picked = own |> List.map (fun row -> indexOf row.Network)
+              [ name
+                string own.Length
+                spread "F1" (fun row -> rank row.Network)
+                spread "F3" (fun row -> accuracyOf[row.Network])
+                spread "F2" (fun row -> Correlation.Spearman(scores row, accuracy))
+                $"{own |> List.averageBy (fun row -> skips row.Network):P0}"
+                spread "F1" (fun row -> row.Seconds / cost) ]
 
-        add
-            [ name
-              string own.Length
-              spread "F1" (picked |> List.map (rank accuracy))
-              spread "F3" (picked |> List.map (fun network -> accuracy[network]))
-              spread "F2" (own |> List.map (fun row -> Correlation.Spearman(scores row, accuracy)))
-              $"{own |> List.averageBy (fun row -> skips row.Network):P0}"
-              spread "F1" (own |> List.map (fun row -> row.Seconds / cost)) ]
+              let count = trainings |> round |> int |> max 1 |> min 64
+              let found = randomly count
 
-        let count =
-            own
-            |> List.averageBy (fun row -> row.Seconds / cost)
-            |> round
-            |> int
-            |> max 1
-            |> min 64
-
-        let rank, reached, skip = randomly trained accuracy count
-
-        add
-            [ $"  random, {count} trainings"
-              ""
-              $"{rank:F1}"
-              $"{reached:F3}"
-              ""
-              $"{skip:P0}"
-              string count ]
-
-    AnsiConsole.Profile.Width <- max AnsiConsole.Profile.Width 120
-    AnsiConsole.Write table
+              [ $"  random, {count} trainings"
+                ""
+                $"{found |> Array.averageBy rank:F1}"
+                $"{found |> Array.averageBy (fun network -> accuracyOf[network]):F3}"
+                ""
+                $"{found |> Array.averageBy skips:P0}"
+                string count ] ]
+    )
 
 /// The cells that were found, as SVG: a panel for the first search of each method, on each edge its strongest operation and
 /// that one's share.
@@ -142,10 +113,8 @@ let picture (path: string) (rows: Row list) : unit =
         rows |> List.filter (fun row -> row.Method <> alone) |> List.distinctBy _.Method
 
     let panel number (row: Row) =
-        let ops, shares = row.Network.Split '|', shares row.Alpha
-
         let label edge (x: int) (y: int) =
-            $"""<text x="{x}" y="{y}">{ops[edge]} {Array.max shares[edge]:F2}</text>"""
+            $"""<text x="{x}" y="{y}">{row.Network.Split('|')[edge]} {Array.max (shares row).[edge]:F2}</text>"""
 
         let node (x: int) text =
             $"""<circle cx="{x}" cy="90" r="14" fill="#dce6f2" stroke="black"/><text x="{x}" y="95">{text}</text>"""
@@ -155,21 +124,15 @@ let picture (path: string) (rows: Row list) : unit =
             [ $"""<g transform="translate({number % 3 * 320},{number / 3 * 170})">"""
               $"""<text x="160" y="16">{Net.WebUtility.HtmlEncode row.Method}, seed {row.Seed}</text>"""
               """<path d="M54 90H146M174 90H266M44 80Q160 0 276 80" fill="none" stroke="black"/>"""
-              label 0 100 112
-              label 1 160 36
-              label 2 220 112
-              node 40 "in"
-              node 160 "1"
-              node 280 "out"
+              label 0 100 112 + label 1 160 36 + label 2 220 112
+              node 40 "in" + node 160 "1" + node 280 "out"
               "</g>" ]
 
     let height = (searches.Length + 2) / 3 * 170
 
-    File.WriteAllText(
+    File.WriteAllLines(
         path,
-        String.concat
-            "\n"
-            [ $"""<svg xmlns="http://www.w3.org/2000/svg" width="960" height="{height}" font-family="sans-serif" font-size="13" text-anchor="middle"><rect width="100%%" height="100%%" fill="white"/>"""
-              yield! List.mapi panel searches
-              "</svg>" ]
+        [ $"""<svg xmlns="http://www.w3.org/2000/svg" width="960" height="{height}" font-family="sans-serif" font-size="13" text-anchor="middle"><rect width="100%%" height="100%%" fill="white"/>"""
+          yield! List.mapi panel searches
+          "</svg>" ]
     )

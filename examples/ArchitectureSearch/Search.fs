@@ -9,8 +9,6 @@ open Sama.Functional
 
 type Data =
     {
-        /// where it is from and what is done with it: rows of other settings are not mixed
-        Name: string
         Train: Tensor * Tensor
         Valid: Tensor * Tensor
         /// rows that nothing is chosen on
@@ -21,7 +19,6 @@ type Data =
 /// One training alone (`Method` is "alone") or one search, with the network it picked.
 type Row =
     {
-        Data: string
         Method: string
         Seed: int
         Network: string
@@ -35,7 +32,6 @@ type Row =
     }
 
 let alone = "alone"
-let private batch = 50
 
 /// The base rule: weights of the network are trained by Adam.
 let private rate = 1e-2
@@ -58,109 +54,84 @@ let methods: (string * (HypergradientMethod * bool)) list =
       "SAMA, learned decay", (Hypergradient.sama, true)
       "CG(5) by differences", (byDifferences (Hypergradient.conjugateGradient 5), false) ]
 
-let private loss (logits: Tensor) (labels: Tensor) =
-    torch.nn.functional.cross_entropy (logits, labels)
+/// A level of either kind, whose loss is that of its logits.
+let private level name parameters rule (x: Tensor, y: Tensor) (logits: Params -> Params -> Tensor -> Tensor) =
+    Level.create name parameters rule (Batches.shuffled (Rows.pair x y) 50) (fun _ theta lambda (x, y) ->
+        torch.nn.functional.cross_entropy (logits theta lambda x, y))
 
-let private batches (x: Tensor, y: Tensor) = Batches.shuffled (Rows.pair x y) batch
-
-/// The problem run to its end, and the processor time that took. OperationCanceledException once the token is cancelled.
-let private run (token: CancellationToken) (watch: float -> unit) steps seed (problem: BilevelProblem) =
+/// The levels run to their end, and the processor time that took; `found` takes what the run has found.
+let private run token (watch: Action<float>) steps seed method levels (found: BilevelRun -> float -> Row) : Row =
     let start = Environment.CpuUsage.TotalTime
-    let run = new BilevelRun(problem, int64 seed)
 
-    try
-        for step in 1..steps do
-            token.ThrowIfCancellationRequested()
-            run.Step() |> ignore
-            watch (float step / float steps)
+    use run =
+        new BilevelRun(Problem.create BilevelOptions.Default method levels, int64 seed)
 
-        run, (Environment.CpuUsage.TotalTime - start).TotalSeconds
-    with _ ->
-        (run :> IDisposable).Dispose()
-        reraise ()
+    for step in 1..steps do
+        (token: CancellationToken).ThrowIfCancellationRequested()
+        run.Step() |> ignore
+        watch.Invoke(float step / float steps)
 
-let private accuracy (logits: Tensor -> Tensor) (x: Tensor, y: Tensor) : float =
     use _ = torch.no_grad ()
-    use _ = torch.NewDisposeScope()
-    ((logits x).argmax(1L).eq y).to_type(torch.float64).mean().item<float> ()
+    found run (Environment.CpuUsage.TotalTime - start).TotalSeconds
 
 /// One network trained alone on the training rows.
 let trainAlone token watch (data: Data) (seed: int) (network: Space.Network) : Row =
     use _ = torch.NewDisposeScope()
     let logits = Space.ofNetwork network
 
-    let run, seconds =
-        Problem.create
-            BilevelOptions.Default
-            Hypergradient.sama
-            [ Level.create
-                  "weights"
-                  (Space.parameters seed (Some network))
-                  (adam rate)
-                  (batches data.Train)
-                  (fun _ theta _ (x, y) -> loss (logits theta x) y) ]
-        |> run token watch data.Steps seed
+    run
+        token
+        watch
+        data.Steps
+        seed
+        Hypergradient.sama
+        [ level "weights" (Space.parameters seed (Some network)) (adam rate) data.Train (fun theta _ -> logits theta) ]
+        (fun run seconds ->
+            let accuracy (x: Tensor, y: Tensor) =
+                ((logits run.Theta x).argmax(1L).eq y).to_type(torch.float64).mean().item<float> ()
 
-    use run = run
+            { Method = alone
+              Seed = seed
+              Network = Space.name network
+              Alpha = [||]
+              Valid = accuracy data.Valid
+              Test = accuracy data.Test
+              Seconds = seconds })
 
-    { Data = data.Name
-      Method = alone
-      Seed = seed
-      Network = Space.name network
-      Alpha = [||]
-      Valid = accuracy (logits run.Theta) data.Valid
-      Test = accuracy (logits run.Theta) data.Test
-      Seconds = seconds }
-
-/// The strongest operation of each edge.
-let pick (alpha: float[]) : Space.Network =
-    [| for row in Array.chunkBySize Space.operations.Length alpha -> Array.findIndex ((=) (Array.max row)) row |]
-
-/// The softmax of each edge's logits.
-let shares (alpha: float[]) : float[][] =
-    [| for row in Array.chunkBySize Space.operations.Length alpha ->
-           let e = row |> Array.map exp
-           e |> Array.map (fun x -> x / Array.sum e) |]
-
-/// A search: the mixture's weights learn from the training rows, α from the validation rows, one step each in turn.
+/// A search: the mixture's weights learn from the training rows, α from the validation rows, one step each in turn. It picks
+/// the strongest operation of each edge.
 let search token watch (data: Data) (seed: int) (name: string) : Row =
     use _ = torch.NewDisposeScope()
     let method, learnsDecay = (Map.ofList methods)[name]
+    let mixture theta (lambda: Params) = Space.ofMixture lambda["alpha"] theta
 
-    let start =
-        [ "alpha", torch.zeros (int64 Space.edges.Length, int64 Space.operations.Length) ]
+    let alpha =
+        "alpha", torch.zeros (int64 Space.edges.Length, int64 Space.operations.Length)
+
+    let decay = "decay", torch.ones 1L * log startDecay
 
     let rule, start =
         if learnsDecay then
-            adamW rate startDecay
-            |> UpdateRule.learning "WeightDecay" (fun lambda -> lambda["decay"].exp ()),
-            start
-            @ [ "decay", torch.full ([| 1L |], Scalar.op_Implicit (log startDecay), dtype = torch.float32) ]
+            UpdateRule.learning "WeightDecay" (fun lambda -> lambda["decay"].exp ()) (adamW rate startDecay),
+            [ alpha; decay ]
         else
-            adam rate, start
+            adam rate, [ alpha ]
 
-    let run, seconds =
-        Problem.create
-            BilevelOptions.Default
-            method
-            [ Level.create
-                  "weights"
-                  (Space.parameters seed None)
-                  rule
-                  (batches data.Train)
-                  (fun _ theta lambda (x, y) -> loss (Space.ofMixture lambda["alpha"] theta x) y)
-              Level.create "alpha" start (adam 2e-2) (batches data.Valid) (fun _ theta lambda (x, y) ->
-                  loss (Space.ofMixture lambda["alpha"] theta x) y) ]
-        |> run token watch data.Steps seed
+    run
+        token
+        watch
+        data.Steps
+        seed
+        method
+        [ level "weights" (Space.parameters seed None) rule data.Train mixture
+          level "alpha" start (adam 2e-2) data.Valid mixture ]
+        (fun run seconds ->
+            let alpha = run.Lambda["alpha"]
 
-    use run = run
-    let alpha = [| for value in run.Lambda["alpha"].data<float32> () -> float value |]
-
-    { Data = data.Name
-      Method = name
-      Seed = seed
-      Network = Space.name (pick alpha)
-      Alpha = alpha
-      Valid = 0.0
-      Test = 0.0
-      Seconds = seconds }
+            { Method = name
+              Seed = seed
+              Network = Space.name [| for best in alpha.argmax(1L).data<int64> () -> int best |]
+              Alpha = [| for value in alpha.data<float32> () -> float value |]
+              Valid = 0.0
+              Test = 0.0
+              Seconds = seconds })

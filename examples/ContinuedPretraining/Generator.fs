@@ -6,10 +6,11 @@ open System.IO
 open System.Text.Json
 open Sama.Language
 
-/// Writes model, end task, its domain's texts, and in `other` those of another domain.
+/// Writes the end task and its domain's texts, in `model` an encoder, and in `other` texts of another domain.
 let write (folder: string) : unit =
     let random = Random 0
     let at name = Path.Combine(folder, name)
+    let pick (words: string[]) = words[random.Next words.Length]
 
     let words =
         [| for a in "bdfgklmn" do
@@ -17,32 +18,26 @@ let write (folder: string) : unit =
                    for c in "prstvz" do
                        for d in "ao" -> $"{a}{b}{c}{d}" |]
 
-    let pick (words: string[]) = words[random.Next words.Length]
-
     // of a sentence's words half are its topic's
     let sentence (domain: string[]) topic =
         let own = domain[topic * 40 .. topic * 40 + 39]
-        let words = [ for i in 0..7 -> pick (if i % 2 = 0 then own else domain) ]
-        String.Join(' ', words) + "."
 
-    let passage domain =
-        let topic = random.Next 3 in $"So {sentence domain topic} Then {sentence domain topic}"
+        String.Join(' ', [ for i in 0..7 -> pick (if i % 2 = 0 then own else domain) ])
+        + "."
 
-    let passages domain = [ for _ in 1..100 -> passage domain ]
+    let texts (path: string) domain =
+        Directory.CreateDirectory(Path.GetDirectoryName path) |> ignore
 
-    let rows count =
-        [ for i in 1..count ->
-              JsonSerializer.Serialize
-                  {| text = sentence words[..119] (i % 3)
-                     label = $"topic {i % 3}" |} ]
+        let text _ =
+            let topic = random.Next 3
+            $"So {sentence domain topic} Then {sentence domain topic}"
 
-    let vocabulary =
-        Array.append [| "[PAD]"; "[UNK]"; "[CLS]"; "[SEP]"; "[MASK]"; "."; "so"; "then" |] words
+        File.WriteAllLines(path, List.init 100 text)
 
     use encoder =
         Encoder.Create(
             { EncoderConfig.Default Family.Bert with
-                VocabularySize = int64 vocabulary.Length
+                VocabularySize = int64 words.Length + 8L
                 HiddenSize = 32L
                 Layers = 2
                 Heads = 2L
@@ -51,11 +46,17 @@ let write (folder: string) : unit =
             Head.None
         )
 
-    encoder.Save folder
-    Directory.CreateDirectory(at "other") |> ignore
-    File.WriteAllLines(at "vocab.txt", vocabulary)
-    File.WriteAllLines(at "domain.txt", passages words[..119])
-    File.WriteAllLines(at "other/texts.txt", passages words[120..239])
+    encoder.Save(at "model")
+    let signs = [| "[PAD]"; "[UNK]"; "[CLS]"; "[SEP]"; "[MASK]"; "."; "so"; "then" |]
+    File.WriteAllLines(at "model/vocab.txt", Array.append signs words)
+    texts (at "domain.txt") words[..119]
+    texts (at "other/texts.txt") words[120..239]
 
     for name, count in [ "train", 160; "dev", 24; "test", 60 ] do
-        File.WriteAllLines(at $"{name}.jsonl", rows count)
+        File.WriteAllLines(
+            at $"{name}.jsonl",
+            [ for i in 1..count ->
+                  JsonSerializer.Serialize
+                      {| text = sentence words[..119] (i % 3)
+                         label = $"topic {i % 3}" |} ]
+        )

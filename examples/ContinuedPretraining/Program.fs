@@ -4,10 +4,8 @@ open System
 open System.IO
 open Argu
 open ScottPlot
-open Spectre.Console
 open Sama
 open Sama.Functional
-open Sama.DataOptimization
 open ContinuedPretraining.Training
 
 type Arguments =
@@ -26,96 +24,88 @@ type Arguments =
         member this.Usage =
             match this with
             | Data _ ->
-                "a folder: train, dev and test.jsonl of the end task, domain*.txt, each may be .gz (default: generated)"
+                "a folder: train, dev and test.jsonl of the end task, its domain's *.txt, each may be .gz (default: generated)"
             | Model _ -> "a Hugging Face folder, BERT or RoBERTa (default: a tiny one, generated)"
             | Other _ -> "a folder of another domain's texts, *.txt or WRENCH (default: generated)"
             | Frozen _ -> "layers that stay as they are (default: all but one)"
-            | Steps _ -> "steps of a training (default 150, of what is generated 20)"
-            | Rate _ -> "rate of Adam (default 1e-3)"
+            | Steps _ -> "steps of a training (default 300, of what is generated 20)"
+            | Rate _ -> "rate of Adam at the first step, from where it falls to 0 (default 1e-3)"
             | Meta_Rate _ -> "rate of Adam for weights (default 0.1)"
             | Seeds _ -> "a list 0,2 or a range 0-4 (default 0)"
             | Report _ -> "a file of one JSON object a training; what is in it is not run again"
             | Picture _ -> "an SVG file for the weights that were learned"
 
-let private spread (scale: float) (format: string) (values: float list) : string =
-    let over = Uncertainty.OverSeeds(values |> List.map ((*) scale))
-    let shown (value: float) = value.ToString format
-
-    if over.Count = 1 then
-        shown over.Mean
-    else
-        $"{shown over.Mean} ({shown over.Low} to {shown over.High})"
-
-let private show (columns: string list) (rows: string list list) : unit =
-    let table = Table()
-    table.AddColumns(Array.ofList columns) |> ignore
-    rows |> List.iter (fun row -> table.AddRow(Array.ofList row) |> ignore)
-    AnsiConsole.Profile.Width <- max AnsiConsole.Profile.Width 150
-    AnsiConsole.Write table
-
 /// A row a way; then what the tasks weighed in the mean over the last tenth of the steps.
-let private table (rows: Row list) : unit =
-    let against name (own: Row list) =
-        match
-            [ for row in own do
-                  for other in rows do
-                      if other.Way = name && row.Way <> name && other.Seed = row.Seed then
-                          row.Test - other.Test ]
-        with
-        | [] -> ""
-        | paired -> spread 100.0 "+0.0;-0.0;0.0" paired
-
+let private table (rows: Row seq) : unit =
+    let rows = List.ofSeq rows
     let byWay = rows |> List.groupBy _.Way
 
-    show
+    let mean (own: Row list) (format: string) part =
+        Shown.Interval(format, [| for row in own -> part row |])
+
+    // points over another way at the same seeds
+    let over other (part: Row -> float) (own: Row list) =
+        let others =
+            Map
+                [ for row in rows do
+                      if row.Way = other then
+                          row.Seed, part row ]
+
+        let own =
+            own |> List.filter (fun row -> row.Way <> other && others.ContainsKey row.Seed)
+
+        if own.IsEmpty then
+            ""
+        else
+            mean own "+0.0;-0.0;0.0" (fun row -> 100.0 * (part row - others[row.Seed]))
+
+    Shown.Table(
         [ "way"
           "seeds"
           "macro-F1, test"
           $"- {alone}"
           $"- {equal}"
           "held-out"
+          $"- {alone}"
           "seconds"
-          "MB" ]
+          "MB" ],
         [ for name, own in byWay ->
               [ name
                 string own.Length
-                spread 1.0 "F3" (own |> List.map _.Test)
-                against alone own
-                against equal own
-                spread 1.0 "F3" (own |> List.map _.HeldOut)
+                mean own "F3" _.Test
+                over alone _.Test own
+                over equal _.Test own
+                mean own "F3" _.HeldOut
+                over alone _.HeldOut own
                 $"{own |> List.averageBy _.Seconds:F0}"
                 $"{own |> List.map _.PeakMegabytes |> List.max}" ] ]
+    )
 
-    let last (row: Row) task =
+    let last task (row: Row) =
         row.Weights[row.Weights.Length * 9 / 10 ..] |> Array.averageBy (Array.item task)
 
-    show
-        ("weights, last tenth of the steps" :: Tasks.names)
+    Shown.Table(
+        "weights, last tenth of the steps" :: Tasks.names,
         [ for name, own in byWay do
               if own.Head.Weights.Length > 0 then
-                  name
-                  :: [ for task in 0 .. Tasks.names.Length - 1 -> spread 1.0 "F2" [ for row in own -> last row task ] ] ]
+                  name :: [ for task in 0 .. Tasks.names.Length - 1 -> mean own "F2" (last task) ] ]
+    )
 
 /// Weights over steps, the mean over seeds: a colour a task, dashes for the second way.
-let private picture (path: string) (rows: Row list) : unit =
+let private picture (path: string) (rows: Row seq) : unit =
     use plot = new Plot()
 
     let learned =
-        rows |> List.filter (fun row -> row.Weights.Length > 0) |> List.groupBy _.Way
+        rows |> Seq.filter (fun row -> row.Weights.Length > 0) |> Seq.groupBy _.Way
 
-    for number, (way, own) in List.indexed learned do
+    for number, (way, own) in Seq.indexed learned do
         for task, name in List.indexed Tasks.names do
+            let steps = [| for step in 1 .. (Seq.head own).Weights.Length -> float step |]
+
             let mean =
-                [| for step in 0 .. own.Head.Weights.Length - 1 ->
-                       own |> List.averageBy (fun row -> row.Weights[step].[task]) |]
+                [| for step in 0 .. steps.Length - 1 -> own |> Seq.averageBy _.Weights.[step].[task] |]
 
-            let line =
-                plot.Add.ScatterLine(
-                    Array.init mean.Length (fun step -> float (step + 1)),
-                    mean,
-                    Palettes.Category10().GetColor task
-                )
-
+            let line = plot.Add.ScatterLine(steps, mean, Palettes.Category10().GetColor task)
             line.LegendText <- $"{name}; {way}"
             line.LinePattern <- if number = 0 then LinePattern.Solid else LinePattern.Dashed
 
@@ -124,71 +114,32 @@ let private picture (path: string) (rows: Row list) : unit =
     plot.ShowLegend Edge.Right |> ignore
     plot.SaveSvg(path, 1000, 420) |> ignore
 
-/// What is asked for and not in the report yet is trained; what there is, shown, whatever ends it.
-let private run
-    (parsed: ParseResults<Arguments>)
-    (folders: string * string * string)
-    (data: string)
-    steps
-    token
-    : unit =
+/// What is asked for and not in the report yet is trained; what there is, shown.
+let private run (parsed: ParseResults<Arguments>) folders (data: string) steps token : unit =
     let settings =
-        { Steps = parsed.GetResult(Steps, steps)
+        { Steps = parsed.GetResult(Steps, steps) |> Numbers.atLeast 1 "--steps"
           Rate = parsed.GetResult(Rate, 1e-3)
           MetaRate = parsed.GetResult(Meta_Rate, 0.1) }
 
-    if settings.Steps < 1 then
-        raise (ArgumentException $"--steps {settings.Steps}: at least 1 is expected")
-
     let frozen = parsed.TryGetResult Frozen
+    let kept = frozen |> Option.map string |> Option.defaultValue "all but one"
+    let drawn = parsed.TryGetResult Picture
+    Results.RequireFolder(Option.toObj drawn)
+    let world = lazy Tasks.read token folders frozen
 
-    let kept =
-        match frozen with
-        | Some layers -> $"{layers} layers frozen"
-        | None -> "all layers but one frozen"
+    Results.Complete(
+        Option.toObj (parsed.TryGetResult Report),
+        $"{data}, layers frozen: {kept}, {settings.Steps} steps, rates {settings.Rate} and {settings.MetaRate}",
+        [| for seed in parsed.GetResult(Seeds, "0") |> Numbers.parse "--seeds" do
+               for (name, _, _, _) as way in ways do
+                   let make watch =
+                       Training.run token watch (world.Force()) settings seed way
 
-    let setting = $"{data}, {kept}, {settings}"
-    let report, drawn = parsed.TryGetResult Report, parsed.TryGetResult Picture
-
-    Option.toList report @ Option.toList drawn
-    |> List.iter Sama.Report.requireFolder
-
-    let mutable rows: Row list =
-        report |> Option.map Sama.Report.read |> Option.defaultValue []
-
-    for row in rows do
-        if row.Setting <> setting then
-            raise (
-                ArgumentException
-                    $"--report {report.Value} is of '{row.Setting}', not of '{setting}': name another file"
-            )
-
-    let asked =
-        [ for seed in parsed.GetResult(Seeds, "0") |> Numbers.parse "--seeds" do
-              for way in ways -> way.Name, seed ]
-
-    let key (row: Row) = row.Way, row.Seed
-
-    let fill () =
-        use line = new LiveLine "reading"
-
-        let world =
-            lazy Tasks.read token (fun share what -> line.At(share, what)) folders frozen
-
-        for number, (way, seed) in List.indexed asked do
-            if not (rows |> List.exists (fun row -> key row = (way, seed))) then
-                let watch share =
-                    line.At((float number + share) / float asked.Length, $"{way}, seed {seed}")
-
-                rows <- rows @ [ Training.run token watch (world.Force()) settings setting seed way ]
-                report |> Option.iter (fun path -> Sama.Report.write path rows)
-
-    try
-        fill ()
-    finally
-        let own = rows |> List.filter (fun row -> List.contains (key row) asked)
-        table own
-        drawn |> Option.iter (fun path -> picture path own)
+                   struct ($"{name}, seed {seed}", Func<_, _> make) |],
+        fun rows ->
+            table rows
+            drawn |> Option.iter (fun path -> picture path rows)
+    )
 
 [<EntryPoint>]
 let main args =
@@ -207,19 +158,14 @@ let main args =
         with
         | [ data; model; other ] ->
             let names = [ for folder in [ data; model; other ] -> DirectoryInfo(folder).Name ]
-            run parsed (data, model, other) (String.Join(", ", names)) 150 token
+            run parsed (data, model, other) (String.Join(", ", names)) 300 token
         | [] ->
             let folder = Directory.CreateTempSubdirectory "sama-texts"
 
             try
                 Generator.write folder.FullName
-
-                run
-                    parsed
-                    (folder.FullName, folder.FullName, Path.Combine(folder.FullName, "other"))
-                    "generated"
-                    20
-                    token
+                let at name = Path.Combine(folder.FullName, name)
+                run parsed (folder.FullName, at "model", at "other") "generated" 20 token
             finally
                 folder.Delete true
         | _ -> raise (ArgumentException "--data, --model and --other are given together, or none of them")

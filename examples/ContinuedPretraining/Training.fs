@@ -7,6 +7,7 @@ open TorchSharp
 open Sama
 open Sama.Functional
 open Sama.DataOptimization
+open Sama.Language
 open ContinuedPretraining.Tasks
 
 [<NoComparison>]
@@ -15,19 +16,12 @@ type Settings =
       Rate: float
       MetaRate: float }
 
-    override s.ToString() =
-        $"{s.Steps} steps, rates {s.Rate} and {s.MetaRate}"
-
 /// Rows of the end task a step; of each auxiliary task a quarter.
 let private batch = 16
-
-/// Steps a step of the weights.
-let private unroll = 4
 
 /// What one training reached.
 type Row =
     {
-        Setting: string
         Way: string
         Seed: int
         /// macro-F1 of training rows that were left out, and of the test rows
@@ -39,99 +33,70 @@ type Row =
         PeakMegabytes: int64
     }
 
-/// How tasks, by number, are used.
-type Way =
-    {
-        Name: string
-        /// trained on for as many steps before the end task
-        Before: int list
-        /// beside the end task
-        Beside: int list
-        /// what weighs their rows; none: all count alike
-        Learner: DataLearner option
-    }
-
 let alone = "end task alone"
 let equal = "all tasks, equal weights"
 
-// a learner knows of a row its task, as the label, and its loss
-let private byRow =
-    ExampleWeights.FromFeatures(names.Length, features = (RowFeatures.Loss ||| RowFeatures.Label))
+/// Names; tasks that are trained on for as many steps before the end task; tasks beside it; what weighs their rows, which
+/// knows of a row its task, as label and source, and its loss.
+let ways: (string * int list * int list * DataLearner option) list =
+    let byRow =
+        ExampleWeights.FromFeatures(names.Length, features = (RowFeatures.Loss ||| RowFeatures.Label))
 
-let ways: Way list =
-    [ for name, before, beside, learner in
-          [ alone, [], [], None
-            "domain text, then the end task", [ 1 ], [], None
-            "domain text beside, equal weights", [], [ 1 ], None
-            equal, [], [ 1; 2; 3 ], None
-            "all tasks, SAMA weighs tasks", [], [ 1; 2; 3 ], Some(ExampleWeights.PerSource names.Length)
-            "all tasks, SAMA weighs rows", [], [ 1; 2; 3 ], Some byRow ] ->
-          { Name = name
-            Before = before
-            Beside = beside
-            Learner = learner } ]
+    [ alone, [], [], None
+      "domain text, then the end task", [ 1 ], [], None
+      "domain text beside, equal weights", [], [ 1 ], None
+      equal, [], [ 1; 2; 3 ], None
+      "all tasks, SAMA weighs tasks", [], [ 1; 2; 3 ], Some(ExampleWeights.PerSource names.Length)
+      "all tasks, SAMA weighs rows", [], [ 1; 2; 3 ], Some byRow ]
 
 /// Heads on the last layer's states: classes from their mean, words by the table of words.
 let private heads (world: World) (seed: int) : (string * Tensor) list =
     use generator = new torch.Generator(uint64 seed)
     let hidden = world.Encoder.Config.HiddenSize
 
-    let linear name (outputs: int64) =
-        [ name + ".weight", torch.randn ([| outputs; hidden |], generator = generator) * 0.02
-          name + ".bias", torch.zeros outputs ]
+    [ for head, _ in world.Tasks do
+          match head with
+          | Classes(name, count) ->
+              name + ".weight", torch.randn ([| int64 count; hidden |], generator = generator) * 0.02
+              name + ".bias", torch.zeros (int64 count)
+          | Words -> ()
+      "words.weight", torch.eye hidden
+      "words.bias", torch.zeros world.Words.shape[0] ]
 
-    linear "class" world.Classes
-    @ linear "order" 2L
-    @ [ "masked.weight", torch.eye hidden
-        "masked.bias", torch.zeros world.Words.shape[0] ]
+let private linear (theta: Params) name (x: Tensor) =
+    torch.nn.functional.linear (x, theta[name + ".weight"], theta[name + ".bias"])
 
-let private crossEntropy (logits: Tensor) (answers: Tensor) : Tensor =
-    torch.nn.functional.cross_entropy (logits, answers, reduction = torch.nn.Reduction.None)
-    / log (float logits.shape[1])
-
-let private states (world: World) (training: bool) (theta: Params) (batch, states, _) : Tensor =
+let private states (world: World) training theta (batch: TokenBatch, states, _) : Tensor =
     world.Encoder.LastHiddenStateFrom(theta, batch, states, world.Frozen, training)
 
-let private classes (theta: Params) (head: string) (h: Tensor) (batch: Sama.Language.TokenBatch) : Tensor =
+let private classes (world: World) training theta name ((batch: TokenBatch, _, _) as rows: Rows) : Tensor =
+    let h = states world training theta rows
     let mask = batch.AttentionMask.to_type(h.dtype).unsqueeze -1L
-    torch.nn.functional.linear ((h * mask).sum 1L / mask.sum 1L, theta[head + ".weight"], theta[head + ".bias"])
+    linear theta name ((h * mask).sum 1L / mask.sum 1L)
 
 /// Losses by row, of each task in units of what guessing evenly costs: [rows].
-let private losses (world: World) (training: bool) (theta: Params) (task: Task) ((batch, _, answers) as rows) : Tensor =
-    let h = states world training theta rows
+let private losses (world: World) training theta head ((_, _, answers) as rows: Rows) : Tensor =
+    match head with
+    | Classes(name, count) ->
+        let logits = classes world training theta name rows
 
-    if task.Head <> "masked" then
-        crossEntropy (classes theta task.Head h batch) answers
-    else
-        let flat = answers.reshape -1L
-        let at = flat.ge(Scalar.op_Implicit 0L).nonzero().reshape -1L
-        let width = h.shape[2]
+        torch.nn.functional.cross_entropy (logits, answers, reduction = torch.nn.Reduction.None)
+        / log (float count)
+    | Words ->
+        let logits (h: Tensor) =
+            let turned = torch.nn.functional.linear (h, theta["words.weight"])
+            let even = torch.nn.functional.layer_norm (turned, [| h.shape[1] |])
+            torch.nn.functional.linear (even, world.Words, theta["words.bias"])
 
-        let picked =
-            torch.nn.functional.linear (h.reshape(-1L, width).index_select (0L, at), theta["masked.weight"])
+        MaskedWords.Losses(states world training theta rows, answers, logits)
+        / log (float world.Words.shape[0])
 
-        let logits =
-            torch.nn.functional.linear (
-                torch.nn.functional.layer_norm (picked, [| width |]),
-                world.Words,
-                theta["masked.bias"]
-            )
-
-        let each = crossEntropy logits (flat.index_select (0L, at))
-
-        let sums =
-            (torch.zeros_like(flat, dtype = each.dtype).index_add(0L, at, each, 1).view_as answers).sum 1L
-        // a short row may have no masked word
-        sums
-        / answers.ge(Scalar.op_Implicit 0L).sum(1L).clamp_min (Scalar.op_Implicit 1L)
-
-/// Macro-F1 on a split.
-let private judge (world: World) (theta: Params) (split: string) : float =
-    let task = world.Judged[split]
+/// Macro-F1 of the end task.
+let private judge (world: World) (theta: Params) (source: RowSource<Rows>) : float =
     use _ = torch.no_grad ()
     use _ = torch.NewDisposeScope()
-    let (batch, _, answers) as rows = task.Rows.Take [| 0L .. task.Batch.Count - 1L |]
-    let found = (classes theta "class" (states world false theta rows) batch).argmax 1L
+    let (_, _, answers) as rows = source.Take [| 0L .. source.Count - 1L |]
+    let found = (classes world false theta "class" rows).argmax 1L
 
     let ints (x: Tensor) =
         x.data<int64>().ToArray() |> Array.map int
@@ -140,65 +105,61 @@ let private judge (world: World) (theta: Params) (split: string) : float =
 
 /// θ behind the steps, from `start`, and the weights that the learner gave at each step, if there is one.
 let private train token watch (world: World) settings (seed: int) start (used: int list) (learner: DataLearner option) =
-    let tasks = [ for number in used -> world.Tasks[number] ]
-    let size number = if number = 0 then batch else batch / 4
+    let tasks =
+        [ for number in used ->
+              let head, rows = world.Tasks[number]
+              let size = if number = 0 then batch else batch / 4
+              head, Array.replicate size number, Batches.shuffled rows size ]
 
-    let sizes = [| for number in used -> int64 (size number) |]
+    // a row a task, whose label and source it is; the end task's own rows are known to be worth 1: were their weight learned
+    // too, it would rise at the others' cost, since weights are relative to their batch
+    let all = [| 0 .. names.Length - 1 |]
 
-    let numbers =
-        used
-        |> List.collect (fun number -> List.replicate (size number) number)
-        |> Array.ofList
-
-    let sources =
-        [ for number, task in List.zip used tasks -> Batches.shuffled task.Rows (size number) ]
-    // a row a task, whose label and source it is
     use table =
-        new RowTable(names.Length, [| 0 .. names.Length - 1 |], sources = [| 0 .. names.Length - 1 |])
+        new RowTable(names.Length, all, known = Array.map ((=) 0) all, sources = all)
 
     let seen = ResizeArray<float[]>()
 
     let loss (pass: Pass) (theta: Params) (lambda: Params) batches =
         let losses =
-            torch.cat [| for task, rows in List.zip tasks batches -> losses world true theta task rows |]
+            torch.cat [| for (head, _, _), rows in List.zip tasks batches -> losses world true theta head rows |]
 
         match learner with
         | None -> losses.mean ()
         | Some learner ->
-            let rows = table.At numbers
-            let opinion = -(pass.Stop("losses", losses)).unsqueeze 1L * rows.Given
-            let weights = learner.Weights(lambda, rows, opinion)
+            let rows =
+                table.At
+                    [| for _, numbers, _ in tasks do
+                           yield! numbers |]
 
             if pass.Kind = PassKind.Base then
-                seen.Add
-                    [| for own in weights.detach().split sizes -> Math.Round(float (own.mean().item<float32> ()), 3) |]
+                let weights = learner.WeightsByLosses(lambda, rows, losses.detach ()).detach ()
+                let byTask = weights.split [| for _, numbers, _ in tasks -> int64 numbers.Length |]
+                seen.Add [| for own in byTask -> Math.Round(float (own.mean().item<float32> ()), 3) |]
 
-            (weights * losses).mean ()
+            learner.WeighedLoss(pass, lambda, rows, losses)
+
+    let rule =
+        adam settings.Rate
+        |> UpdateRule.scheduled (Schedule.linear 1.0 0.0 settings.Steps)
+
+    let weights (learner: DataLearner) =
+        learner.Level(
+            adam settings.MetaRate,
+            Batches.shuffled world.Dev (min batch (int world.Dev.Count)),
+            (fun _ theta rows -> (losses world false theta (fst world.Tasks[0]) rows).mean ()),
+            int64 seed
+        )
 
     let levels =
-        [ Level.create
-              "encoder and heads"
-              start
-              (adam settings.Rate)
-              (fun draw -> sources |> List.map (fun next -> next draw))
-              loss
-          match learner with
-          | Some learner ->
-              let meta = world.Judged["meta"]
-
-              learner.Level(
-                  adam settings.MetaRate,
-                  Func<_, _>(Batches.shuffled meta.Rows (min batch (int meta.Batch.Count))),
-                  Func<_, _, _, _>(fun _ theta rows -> (losses world false theta meta rows).mean ()),
-                  int64 seed
-              )
-          | None -> () ]
+        Level.create "encoder and heads" start rule (fun draw -> [ for _, _, next in tasks -> next draw ]) loss
+        :: List.map weights (Option.toList learner)
 
     use run =
         new BilevelRun(
             Problem.create
                 { BilevelOptions.Default with
-                    Unroll = unroll }
+                    Unroll = 4 }
                 Hypergradient.sama
                 levels,
             int64 seed
@@ -207,41 +168,33 @@ let private train token watch (world: World) settings (seed: int) start (used: i
     for step in 1 .. settings.Steps do
         (token: CancellationToken).ThrowIfCancellationRequested()
         run.Step() |> ignore
-        watch (float step / float settings.Steps)
+        (watch: Action<float>).Invoke(float step / float settings.Steps)
 
     [ for slice in run.Theta.Layout.Slices -> slice.Name, run.Theta[slice.Name].detach().clone () ], seen.ToArray()
 
-let run token watch (world: World) (settings: Settings) (setting: string) (seed: int) (name: string) : Row =
+let run token watch (world: World) (settings: Settings) (seed: int) (way, before, beside, learner) : Row =
     use _ = torch.NewDisposeScope()
-    let way = ways |> List.find (fun way -> way.Name = name)
-    GC.Collect()
-
-    // the peak begins anew
-    if OperatingSystem.IsLinux() then
-        IO.File.WriteAllText("/proc/self/clear_refs", "5")
-
-    let clock = Environment.CpuUsage.TotalTime
+    let usage = Usage()
 
     let start =
         [ for struct (name, value) in world.Encoder.Parameters -> name, value ]
         @ heads world seed
 
     let start =
-        if way.Before.IsEmpty then
+        if List.isEmpty before then
             start
         else
-            fst (train token watch world settings seed start way.Before None)
+            fst (train token watch world settings seed start before None)
 
     let found, weights =
-        train token watch world settings seed start (0 :: way.Beside) way.Learner
+        train token watch world settings seed start (0 :: beside) learner
 
     let theta = Params.frozen (Layout.ofNamed found) (Layout.ravel found)
 
-    { Setting = setting
-      Way = name
+    { Way = way
       Seed = seed
-      HeldOut = judge world theta "held-out"
-      Test = judge world theta "test"
+      HeldOut = judge world theta world.LeftOut
+      Test = judge world theta world.Test
       Weights = weights
-      Seconds = (Environment.CpuUsage.TotalTime - clock).TotalSeconds
-      PeakMegabytes = Diagnostics.Process.GetCurrentProcess().PeakWorkingSet64 / 1_000_000L }
+      Seconds = usage.Seconds
+      PeakMegabytes = usage.PeakMegabytes }

@@ -1,18 +1,23 @@
 using ScottPlot;
+using Sama;
 
-/// <summary>What one method did: mean accuracy over unseen episodes and half the width of its 95 % interval; the process's
-/// peak while it learned, libtorch's own 250 MB included and what methods before it left (one method a process tells most).</summary>
-sealed record Cell(string Method, int Shots, int Seed, double Accuracy, double Interval, double SecondsPerMetaStep, long PeakBytes)
+/// <summary>What one method did: mean accuracy over unseen episodes and half the width of its 95 % interval; processor time of
+/// a meta step, and the process's peak while it learned, with libtorch's own 250 MB and what methods before it left.</summary>
+sealed record Cell(string Method, int Shots, int Seed, double Accuracy, double Interval, double SecondsPerMetaStep, long PeakMegabytes)
 {
-    public override string ToString() =>
-        $"{Method,-8} {Shots} shots, seed {Seed}: {100 * Accuracy:F1} ± {100 * Interval:F1} %, "
-        + $"{1000 * SecondsPerMetaStep:F0} ms and {PeakBytes / 1e6:F0} MB a meta step";
-
-    /// <summary>Bars of the mean over seeds, a group a number of shots.</summary>
-    public static void Draw(IEnumerable<Cell> cells, string path)
+    /// <summary>A table, and bars where a path is given, of means over seeds.</summary>
+    public static void Show(IReadOnlyList<Cell> cells, string? path)
     {
         var groups = cells.GroupBy(cell => (cell.Shots, cell.Method)).OrderBy(group => group.Key.Shots).ToArray();
-        var plot = new Plot();
+        Shown.Table(
+            ["method", "shots", "seeds", "accuracy, %", "± of 600 episodes", "ms a meta step", "MB"],
+            groups.Select(own => (string[])[own.Key.Method, $"{own.Key.Shots}", $"{own.Count()}",
+                Shown.Spread("F1", [.. own.Select(cell => 100 * cell.Accuracy)]), $"{own.Average(cell => 100 * cell.Interval):F1}",
+                $"{own.Average(cell => 1000 * cell.SecondsPerMetaStep):F0}", $"{own.Max(cell => cell.PeakMegabytes)}"]));
+        if (path is null)
+            return;
+
+        using var plot = new Plot();
         plot.Add.Bars((Bar[])[.. groups.Select((group, i) => new Bar
         {
             Position = i,
@@ -25,23 +30,5 @@ sealed record Cell(string Method, int Shots, int Seed, double Accuracy, double I
         plot.Axes.SetLimitsY(0, 100);
         plot.YLabel("accuracy on unseen characters, %");
         plot.SavePng(path, 1200, 500);
-    }
-}
-
-/// <summary>Resident memory of the process, on Linux.</summary>
-static class Memory
-{
-    /// <summary>Starts the peak anew.</summary>
-    public static void Reset()
-    {
-        GC.Collect();
-        if (OperatingSystem.IsLinux())
-            File.WriteAllText("/proc/self/clear_refs", "5");
-    }
-
-    public static long Peak()
-    {
-        using var process = System.Diagnostics.Process.GetCurrentProcess();
-        return process.PeakWorkingSet64;
     }
 }

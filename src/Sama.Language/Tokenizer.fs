@@ -182,6 +182,12 @@ type Tokenizer
 
         tokenizer.Id pad
 
+    /// The id that hides a word. InvalidOperationException if the vocabulary has none.
+    member tokenizer.MaskId: int64 =
+        match [ "[MASK]"; "<mask>" ] |> List.tryFind ids.ContainsKey with
+        | Some token -> tokenizer.Id token
+        | None -> invalidOp $"'{path}' has no mask token"
+
     /// A text, or a pair of texts, framed by the special tokens; special tokens in the text itself count as such.
     /// `maxLength` counts the special tokens; 0: no limit. ArgumentException for a text with half a surrogate pair, and for
     /// a length that cannot be kept.

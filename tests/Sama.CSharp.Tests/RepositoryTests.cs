@@ -151,6 +151,36 @@ internal static class RepositoryTests
             }
         }),
 
+        Case("few-shot learning judges on unseen characters, goes on from its report, and refuses what it cannot read", () =>
+        {
+            var folder = Directory.CreateTempSubdirectory("sama-shots").FullName;
+            try
+            {
+                var (report, picture) = (Path.Combine(folder, "r.jsonl"), Path.Combine(folder, "bars.png"));
+                string[] arguments = ["--width", "16", "--tasks", "2", "--queries", "2", "--metasteps", "1", "--episodes", "5", "--shots", "1",
+                    "--report", report, "--picture", picture];
+                var output = Example("FewShot", arguments);
+                var accuracies = Numbers(output, @"^. \w+ +│ 1 +│ 1 +│ ([0-9.]+)");
+                That(accuracies.Length == 6 && accuracies.All(accuracy => accuracy is >= 0 and <= 100), output);
+                That(new FileInfo(picture).Length > 1000, "there is no picture");
+
+                // broken off behind two methods: the others are judged again, the same but for time and memory
+                var lines = File.ReadAllLines(report);
+                File.WriteAllLines(report, lines[..2]);
+                Example("FewShot", arguments);
+                static string[] Timeless(string[] lines) => [.. lines.Select(line => Regex.Replace(line, "\"Seconds.*", ""))];
+                That(Timeless(File.ReadAllLines(report)).SequenceEqual(Timeless(lines)), "methods behind the break differ");
+
+                Throws<Exception>(() => Example("FewShot", [.. arguments, "--ways", "3"]), "name another file");
+                Throws<Exception>(() => Example("FewShot", "--methods", "none"), "no method is named 'none'");
+                Throws<Exception>(() => Example("FewShot", "--shot", "1"), "ended with 2");
+            }
+            finally
+            {
+                Directory.Delete(folder, recursive: true);
+            }
+        }),
+
         Case("continued pretraining weighs four tasks, goes on from its report, and refuses what it cannot read", () =>
         {
             var folder = Directory.CreateTempSubdirectory("sama-tasks").FullName;
@@ -165,12 +195,13 @@ internal static class RepositoryTests
                 Equal(6 * 2, lines.Length, "trainings");
                 That(File.ReadAllText(picture).Contains("</svg>"), "the picture is no whole SVG");
 
-                // equal at the start, learned afterwards
+                // equal at the start and learned afterwards, but for the end task's own
                 foreach (var line in lines.Where(line => line.Contains("SAMA")))
                 {
-                    var weights = JsonNode.Parse(line)!["Weights"]!.AsArray().Select(step => step!.AsArray().Select(w => (double)w!).ToArray()).ToArray();
+                    var weights = JsonNode.Parse(line)!["Found"]!["Weights"]!.AsArray().Select(step => step!.AsArray().Select(w => (double)w!).ToArray()).ToArray();
                     Equal(12, weights.Length, "steps");
-                    That(weights[0].All(w => w == 0.5) && weights[^1].Any(w => w != 0.5) && weights[^1].All(w => w is > 0 and < 1), line);
+                    That(weights.All(step => step[0] == 1) && weights[0][1..].All(w => w == 0.5), line);
+                    That(weights[^1][1..].Any(w => w != 0.5) && weights[^1][1..].All(w => w is > 0 and < 1), line);
                 }
 
                 // broken off behind 7 trainings: the others are made again, the same but for time and memory

@@ -140,6 +140,20 @@ let private badFiles =
                   withBytes name content (fun path ->
                       refused<DataException> [ path; "line 3"; "UTF-8" ] (fun () -> DataReader.Read path |> ignore))
 
+          testCase "texts alone: lines of a file, or of the .txt files of a folder; the .gz of a file that is not there"
+          <| fun _ ->
+              inFolder (fun folder ->
+                  let at name = Path.Combine(folder, name)
+                  File.WriteAllText(at "b.txt", "three\r\n\n  four  \n")
+                  File.WriteAllBytes(at "a.x.txt.gz", zip "one\ntwo"B)
+                  File.WriteAllText(at "c.json", "none")
+                  Expect.equal (DataReader.ReadTexts(at "b.txt")) [| "three"; "four" |] "a file"
+                  Expect.equal (DataReader.ReadTexts(at "a.x.txt")) [| "one"; "two" |] "its .gz"
+                  Expect.equal (DataReader.ReadTexts folder) [| "one"; "two"; "three"; "four" |] "a folder"
+                  File.Delete(at "b.txt")
+                  File.Delete(at "a.x.txt.gz")
+                  Expect.throwsT<FileNotFoundException> (fun () -> DataReader.ReadTexts folder |> ignore) "no text")
+
           testCase "no gzip, no file"
           <| fun _ ->
               withText "a.jsonl.gz" "no gzip" (fun path ->
@@ -304,7 +318,8 @@ let private wrench =
                   Expect.equal splits.Train.Classes [| "HAM"; "SPAM" |] "classes"
                   Expect.equal splits.Train.Votes [| [| 0; -1 |]; [| -1; 1 |] |] "votes"
                   Expect.equal splits.Train.Labels [| 0; 1 |] "labels"
-                  Expect.equal (splits.Test.Rows[0].Id, splits.Valid.Texts) ("5", [| "w" |]) "others")
+                  Expect.equal (splits.Test.Rows[0].Id, splits.Valid.Texts) ("5", [| "w" |]) "others"
+                  Expect.equal (DataReader.ReadTexts folder) splits.Train.Texts "texts alone")
 
           for name, file, text, words in
               [ "a missing split", "valid", null, [ "valid.json" ]

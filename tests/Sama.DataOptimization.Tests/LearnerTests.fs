@@ -269,7 +269,13 @@ let private laws =
           let byLosses =
               value (fun pass lambda log -> learner.WeighedLoss(pass, lambda, batch, -(log * batch.Given).sum 1L))
 
-          Expect.floatClose Accuracy.medium byLosses byLog "loss")
+          let byWeights =
+              value (fun pass lambda log ->
+                  let losses = -(log * batch.Given).sum 1L
+                  (learner.WeightsByLosses(lambda, batch, pass.Stop("losses", losses)) * losses).mean ())
+
+          Expect.floatClose Accuracy.medium byLosses byLog "loss"
+          Expect.floatClose Accuracy.high byWeights byLosses "weights")
 
       testCase "an average forgets its start, then moves by 1 − decay; its views move with it"
       <| fun _ ->

@@ -15,6 +15,7 @@ let main args =
               TokenizerTests.tests
               EncoderTests.tests
               AdapterTests.tests
+              AuxiliaryTests.tests
               BilevelTests.tests
               SurfaceTests.tests
               FixtureTests.tests ]

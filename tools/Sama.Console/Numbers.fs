@@ -26,3 +26,10 @@ module Numbers =
             bad ()
 
         numbers
+
+    /// The number, unless it is less than what is expected: ArgumentException.
+    let atLeast (least: int) (option: string) (value: int) : int =
+        if value < least then
+            raise (ArgumentException $"{option} {value}: at least {least} is expected")
+
+        value

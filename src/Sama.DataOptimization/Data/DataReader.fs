@@ -1,9 +1,10 @@
 namespace Sama.DataOptimization
 
+open System
 open System.IO
 open System.Runtime.InteropServices
 
-/// Rows from files. All text is UTF-8; names that end in .gz are gzipped.
+/// Rows from files. All text is UTF-8; names that end in .gz are gzipped, and of a file that is not there its .gz is read.
 [<AbstractClass; Sealed>]
 type DataReader =
 
@@ -64,3 +65,25 @@ type DataReader =
            |> List.forall (fun name ->
                File.Exists(Path.Combine(path, name + ".json"))
                || File.Exists(Path.Combine(path, name + ".json.gz")))
+
+    /// Texts without labels: the lines of a file, of all .txt and .txt.gz files of a folder in the order of their names, or the
+    /// training rows of a WRENCH folder. Blank lines are passed over, spaces at the ends left out. DataException for bytes that
+    /// are not UTF-8 or no text, FileNotFoundException where there is no such file or none in the folder.
+    static member ReadTexts(path: string) : string[] =
+        Check.notNull (nameof path) path
+
+        let lines (file: string) =
+            (TextFile.read file).Split('\n', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
+
+        if DataReader.IsWrench path then
+            (DataReader.ReadWrench path).Train.Texts
+        elif Directory.Exists path then
+            match
+                Directory.GetFiles path
+                |> Array.filter (TextFile.kind >> (=) ".txt")
+                |> Array.sortWith (fun a b -> String.CompareOrdinal(a, b))
+            with
+            | [||] -> raise (FileNotFoundException $"{path} has no .txt file, and is no WRENCH data set")
+            | files -> files |> Array.collect lines
+        else
+            lines path

@@ -20,6 +20,12 @@ module internal TextFile =
         Path.GetExtension(if zipped path then path[.. path.Length - 4] else path).ToLowerInvariant()
 
     let private bytes (path: string) : byte[] =
+        let path =
+            if not (File.Exists path) && File.Exists(path + ".gz") then
+                path + ".gz"
+            else
+                path
+
         if not (File.Exists path) then
             raise (FileNotFoundException($"{path} does not exist", path))
 

@@ -51,6 +51,22 @@ type DataLearner
             let known = batch.Known.unsqueeze 1L
             judgement.Targets * (1.0 - known) + batch.Given * known
 
+    /// Weights where losses [rows] are all that is known of a prediction.
+    let byLosses (lambda: Params) (batch: RowBatch) (losses: Tensor) : Tensor =
+        let stopped = losses.unsqueeze 1L
+        let others = float (batch.Given.shape[1] - 1L)
+        // what is left to the other classes, in equal parts
+        let rest =
+            (1.0 - (-stopped).exp ()).clamp_min(Scalar.op_Implicit 1e-6).log () - log others
+
+        let opinion = -stopped * batch.Given + rest * (1.0 - batch.Given)
+        let judgement = judged lambda batch opinion null
+
+        if not (isNull judgement.Targets) then
+            invalidOp $"{name} learns labels, for which losses by row are not enough: give log-probabilities to Loss"
+
+        weights batch judgement
+
     /// What messages and a run call it.
     member _.Name = name
 
@@ -117,19 +133,13 @@ type DataLearner
         Check.notNull (nameof pass) pass
         Check.notNull (nameof batch) batch
         Fresh.like (nameof losses) [| batch.Known.shape[0] |] losses
-        let stopped = (pass.Stop($"{name}: losses", losses)).unsqueeze 1L
-        let others = float (batch.Given.shape[1] - 1L)
-        // what is left to the other classes, in equal parts
-        let rest =
-            (1.0 - (-stopped).exp ()).clamp_min(Scalar.op_Implicit 1e-6).log () - log others
+        (byLosses lambda batch (pass.Stop($"{name}: losses", losses)) * losses).mean ()
 
-        let opinion = -stopped * batch.Given + rest * (1.0 - batch.Given)
-        let judgement = judged lambda batch opinion null
-
-        if not (isNull judgement.Targets) then
-            invalidOp $"{name} learns labels, for which losses by row are not enough: give log-probabilities to Loss"
-
-        (weights batch judgement * losses).mean ()
+    /// The weights that `WeighedLoss` takes: [rows] in 0 .. 1. The caller's; no gradient is stopped.
+    member _.WeightsByLosses(lambda: Params, batch: RowBatch, losses: Tensor) : Tensor =
+        Check.notNull (nameof batch) batch
+        Fresh.like (nameof losses) [| batch.Known.shape[0] |] losses
+        Fresh.tensor (fun () -> byLosses lambda batch losses)
 
     /// The learned weights, σ(z − z̄) over the rows given: [rows] in 0 .. 1. `logProbabilities` [rows, classes] as features.
     /// The caller's; no gradient is stopped.
