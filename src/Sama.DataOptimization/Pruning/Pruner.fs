@@ -80,13 +80,13 @@ type Pruner
 
     do
         stages.Open
-            $"{CleaningStore.Digest(Seq.concat [ labels; rows; meta ])}, {trainer.Layout.Length} numbers, rate {trainer.Rate}; {options.Text}"
+            $"{StageStore.Digest(Seq.concat [ labels; rows; meta ])}, {trainer.Layout.Length} numbers, rate {trainer.Rate}; {options.Text}"
 
     let search = PruningSearch(trainer, stages, labels, rows, meta)
 
     /// A name and what else a training depends on: the same name with other rows is another stage.
     let keyOf (name: string) (numbers: int seq) =
-        $"{name} {(CleaningStore.Digest numbers)[..7]}"
+        $"{name} {(StageStore.Digest numbers)[..7]}"
 
     /// Steps of a training on so many rows: the options' epochs, the last batch of each filled from the next.
     member _.StepsOf(count: int) : int = search.StepsOf count

@@ -186,7 +186,7 @@ type internal PruningSearch(trainer: PruningTrainer, stages: Stages, labels: int
     member _.ScoreBy(lambda: float32[]) : PruningScore =
 
         let name =
-            $"weights by a net of elsewhere {CleaningStore.Digest(Seq.map BitConverter.SingleToInt32Bits lambda)}"
+            $"weights by a net of elsewhere {StageStore.Digest(Seq.map BitConverter.SingleToInt32Bits lambda)}"
 
         let scores =
             stages.Made(
