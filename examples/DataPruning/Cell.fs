@@ -35,11 +35,15 @@ type Task =
 
 /// What a method reached: accuracy, or the share of flipped labels among what it prunes. Costs are in full trainings.
 type Outcome =
-    { Method: string
-      Share: float
-      Value: float
-      Search: float
-      Total: float }
+    {
+        Method: string
+        /// which rows are kept
+        Kept: string
+        Share: float
+        Value: float
+        Search: float
+        Total: float
+    }
 
 type Cell =
     { Table: string
@@ -84,19 +88,11 @@ let private accuracy (task: Task) (pruner: Pruner) (theta: float32[]) =
 let private ownLabels (task: Task) =
     task.Train |> Array.map (fun row -> task.Images.Labels[row])
 
-/// Rows to keep by a method's scores: each class keeps its share. easy-NAME keeps the other end; coverage-centric selection,
-/// ccs-NAME, cuts nothing off, a tenth where 30 % and less are kept.
+/// Rows to keep by a method's scores: each class keeps its share. Coverage-centric selection cuts nothing off, a tenth where
+/// 30 % and less are kept.
 let private keptBy (pruner: Pruner) (labels: int[]) (share: float) (seed: int) (name: string) =
-    if name.StartsWith "ccs-" then
-        let score = pruner.Score name[4..]
-        let cutoff = if share <= 0.3 then 0.1 else 0.0
-        score, Keep.CoverageCentric(score.Scores, share, cutoff, highestIsHardest = score.KeepsHighest, seed = seed)
-    elif name.StartsWith "easy-" then
-        let score = pruner.Score name[5..]
-        score, Keep.ByScore(score.Scores, share, not score.KeepsHighest, labels, seed)
-    else
-        let score = pruner.Score name
-        score, score.Keep(share, labels, seed)
+    let score = pruner.Score name
+    score, score.Keep(share, labels, seed, (if name.StartsWith "ccs-" && share <= 0.3 then 0.1 else 0.0))
 
 let private scored =
     [ "random"
@@ -110,7 +106,9 @@ let private scored =
       "sama"
       "sama-rows"
       "easy-sama"
-      "ccs-sama" ]
+      "ccs-sama"
+      "judged-sama"
+      "judged-el2n-1" ]
 
 let private dynamic =
     [ "infobatch", DynamicPruning.InfoBatch
@@ -139,8 +137,9 @@ let methods (settings: Settings) (task: Task) (seed: int) : Cell =
     let struct (theta, full) = pruner.Full()
     let labels = ownLabels task
 
-    let outcome name share (theta: float32[]) search train =
+    let outcome name (kept: string) share (theta: float32[]) search train =
         { Method = name
+          Kept = kept
           Share = share
           Value = accuracy task pruner theta
           Search = search / full
@@ -157,7 +156,7 @@ let methods (settings: Settings) (task: Task) (seed: int) : Cell =
                   let score, kept = keptBy pruner labels share seed name
                   let rows = kept |> Array.map (fun place -> task.Train[place])
                   let struct (theta, seconds) = pruner.Train($"{name} {share}", rows)
-                  outcome name share theta score.Seconds seconds
+                  outcome name score.KeptName share theta score.Seconds seconds
 
               for name, kind in dynamic |> List.filter (fun (name, _) -> List.contains name settings.Methods) do
                   let by =
@@ -171,7 +170,7 @@ let methods (settings: Settings) (task: Task) (seed: int) : Cell =
                   let struct (theta, all, choice) =
                       pruner.TrainDynamic($"{name} {share}", kind, share, scores = scores)
 
-                  outcome name share theta (by.Seconds + choice) (all - choice) ]
+                  outcome name "" share theta (by.Seconds + choice) (all - choice) ]
 
 /// Scores found on one model used to train another; and, on the first one, scores by a net learned on other data.
 let transfer (settings: Settings) (task: Task) (elsewhere: Task list) (seed: int) : Cell =
@@ -196,6 +195,7 @@ let transfer (settings: Settings) (task: Task) (elsewhere: Task list) (seed: int
 
     let outcome name share value search =
         { Method = name
+          Kept = ""
           Share = share
           Value = value
           Search = search
@@ -269,6 +269,7 @@ let flipped (settings: Settings) (task: Task) (seed: int) : Cell =
     let outcomes name (score: PruningScore) =
         [ for suffix, highest in [ "", score.KeepsHighest; ", other end", not score.KeepsHighest ] ->
               { Method = name + suffix
+                Kept = ""
                 Share = 0.8
                 Value = share (Keep.ByScore(score.Scores, 0.8, highest, seed = seed))
                 Search = score.Seconds / full

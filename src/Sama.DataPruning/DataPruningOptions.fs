@@ -20,12 +20,9 @@ type DataPruningOptions() =
     member val Keep = 0.7 with get, set
 
     /// The method: a name of `PruningMethod.Known`.
-    member val Scores = "sama" with get, set
+    member val Scores = "judged-sama" with get, set
 
-    /// Coverage-centric selection over the scores (`Keep.CoverageCentric`) in place of the best ones.
-    member val Coverage = false with get, set
-
-    /// The share of hardest rows that coverage-centric selection cuts off.
+    /// The share of hardest rows that coverage-centric selection (`ccs-METHOD`) cuts off.
     member val HardCutoff = 0.0 with get, set
 
     /// Whether each class keeps its share of all rows; coverage-centric selection does not look at classes.

@@ -16,7 +16,6 @@ type Arguments =
     | Keep of share: float
     | Out of folder: string
     | Scores of ``method``: string
-    | Coverage
     | Cutoff of share: float
     | Any_Class
     | Model of name: string
@@ -46,9 +45,8 @@ type Arguments =
                 let known =
                     PruningMethod.Known |> Seq.map (fun struct (name, what) -> $"{name}: {what}")
 
-                String.Join("; ", known) + " (default sama)"
-            | Coverage -> "coverage-centric selection: rows from all strata of the scores, not the best alone"
-            | Cutoff _ -> "share of hardest rows that coverage-centric selection cuts off (default 0)"
+                String.Join("; ", known) + " (default judged-sama)"
+            | Cutoff _ -> "share of hardest rows that ccs-METHOD cuts off (default 0)"
             | Any_Class -> "the best rows of all classes together; by default each class keeps its share"
             | Model _ -> "lenet (default) or resnet; of texts a Hugging Face folder (default: a small encoder)"
             | Size _ -> "brings pictures of folders to so many pixels a side (default: they are of one size)"
@@ -83,8 +81,7 @@ let private optionsOf (parsed: ParseResults<Arguments>) : DataPruningOptions =
             Test = Option.toObj (parsed.TryGetResult Test),
             Out = Option.toObj (parsed.TryGetResult Out),
             Keep = parsed.GetResult(Keep, 0.7),
-            Scores = parsed.GetResult(Scores, "sama"),
-            Coverage = parsed.Contains Coverage,
+            Scores = parsed.GetResult(Scores, DataPruningOptions().Scores),
             HardCutoff = parsed.GetResult(Cutoff, 0.0),
             Balanced = not (parsed.Contains Any_Class),
             Model = Option.toObj (parsed.TryGetResult Model),
@@ -128,15 +125,16 @@ let private table (result: DataPruningResult) : unit =
 
 let private told (result: DataPruningResult) : unit =
     table result
-    printfn $"{result.Kept.Length} of {result.Labels.Length} rows are kept by {result.Score.Method}"
+
+    printfn
+        $"{result.Kept.Length} of {result.Labels.Length} rows are kept by {result.Score.Method}: {result.Score.KeptName}"
 
     if result.Curve.Length > 0 then
         printfn
             $"the search took {result.Score.Seconds:F1} s, {result.Score.Seconds / result.FullSeconds:F2} of a full training"
 
     if result.RandomIsAhead then
-        printfn
-            $"warning: as many rows at random train a better model here; try --scores random, another method or --coverage"
+        printfn $"warning: as many rows at random train a better model here; try another method of --scores, or random"
 
     for path in result.Written do
         printfn $"  {path}"

@@ -80,9 +80,24 @@ type Pruner
 
     do
         stages.Open
-            $"{StageStore.Digest(Seq.concat [ labels; rows; meta ])}, {trainer.Layout.Length} numbers, rate {trainer.Rate}; {options.Text}"
+            $"{StageStore.Digest(Seq.concat [ labels; rows; meta ])}, {trainer.Layout.Length} numbers, rate {trainer.Rate}; form 2; {options.Text}"
 
-    let search = PruningSearch(trainer, stages, labels, rows, meta)
+    let search =
+        PruningSearch(trainer, stages, labels, rows, meta, options.SearchShare, "")
+
+    /// Scores of a search of half the length, of which a judgement begins.
+    let judged (name: string) (asked: AskedScore) =
+        Check.that (nameof rows) (rows.Length >= 10) (fun () ->
+            $"{rows.Length} rows: a fifth of them is to judge the others, at least 10 are needed")
+
+        let short =
+            PruningSearch(trainer, stages, labels, rows, meta, options.SearchShare / 2.0, "short ")
+
+        let struct (score, theta) = short.Score(asked.Base, asked.Scorer)
+        let full = float (search.StepsOf rows.Length)
+        let steps = max 1 (int (Math.Round(options.JudgeShare * full)))
+
+        PruningJudge(trainer, stages, labels, rows, search.SeedOf 5000, steps).Judge(name, score, theta)
 
     /// A name and what else a training depends on: the same name with other rows is another stage.
     let keyOf (name: string) (numbers: int seq) =
@@ -91,9 +106,25 @@ type Pruner
     /// Steps of a training on so many rows: the options' epochs, the last batch of each filled from the next.
     member _.StepsOf(count: int) : int = search.StepsOf count
 
-    /// Scores by a method of `PruningMethod.Known`, which are made once. ArgumentException for another name,
-    /// InvalidOperationException for `margin` of a model that does not tell its last layer, OperationCanceledException.
-    member _.Score(method: string) : PruningScore = search.Score method
+    /// Scores by a method of `PruningMethod.Known`, which are made once, and which rows are kept by them. Those of
+    /// `judged-METHOD` come of a search of half the length: its model is then trained on for `JudgeShare` of a full
+    /// training's steps with half of the rows, four times: the best, those at the other end, some of all strata, some at
+    /// random. A fifth of the rows is in none of these sets (the search has seen it) and judges; the best rows are kept
+    /// unless another kind is ahead by more than a standard error, and whatever share is asked for afterwards.
+    ///
+    /// ArgumentException for another name, or fewer than 10 rows that are to judge; InvalidOperationException for `margin` of
+    /// a model that does not tell its last layer; OperationCanceledException.
+    member _.Score(method: string) : PruningScore =
+        let asked = PruningMethod.Parse method
+
+        if asked.Kept.HasValue then
+            let struct (score, _) = search.Score(asked.Base, asked.Scorer)
+
+            { score with
+                Method = method
+                Kept = asked.Kept.Value }
+        else
+            judged method asked
 
     /// Scores by a net that `Score "sama"` learned on other data or with another model: a model is trained for the search's
     /// steps, and the net weighs the rows as they come. ArgumentException for a λ of another size.
