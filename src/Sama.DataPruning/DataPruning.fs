@@ -35,6 +35,12 @@ type DataPruning =
             $"--cutoff {o.HardCutoff}: with --keep {o.Keep} at most {1.0 - o.Keep:F3} can be cut off"
 
         need
+            (String.IsNullOrEmpty o.Clean
+             || o.Scores.EndsWith "sama"
+             || o.Scores.EndsWith "sama-rows")
+            $"--clean: only SAMA learns from clean rows, {o.Scores} does not look at them"
+
+        need
             (o.HardCutoff = 0.0 || o.Scores.StartsWith "ccs-")
             $"--cutoff is of coverage-centric selection: --scores ccs-METHOD, not {o.Scores}"
 
@@ -69,8 +75,8 @@ type DataPruning =
     static member private Judges(o: DataPruningOptions, source: PruneSource) : int[] * int[] =
         let all = Array.init source.Count id
 
-        if source.Labels.Length > source.Count then
-            [| source.Count .. source.Labels.Length - 1 |], all
+        if source.Test.Length > 0 then
+            source.Test, all
         else
             let judge =
                 Keep.AtRandom(source.Count, 0.2, source.Labels[.. source.Count - 1], o.Pruning.Seed)
@@ -136,12 +142,12 @@ type DataPruning =
         o.Pruning.StateFolder <- state
 
         o.Pruning.Identity <-
-            $"{source.Digest}, {source.Count} rows, {o.Tokens} tokens, {o.Model}, {o.Scores}, {o.HardCutoff}, {o.Balanced}"
+            $"{source.Digest}, {source.Count} rows and {source.Test.Length} to judge by, {o.Tokens} tokens, {o.Model}, {o.Scores}, {o.HardCutoff}, {o.Balanced}"
 
         o.Pruning.Stages <- DataPruning.StageCount o
 
         use pruner =
-            new Pruner(model, source.Labels, Array.init source.Count id, options = o.Pruning)
+            new Pruner(model, source.Labels, Array.init source.Count id, source.Clean, o.Pruning)
 
         let score = pruner.Score o.Scores
 
@@ -166,8 +172,8 @@ type DataPruning =
         let judged =
             if curve.Length = 0 then
                 ""
-            elif source.Labels.Length > source.Count then
-                $"{source.Labels.Length - source.Count} test rows judge."
+            elif source.Test.Length > 0 then
+                $"{source.Test.Length} test rows judge."
             else
                 "A fifth of the rows, drawn by the seed, judges; the search has seen these too."
 

@@ -13,6 +13,10 @@ type DataPruningOptions() =
     /// Rows to judge by, of the same kind; null: the data's own test files, else a fifth of the rows, drawn by the seed.
     member val Test: string = null with get, set
 
+    /// Clean rows, of the same kind, that SAMA's meta loss is taken on and that `judged-` methods judge by; null: the rows
+    /// themselves. Only methods of SAMA take them.
+    member val Clean: string = null with get, set
+
     /// The folder that is written.
     member val Out: string = null with get, set
 

@@ -73,10 +73,19 @@ module internal PruneReport =
                     $"The search's model was trained on with half of the rows for a short while; {score.Judgement.Rows} rows, a fifth of all, were in no set and judge."
                 )
                 .Table(
-                    [| "rows"; "log-loss"; "accuracy"; "gain over the best rows"; "its standard error" |],
+                    [| "rows"
+                       "log-loss"
+                       "accuracy"
+                       "gain over the best rows"
+                       "its standard error" |],
                     score.Judgement.Table
                     |> Seq.map (fun kind ->
-                        [| box kind.Name; kind.LogLoss.Value; kind.Accuracy; kind.Gain; kind.GainError |] :> IReadOnlyList<obj>)
+                        [| box kind.Name
+                           kind.LogLoss.Value
+                           kind.Accuracy
+                           kind.Gain
+                           kind.GainError |]
+                        :> IReadOnlyList<obj>)
                 )
             |> ignore
 
@@ -109,12 +118,7 @@ module internal PruneReport =
             |> ignore
 
     /// One file: the classes, the scores, the examples, the curve.
-    let report
-        (path: string)
-        (source: PruneSource)
-        (judged: string)
-        (result: DataPruningResult)
-        =
+    let report (path: string) (source: PruneSource) (judged: string) (result: DataPruningResult) =
         let report = HtmlReport $"Pruning of {source.Name}"
         let kept = HashSet result.Kept
         let all = Array.init source.Count id

@@ -6,13 +6,13 @@ open System.Globalization
 open Argu
 open Spectre.Console
 open Sama
-open Sama.Functional
 open Sama.DataOptimization
 open Sama.DataPruning
 
 type Arguments =
     | Data of path: string
     | Test of path: string
+    | Clean of path: string
     | Keep of share: float
     | Out of folder: string
     | Scores of ``method``: string
@@ -39,6 +39,8 @@ type Arguments =
             | Data _ ->
                 "images: a folder of CIFAR-10's .bin files, of IDX files, or a folder a class with .png and .jpg; texts: .jsonl, .csv or .tsv (also .gz), or a WRENCH folder"
             | Test _ -> "the same, to judge by (default: the data's own test files, else a fifth of the rows)"
+            | Clean _ ->
+                "clean rows, the same kind again, that SAMA learns from and judges by (default: the rows themselves)"
             | Keep _ -> "the share to keep (default 0.7)"
             | Out _ -> "the folder that is written"
             | Scores _ ->
@@ -79,6 +81,7 @@ let private optionsOf (parsed: ParseResults<Arguments>) : DataPruningOptions =
         DataPruningOptions(
             Data = Option.toObj (parsed.TryGetResult Data),
             Test = Option.toObj (parsed.TryGetResult Test),
+            Clean = Option.toObj (parsed.TryGetResult Clean),
             Out = Option.toObj (parsed.TryGetResult Out),
             Keep = parsed.GetResult(Keep, 0.7),
             Scores = parsed.GetResult(Scores, DataPruningOptions().Scores),
@@ -139,32 +142,18 @@ let private told (result: DataPruningResult) : unit =
     for path in result.Written do
         printfn $"  {path}"
 
-let private watched (options: DataPruningOptions) : DataPruningResult =
-    use line = new LiveLine "reading"
-
-    options.Pruning.Progress <-
-        { new IProgress<StageProgress> with
-            member _.Report at =
-                line.At(
-                    min 1.0 ((float at.Done + float at.Step / float at.Steps) / float at.Stages),
-                    $"{at.Stage}, loss {at.Loss:F3}"
-                ) }
-
-    DataPruning.Run options
-
 /// Exit codes as `Ending.run`.
 let run (args: string list) : int =
     Ending.run "sama prune" "the same command with --resume goes on" (fun token ->
         let parser = ArgumentParser.Create<Arguments>(programName = "sama prune")
         let options = optionsOf (parser.Parse(Array.ofList args))
-        // a rank alone without a launcher
-        use ranks = Ranks.start RankOptions.Default
-        options.Pruning.Ranks <- ranks
         options.Pruning.Cancellation <- token
 
-        if ranks.Rank = 0 then
-            told (watched options)
-        else
-            DataPruning.Run options |> ignore
+        OnRanks.run
+            (fun ranks progress ->
+                options.Pruning.Ranks <- ranks
+                options.Pruning.Progress <- progress
+                DataPruning.Run options)
+            told
 
         0)

@@ -19,7 +19,7 @@ type DynamicPruning =
 /// for EL2N and GraNd, one full training for forgetting and the area under the margin.
 ///
 /// `labels` are those of all rows that the model knows; `rows` are to be pruned (null: all), the others are there to be
-/// judged by. `clean` are rows that SAMA's meta loss is taken on (null: `rows` themselves). The model is borrowed.
+/// judged by. `clean` are rows that SAMA's meta loss is taken on and that judge which rows are kept (null: `rows` themselves). The model is borrowed.
 /// ArgumentException for labels or rows that the model does not know, a row given twice, fewer than two classes or options
 /// out of range; InvalidOperationException for a state folder of other data or options.
 [<Sealed>]
@@ -85,10 +85,21 @@ type Pruner
     let search =
         PruningSearch(trainer, stages, labels, rows, meta, options.SearchShare, "")
 
+    /// Clean rows, or a fifth of the rows, of each class its share.
+    let judges () =
+        if isNull clean then
+            Keep.AtRandom(rows.Length, 0.2, own, search.SeedOf 5000)
+            |> Array.map (fun place -> rows[place])
+        else
+            clean
+
     /// Scores of a search of half the length, of which a judgement begins.
     let judged (name: string) (asked: AskedScore) =
-        Check.that (nameof rows) (rows.Length >= 10) (fun () ->
-            $"{rows.Length} rows: a fifth of them is to judge the others, at least 10 are needed")
+        let judges = judges ()
+        let rest = Array.except judges rows
+
+        Check.that (nameof rows) (judges.Length >= 2 && rest.Length >= 2) (fun () ->
+            $"{judges.Length} rows to judge {rest.Length} others by: at least two of each are needed")
 
         let short =
             PruningSearch(trainer, stages, labels, rows, meta, options.SearchShare / 2.0, "short ")
@@ -97,7 +108,7 @@ type Pruner
         let full = float (search.StepsOf rows.Length)
         let steps = max 1 (int (Math.Round(options.JudgeShare * full)))
 
-        PruningJudge(trainer, stages, labels, rows, search.SeedOf 5000, steps).Judge(name, score, theta)
+        PruningJudge(trainer, stages, labels, rows, judges, search.SeedOf 5000, steps).Judge(name, score, theta)
 
     /// A name and what else a training depends on: the same name with other rows is another stage.
     let keyOf (name: string) (numbers: int seq) =
@@ -109,10 +120,11 @@ type Pruner
     /// Scores by a method of `PruningMethod.Known`, which are made once, and which rows are kept by them. Those of
     /// `judged-METHOD` come of a search of half the length: its model is then trained on for `JudgeShare` of a full
     /// training's steps with half of the rows, four times: the best, those at the other end, some of all strata, some at
-    /// random. A fifth of the rows is in none of these sets (the search has seen it) and judges; the best rows are kept
-    /// unless another kind is ahead by more than a standard error, and whatever share is asked for afterwards.
+    /// random. Clean rows judge, or a fifth of the rows, which is in none of these sets then (the search has seen it), by
+    /// their log-loss; the best rows are kept unless another kind is ahead by more than a standard error, whatever share is
+    /// asked for afterwards.
     ///
-    /// ArgumentException for another name, or fewer than 10 rows that are to judge; InvalidOperationException for `margin` of
+    /// ArgumentException for another name, or too few rows to judge by; InvalidOperationException for `margin` of
     /// a model that does not tell its last layer; OperationCanceledException.
     member _.Score(method: string) : PruningScore =
         let asked = PruningMethod.Parse method

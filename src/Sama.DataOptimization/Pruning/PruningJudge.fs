@@ -5,24 +5,28 @@ open System
 /// Judges which rows of an order by scores to keep: the search's model is trained on with each kind for a short while, and
 /// rows that are in none of these sets tell which did best. Half of the rows are kept then, whatever share is asked for.
 [<Sealed>]
-type internal PruningJudge(trainer: PruningTrainer, stages: Stages, labels: int[], rows: int[], seed: int, steps: int) =
+type internal PruningJudge
+    (trainer: PruningTrainer, stages: Stages, labels: int[], rows: int[], judges: int[], seed: int, steps: int) =
     let options = trainer.Options
 
-    let classOf (places: int[]) =
-        places |> Array.map (fun place -> labels[rows[place]])
+    let classOf (rows: int[]) =
+        rows |> Array.map (fun row -> labels[row])
 
-    let all = Array.init rows.Length id
+    /// places of the rows to choose from
+    let rest =
+        let judging = Collections.Generic.HashSet judges
 
-    /// a fifth of the rows, of each class its share
-    let judges = Keep.AtRandom(rows.Length, 0.2, classOf all, seed)
-    let rest = Array.except judges all
+        Array.init rows.Length id
+        |> Array.filter (fun place -> not (judging.Contains rows[place]))
+
+    let restLabels = rest |> Array.map (fun place -> labels[rows[place]])
 
     let stageOf (method: string) (kind: string) = $"judging {method}, {kind}"
 
     /// Probabilities of the judging rows after a short training, [row * classes + class].
     let predicted (score: PruningScore) (theta: float32[]) (kept: KeptRows) : float32[] =
         let set =
-            { score.At rest with Kept = kept }.Keep(0.5, classOf rest, options.Seed)
+            { score.At rest with Kept = kept }.Keep(0.5, restLabels, options.Seed)
             |> Array.map (fun place -> rows[rest[place]])
 
         let plan = trainer.Shuffled(set, seed)
@@ -30,8 +34,7 @@ type internal PruningJudge(trainer: PruningTrainer, stages: Stages, labels: int[
         let trained =
             trainer.Train(seed, theta, steps, (fun step -> struct (plan step, null)), (fun _ _ _ -> ()))
 
-        trainer.Predict(trained, judges |> Array.map (fun place -> rows[place]))
-        |> Array.collect (Array.map float32)
+        trainer.Predict(trained, judges) |> Array.collect (Array.map float32)
 
     /// The scores with the kind of rows whose training left the least log-loss: that of the method itself unless another is
     /// ahead of it by more than a standard error of their paired difference. Accuracy after so short a training favours easy
