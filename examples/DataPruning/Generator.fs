@@ -7,8 +7,7 @@ open Sama.DataPruning
 let images (count: int) (seed: int) : ImageSet =
     let random = Random seed
     let side = 12
-    let distance label x y =
-        [| x; y; x - y; x + y |][label]
+    let distance label x y = [| x; y; x - y; x + y |][label]
 
     let image label =
         let at = random.Next(-3, 4)

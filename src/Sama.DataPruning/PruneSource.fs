@@ -108,7 +108,9 @@ module internal PruneSource =
         let test = given o.Test read.Test
         let clean = given o.Clean Unchecked.defaultof<ImageSet>
         let sets: ImageSet list = read.Train :: test @ clean
-        let classes = sets |> List.map (fun set -> set.Classes) |> List.maxBy _.Length
+        // the file of one split may lack a class, clean rows bring none
+        let classes =
+            read.Train :: test |> List.map (fun set -> set.Classes) |> List.maxBy _.Length
 
         let all =
             sets
@@ -118,8 +120,7 @@ module internal PruneSource =
         let countOf (sets: ImageSet list) =
             sets |> List.sumBy (fun set -> set.Count)
 
-        let tests, cleans =
-            behind read.Train.Count (countOf test) (countOf clean)
+        let tests, cleans = behind read.Train.Count (countOf test) (countOf clean)
 
         { Name = o.Data
           Classes = all.Classes

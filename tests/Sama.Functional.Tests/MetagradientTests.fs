@@ -567,7 +567,9 @@ let tests =
                       let loss (at: Tensor) =
                           let x = at * side
                           let cliff = ((x - 0.3) / 0.1).sigmoid ()
-                          ((x - 1.0).square () * 0.01 + 2.3) * cliff + (1.0 - cliff) * (0.2 + x.square () * 0.05)
+
+                          ((x - 1.0).square () * 0.01 + 2.3) * cliff
+                          + (1.0 - cliff) * (0.2 + x.square () * 0.05)
 
                       let value (at: Tensor) = (loss at).item<float> ()
 

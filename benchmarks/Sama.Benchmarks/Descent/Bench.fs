@@ -12,7 +12,10 @@ type Rows =
 let private picture (rows: Curves.Row list) (path: string) =
     Picture.useFont ()
     let plot = new Plot()
-    let shapes = [| MarkerShape.FilledCircle; MarkerShape.OpenSquare; MarkerShape.Cross |]
+
+    let shapes =
+        [| MarkerShape.FilledCircle; MarkerShape.OpenSquare; MarkerShape.Cross |]
+
     let evaluations = [| for budget in Curves.budgets -> log10 (float budget) |]
 
     for number, row in List.indexed rows do

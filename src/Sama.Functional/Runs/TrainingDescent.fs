@@ -142,15 +142,10 @@ module internal TrainingDescent =
                 let d = step pairs radius p
 
                 let promises =
-                    List.isEmpty pairs
-                    || -(dot d p.Slope) / 2.0 >= o.Tolerance * abs p.Value
+                    List.isEmpty pairs || -(dot d p.Slope) / 2.0 >= o.Tolerance * abs p.Value
 
                 // a start may be anywhere
-                let found =
-                    if promises then
-                        lower value (count = 1) least p d
-                    else
-                        None
+                let found = if promises then lower value (count = 1) least p d else None
 
                 // a plateau promises nothing either, nor does a curvature from elsewhere: a minimum is one beside its surroundings
                 let looks = found.IsNone && not (List.isEmpty pairs)
