@@ -18,7 +18,7 @@ usage() {
 ./build.sh rooms               the core's folders: files, lengths, and that none uses a later one
 ./build.sh test-libtorch [DIR] the core's suite without native packages, libtorch from DIR (default: the CPU package's)
 ./build.sh publish DIR         the folder of the tool 'sama' (check, bench, noisytext): no .NET, libtorch by SAMA_LIBTORCH
-./build.sh test-publish        publish, copy elsewhere, and 'sama check --device cpu' there
+./build.sh test-publish        publish, copy elsewhere, and 'sama check --device cpu' and 'sama prune' of pictures there
 ./build.sh format [--check]    format F# and C#, or check that they are formatted
 ./build.sh pack                write the NuGet packages to artifacts/
 TEXT
@@ -178,9 +178,15 @@ test_publish() {
     mv "$at/published" "$at/elsewhere"
     # no .NET, no home, nothing of the caller's environment but libtorch's folder
     local code=0
-    (cd "$at" && env -i OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" SAMA_LIBTORCH="${SAMA_LIBTORCH:-$(cpu_libtorch)}" \
-        "$at/elsewhere/sama" check --device cpu --json "$at/check.json") || code=$?
+    published_sama() {
+        (cd "$at" && env -i OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" SAMA_LIBTORCH="${SAMA_LIBTORCH:-$(cpu_libtorch)}" \
+            "$at/elsewhere/sama" "$@")
+    }
+    published_sama check --device cpu --json "$at/check.json" || code=$?
     [ -s "$at/check.json" ] || code=1
+    # pictures are decoded by a native library of their own
+    published_sama prune --data "$root/tests/fixtures/pictures" --scores el2n-1 --keep 0.5 --epochs 1 --curve none --out "$at/pruned" || code=$?
+    [ "$(wc -l <"$at/pruned/kept.txt")" = 4 ] || code=1
     rm -rf "$at"
     return "$code"
 }

@@ -7,39 +7,17 @@ open TorchSharp
 open Sama.DataOptimization
 open Sama.DataPruning
 
-[<NoComparison>]
-type Settings =
-    {
-        Device: torch.Device
-        Model: string
-        /// to which scores of `Model` are carried
-        Other: string
-        Shares: float[]
-        /// of `all`
-        Methods: string list
-        /// rows of the training half that are taken, at most
-        TrainRows: int
-        HeldOut: bool
-        /// a folder for what is trained, or null
-        State: string
-        Options: string -> int -> PruningOptions
-    }
-
-/// Half of the rows is there to be trained on, half judges, whatever the seed.
-[<NoComparison; NoEquality>]
-type Task =
-    { Name: string
-      Images: ImageSet
-      Train: int[]
-      Judge: int[] }
-
 /// What a method reached: accuracy, or the share of flipped labels among what it prunes. Costs are in full trainings.
 type Outcome =
-    { Method: string
-      Share: float
-      Value: float
-      Search: float
-      Total: float }
+    {
+        Method: string
+        /// which rows its scores kept, in words
+        Kept: string
+        Share: float
+        Value: float
+        Search: float
+        Total: float
+    }
 
 type Cell =
     { Table: string
@@ -50,192 +28,160 @@ type Cell =
       FullAccuracy: float
       Outcomes: Outcome[] }
 
+[<NoComparison; NoEquality>]
+type Settings =
+    {
+        Device: torch.Device
+        Shares: float list
+        /// of `all`
+        Methods: string list
+        /// options of a seed whose trainings are kept under a name
+        Options: string -> int -> PruningOptions
+    }
+
+/// Half of the images is there to be trained on, half judges, whatever the seed.
+[<NoComparison; NoEquality>]
+type Task =
+    { Name: string
+      Images: ImageSet
+      Train: int[]
+      Judge: int[] }
+
 /// To tune by, a fifth of the training half judges in the other half's place.
-let taskOf (settings: Settings) (name: string) (images: ImageSet) : Task =
+let taskOf (heldOut: bool) (name: string) (images: ImageSet) : Task =
     let order = Array.init images.Count id
     Random(0).Shuffle order
     let train, rest = Array.splitAt (images.Count / 2) order
 
     let train, judge =
-        if settings.HeldOut then
+        if heldOut then
             Array.splitAt (train.Length * 4 / 5) train
         else
             train, rest
-
-    let train = Array.truncate settings.TrainRows train
 
     { Name = name
       Images = images
       Train = Array.sort train
       Judge = Array.sort judge }
 
-let private pruner settings (title: string) seed (model: ImageClassifier) labels rows clean =
-    let options: PruningOptions = settings.Options title seed
+/// A pruner over rows of a task, and its accuracy on the rows that judge.
+type Bench
+    (settings: Settings, task: Task, title: string, seed: int, net: string, labels: int[], rows: int[], clean: int[]) =
+    let model = new ImageClassifier(task.Images, net, settings.Device)
+    let pruner = new Pruner(model, labels, rows, clean, settings.Options title seed)
 
-    if not (isNull settings.State) then
-        options.StateFolder <- Path.Combine(settings.State, title.Replace(' ', '-'))
+    new(settings, task: Task, title, seed, net) =
+        new Bench(settings, task, title, seed, net, task.Images.Labels, task.Train, null)
 
-    new Pruner(model, labels, rows, clean, options)
+    member _.Pruner = pruner
 
-let private accuracy (task: Task) (pruner: Pruner) (theta: float32[]) =
-    let predicted = pruner.Predict(theta, task.Judge) |> Rows.Argmax
-    Accuracy.Share(predicted, task.Judge |> Array.map (fun row -> task.Images.Labels[row]))
+    member _.Accuracy(theta: float32[]) : float =
+        let truths = task.Judge |> Array.map (fun row -> task.Images.Labels[row])
+        Accuracy.Share(Rows.Argmax(pruner.Predict(theta, task.Judge)), truths)
 
-let private ownLabels (task: Task) =
-    task.Train |> Array.map (fun row -> task.Images.Labels[row])
+    /// Rows that a score keeps, each class its share. Coverage-centric selection cuts nothing off, a tenth where 30 % and less
+    /// are kept.
+    member _.Kept(score: PruningScore, share: float) : int[] =
+        let cutoff =
+            if score.Method.StartsWith "ccs-" && share <= 0.3 then
+                0.1
+            else
+                0.0
 
-/// Rows to keep by a method's scores: each class keeps its share. easy-NAME keeps the other end; coverage-centric selection,
-/// ccs-NAME, cuts nothing off, a tenth where 30 % and less are kept.
-let private keptBy (pruner: Pruner) (labels: int[]) (share: float) (seed: int) (name: string) =
-    if name.StartsWith "ccs-" then
-        let score = pruner.Score name[4..]
-        let cutoff = if share <= 0.3 then 0.1 else 0.0
-        score, Keep.CoverageCentric(score.Scores, share, cutoff, highestIsHardest = score.KeepsHighest, seed = seed)
-    elif name.StartsWith "easy-" then
-        let score = pruner.Score name[5..]
-        score, Keep.ByScore(score.Scores, share, not score.KeepsHighest, labels, seed)
-    else
-        let score = pruner.Score name
-        score, score.Keep(share, labels, seed)
+        score.Keep(share, rows |> Array.map (fun row -> labels[row]), seed, cutoff)
+        |> Array.map (fun place -> rows[place])
+
+    member bench.Cell(table: string, outcomes: Outcome seq) : Cell =
+        let struct (theta, full) = pruner.Full()
+
+        { Table = table
+          Data = task.Name
+          Seed = seed
+          Rows = rows.Length
+          FullSeconds = full
+          FullAccuracy = bench.Accuracy theta
+          Outcomes =
+            [| for outcome in outcomes ->
+                   { outcome with
+                       Search = outcome.Search / full
+                       Total = outcome.Total / full } |] }
+
+    interface IDisposable with
+        member _.Dispose() =
+            (pruner :> IDisposable).Dispose()
+            (model :> IDisposable).Dispose()
 
 let private scored =
-    [ "random"
-      "el2n-1"
-      "el2n-10"
-      "grand-10"
-      "forgetting"
-      "aum"
-      "ccs-aum"
-      "easy-el2n-1"
-      "sama"
-      "sama-rows"
-      "easy-sama"
-      "ccs-sama" ]
+    "random el2n-1 el2n-10 grand-10 forgetting aum ccs-aum easy-el2n-1 sama sama-rows easy-sama ccs-sama judged-sama judged-el2n-1"
+        .Split
+        ' '
+    |> List.ofArray
 
+/// Trainings whose rows change, by the losses or by scores of a method.
 let private dynamic =
-    [ "infobatch", DynamicPruning.InfoBatch
-      "infobatch-sama", DynamicPruning.InfoBatch
-      "dynams", DynamicPruning.DynaMs ]
+    [ "infobatch", (DynamicPruning.InfoBatch, None)
+      "infobatch-sama", (DynamicPruning.InfoBatch, Some "sama")
+      "dynams", (DynamicPruning.DynaMs, None) ]
 
 /// Names of all methods of the first table.
 let all = scored @ List.map fst dynamic
 
-let private cell table (task: Task) seed (full: float) (reached: float) outcomes =
-    { Table = table
-      Data = task.Name
-      Seed = seed
-      Rows = task.Train.Length
-      FullSeconds = full
-      FullAccuracy = reached
-      Outcomes = Array.ofSeq outcomes }
+let private outcome name kept share value search train =
+    { Method = name
+      Kept = kept
+      Share = share
+      Value = value
+      Search = search
+      Total = search + train }
 
 /// Accuracy by method and share kept, and what it cost.
 let methods (settings: Settings) (task: Task) (seed: int) : Cell =
-    use model = new ImageClassifier(task.Images, settings.Model, settings.Device)
+    use bench = new Bench(settings, task, $"{task.Name} {seed}", seed, "lenet")
+    let pruner = bench.Pruner
+    // the unit of costs, before what shares its training
+    pruner.Full() |> ignore
 
-    use pruner =
-        pruner settings $"{task.Name} {seed}" seed model task.Images.Labels task.Train null
+    let reached share name =
+        match dynamic |> List.tryFind (fst >> (=) name) with
+        | None ->
+            let score = pruner.Score name
 
-    let struct (theta, full) = pruner.Full()
-    let labels = ownLabels task
+            let struct (theta, seconds) =
+                pruner.Train($"{name} {share}", bench.Kept(score, share))
 
-    let outcome name share (theta: float32[]) search train =
-        { Method = name
-          Share = share
-          Value = accuracy task pruner theta
-          Search = search / full
-          Total = (search + train) / full }
+            outcome name score.KeptName share (bench.Accuracy theta) score.Seconds seconds
+        | Some(_, (kind, by)) ->
+            let by = by |> Option.map pruner.Score
+            let scores = by |> Option.map _.Scores |> Option.toObj
 
-    cell
-        "methods"
-        task
-        seed
-        full
-        (accuracy task pruner theta)
-        [ for share in settings.Shares do
-              for name in settings.Methods |> List.except (List.map fst dynamic) do
-                  let score, kept = keptBy pruner labels share seed name
-                  let rows = kept |> Array.map (fun place -> task.Train[place])
-                  let struct (theta, seconds) = pruner.Train($"{name} {share}", rows)
-                  outcome name share theta score.Seconds seconds
+            let struct (theta, seconds, choice) =
+                pruner.TrainDynamic($"{name} {share}", kind, share, scores = scores)
 
-              for name, kind in dynamic |> List.filter (fun (name, _) -> List.contains name settings.Methods) do
-                  let by =
-                      if name.EndsWith "-sama" then
-                          pruner.Score "sama"
-                      else
-                          pruner.Score "random"
+            let search = choice + (by |> Option.map _.Seconds |> Option.defaultValue 0.0)
+            outcome name "" share (bench.Accuracy theta) search (seconds - choice)
 
-                  let scores = if by.Method = "sama" then by.Scores else null
+    bench.Cell("methods", List.allPairs settings.Shares settings.Methods |> List.map ((<||) reached))
 
-                  let struct (theta, all, choice) =
-                      pruner.TrainDynamic($"{name} {share}", kind, share, scores = scores)
+/// Scores found on LeNet used to train the residual net; and, on LeNet, scores by a net learned on other data. Half is kept.
+let transfer (settings: Settings) (elsewhere: Task list) (task: Task) (seed: int) : Cell =
+    use found = new Bench(settings, task, $"{task.Name} {seed}", seed, "lenet")
+    use other = new Bench(settings, task, $"{task.Name} {seed} resnet", seed, "resnet")
 
-                  outcome name share theta (by.Seconds + choice) (all - choice) ]
+    let trained (on: Bench) name (score: PruningScore) =
+        let struct (theta, _) = on.Pruner.Train($"{name} 0.5", found.Kept(score, 0.5))
+        on.Accuracy theta
 
-/// Scores found on one model used to train another; and, on the first one, scores by a net learned on other data.
-let transfer (settings: Settings) (task: Task) (elsewhere: Task list) (seed: int) : Cell =
-    use first = new ImageClassifier(task.Images, settings.Model, settings.Device)
-
-    use found =
-        pruner settings $"{task.Name} {seed}" seed first task.Images.Labels task.Train null
-
-    use second = new ImageClassifier(task.Images, settings.Other, settings.Device)
-
-    use other =
-        pruner settings $"{task.Name} {seed} {settings.Other}" seed second task.Images.Labels task.Train null
-
-    let struct (theta, full) = other.Full()
-    let labels = ownLabels task
-
-    let shares =
-        settings.Shares |> Array.filter (fun share -> share = 0.7 || share = 0.5)
-
-    let rowsOf kept =
-        kept |> Array.map (fun place -> task.Train[place])
-
-    let outcome name share value search =
-        { Method = name
-          Share = share
-          Value = value
-          Search = search
-          Total = nan }
-
-    cell
-        "transfer"
-        task
-        seed
-        full
-        (accuracy task other theta)
-        [ for share in shares do
-              for name in [ "random"; "el2n-10"; "aum"; "sama" ] do
-                  let score, kept = keptBy found labels share seed name
-                  let struct (theta, _) = other.Train($"{name} {share}", rowsOf kept)
-
-                  outcome
-                      $"{name} of {settings.Model} on {settings.Other}"
-                      share
-                      (accuracy task other theta)
-                      (score.Seconds / full)
+    other.Cell(
+        "transfer",
+        [ for name in [ "random"; "el2n-10"; "aum"; "sama"; "judged-sama" ] do
+              let score = found.Pruner.Score name
+              outcome $"{name} of lenet on resnet" score.KeptName 0.5 (trained other name score) score.Seconds nan
 
           for from in elsewhere do
-              use model = new ImageClassifier(from.Images, settings.Model, settings.Device)
-
-              use learned =
-                  pruner settings $"{from.Name} {seed}" seed model from.Images.Labels from.Train null
-
-              let score = found.ScoreBy (learned.Score "sama").Lambda
-              let struct (_, full) = found.Full()
-
-              for share in shares do
-                  let kept = score.Keep(share, labels, seed)
-                  let struct (theta, _) = found.Train($"by {from.Name} {share}", rowsOf kept)
-
-                  outcome
-                      $"net of {from.Name}, {settings.Model}"
-                      share
-                      (accuracy task found theta)
-                      (score.Seconds / full) ]
+              use learned = new Bench(settings, from, $"{from.Name} {seed}", seed, "lenet")
+              let score = found.Pruner.ScoreBy (learned.Pruner.Score "sama").Lambda
+              outcome $"net of {from.Name}" "" 0.5 (trained found $"by {from.Name}" score) score.Seconds nan ]
+    )
 
 /// A fifth of the labels is another class's: the share of these among the fifth that each method prunes, and among the fifth at
 /// the other end of its scores.
@@ -250,46 +196,26 @@ let flipped (settings: Settings) (task: Task) (seed: int) : Cell =
     for row in wrong do
         labels[row] <- (labels[row] + random.Next(1, task.Images.Classes.Length)) % task.Images.Classes.Length
 
-    use model = new ImageClassifier(task.Images, settings.Model, settings.Device)
+    let bench title clean =
+        new Bench(settings, task, $"{task.Name} {seed} {title}", seed, "lenet", labels, rows, clean)
 
-    use plain =
-        pruner settings $"{task.Name} {seed} flipped" seed model labels rows null
-
-    use guided =
-        pruner settings $"{task.Name} {seed} guided" seed model labels rows clean
-
-    let struct (theta, full) = plain.Full()
-
-    let share (kept: int[]) =
-        let pruned = Array.except kept [| 0 .. rows.Length - 1 |]
-
-        pruned
-        |> Array.averageBy (fun place -> if wrong.Contains rows[place] then 1.0 else 0.0)
+    use plain = bench "flipped" null
+    use guided = bench "guided" clean
 
     let outcomes name (score: PruningScore) =
-        [ for suffix, highest in [ "", score.KeepsHighest; ", other end", not score.KeepsHighest ] ->
-              { Method = name + suffix
-                Share = 0.8
-                Value = share (Keep.ByScore(score.Scores, 0.8, highest, seed = seed))
-                Search = score.Seconds / full
-                Total = nan } ]
+        [ for suffix, highest in [ "", score.KeepsHighest; ", other end", not score.KeepsHighest ] do
+              let kept = Keep.ByScore(score.Scores, 0.8, highest, seed = seed)
 
-    cell
-        "flipped"
-        task
-        seed
-        full
-        (accuracy task plain theta)
-        [ for name in
-              [ "el2n-1"
-                "el2n-10"
-                "grand-10"
-                "forgetting"
-                "aum"
-                "margin"
-                "sama"
-                "sama-rows" ] do
-              yield! outcomes name (plain.Score name)
+              let share =
+                  Array.except kept [| 0 .. rows.Length - 1 |]
+                  |> Array.averageBy (fun place -> if wrong.Contains rows[place] then 1.0 else 0.0)
 
+              outcome (name + suffix) "" 0.8 share score.Seconds nan ]
+
+    plain.Cell(
+        "flipped",
+        [ for name in "el2n-1 el2n-10 grand-10 forgetting aum margin sama sama-rows".Split ' ' do
+              yield! outcomes name (plain.Pruner.Score name)
           for name in [ "sama"; "sama-rows" ] do
-              yield! outcomes $"{name}, 100 clean" (guided.Score name) ]
+              yield! outcomes $"{name}, 100 clean" (guided.Pruner.Score name) ]
+    )

@@ -1,11 +1,10 @@
 module DataPruning.Program
 
 open System
-open System.Threading
+open System.IO
 open Argu
 open TorchSharp
 open Sama
-open Sama.Functional
 open Sama.DataOptimization
 open Sama.DataPruning
 open DataPruning.Cell
@@ -15,14 +14,9 @@ type Arguments =
     | Tables of names: string
     | Seeds of seeds: string
     | Rows of count: int
-    | Train_Rows of count: int
-    | Batch of rows: int
     | Shares of percents: string
     | Methods of names: string
     | Epochs of count: int
-    | Search_Share of share: float
-    | Model of name: string
-    | Other of name: string
     | Report of file: string
     | Held_Out
     | Device of name: string
@@ -35,14 +29,9 @@ type Arguments =
             | Tables _ -> "of methods, transfer, flipped, with commas between (default: all)"
             | Seeds _ -> "a list 0,2 or a range 0-2 (default 0)"
             | Rows _ -> "images of a set, the first ones; half of them judges (default 10000)"
-            | Train_Rows _ -> "of these, so many are trained on at most (default: half)"
-            | Batch _ -> "rows a step (default 64)"
             | Shares _ -> "percents kept (default 90,70,50,30)"
             | Methods _ -> "of the first table, with commas between (default: all)"
             | Epochs _ -> "epochs of a full training (default 20)"
-            | Search_Share _ -> "share of a full training's steps that early searches take (default 0.15)"
-            | Model _ -> "lenet (the default) or resnet: what is searched and trained with"
-            | Other _ -> "what scores are carried to (default resnet)"
             | Report _ -> "a file of one JSON object a cell; what is in it is not run again, beside it FILE.state"
             | Held_Out -> "judge by a fifth of the training half, for tuning"
             | Device _ -> "cpu (the default) or cuda"
@@ -55,97 +44,74 @@ let private imagesOf (rows: int) (text: string) : string * ImageSet =
         name, all.At [| 0 .. min rows all.Count - 1 |]
     | _ -> raise (ArgumentException $"--data {text}: NAME=FOLDER is expected")
 
-let private watching (line: LiveLine) (title: string) =
-    { new IProgress<StageProgress> with
-        member _.Report at =
-            line.At(float at.Done / float at.Stages |> min 1.0, $"{title}: {at.Stage}") }
+/// Names of a list, each of those that are known.
+let private among (option: string) (known: string list) (text: string) : string list =
+    let names = List.ofArray (Entries.parse text)
 
-let private settingsOf (ranks: Communicator) token (line: LiveLine) (parsed: ParseResults<Arguments>) : Settings =
-    let device = torch.device (parsed.GetResult(Device, "cpu"))
+    for name in names |> List.except known do
+        let all = String.Join(", ", known)
+        raise (ArgumentException $"{option} {name}: there are {all}")
 
-    if device.``type`` <> DeviceType.CPU && not (torch.cuda.is_available ()) then
-        raise (ArgumentException $"--device {device}: this libtorch sees no CUDA device")
+    names
 
-    let methods =
-        match parsed.TryGetResult Methods with
-        | Some names -> List.ofArray (names.Split ',')
-        | None -> Cell.all
+let private run (parsed: ParseResults<Arguments>) token (ranks: Communicator) progress : Cell list =
+    let quick, heldOut = parsed.Contains Quick, parsed.Contains Held_Out
+    let report = parsed.TryGetResult Report
 
-    for name in methods do
-        if not (List.contains name Cell.all) then
-            let known = String.Join(", ", Cell.all)
-            raise (ArgumentException $"--methods {name}: there are {known}")
+    let settings =
+        { Device = torch.device (parsed.GetResult(Device, "cpu"))
+          Shares =
+            [ for percent in Numbers.parse "--shares" (parsed.GetResult(Shares, "90,70,50,30")) -> float percent / 100.0 ]
+          Methods = parsed.GetResult(Methods, String.Join(',', all)) |> among "--methods" all
+          Options =
+            fun title seed ->
+                PruningOptions(
+                    Seed = seed,
+                    Epochs = parsed.GetResult(Epochs, (if quick then 4 else 20)),
+                    Identity = $"held out {heldOut}, rows {parsed.TryGetResult Rows}",
+                    Stages = 70,
+                    StateFolder =
+                        (match report with
+                         | Some path -> Path.Combine(path + ".state", title.Replace(' ', '-'))
+                         | None -> null),
+                    Ranks = ranks,
+                    Cancellation = token,
+                    Progress = progress
+                ) }
 
-    { Device = device
-      Model = parsed.GetResult(Model, "lenet")
-      Other = parsed.GetResult(Other, "resnet")
-      Shares =
-        [| for percent in Numbers.parse "--shares" (parsed.GetResult(Shares, "90,70,50,30")) -> float percent / 100.0 |]
-      Methods = methods
-      TrainRows = parsed.GetResult(Train_Rows, Int32.MaxValue)
-      HeldOut = parsed.Contains Held_Out
-      State =
-        parsed.TryGetResult Report
-        |> Option.map (fun path -> path + ".state")
-        |> Option.toObj
-      Options =
-        fun title seed ->
-            PruningOptions(
-                Seed = seed,
-                Batch = parsed.GetResult(Batch, PruningOptions().Batch),
-                Epochs = parsed.GetResult(Epochs, (if parsed.Contains Quick then 4 else 20)),
-                SearchShare = parsed.GetResult(Search_Share, PruningOptions().SearchShare),
-                Identity = $"held out {parsed.Contains Held_Out}, rows {parsed.TryGetResult Rows}",
-                Stages = 70,
-                Ranks = ranks,
-                Cancellation = token,
-                Progress = (if ranks.Rank = 0 then watching line title else null)
-            ) }
-
-let private run (parsed: ParseResults<Arguments>) (token: CancellationToken) : unit =
-    // a rank alone without a launcher; of several, rank 0 writes and prints
-    use ranks = Ranks.start RankOptions.Default
-    use line = new LiveLine "reading"
-    let settings = settingsOf ranks token line parsed
-    let rows = parsed.GetResult(Rows, (if parsed.Contains Quick then 600 else 10000))
+    let rows = parsed.GetResult(Rows, (if quick then 600 else 10000))
 
     let tasks =
         match parsed.TryGetResult Data with
         | Some sets -> sets |> List.map (imagesOf rows)
         | None -> [ for seed in 0..1 -> $"generated{seed}", Generator.images (min rows 2000) seed ]
-        |> List.map (fun (name, images) -> taskOf settings name images)
+        |> List.map ((<||) (taskOf heldOut))
 
     let kinds =
         [ "methods", methods settings
-          "transfer", (fun task -> transfer settings task (tasks |> List.filter (fun other -> other.Name <> task.Name)))
+          "transfer", (fun task -> transfer settings (tasks |> List.filter (fun from -> from.Name <> task.Name)) task)
           "flipped", flipped settings ]
 
+    let names = List.map fst kinds
+
     let asked =
-        parsed.GetResult(Tables, "methods,transfer,flipped").Split ',' |> List.ofArray
+        parsed.GetResult(Tables, String.Join(',', names)) |> among "--tables" names
 
-    for name in asked do
-        if not (List.exists (fst >> (=) name) kinds) then
-            raise (ArgumentException $"--tables {name}: methods, transfer and flipped are there")
-
-    let report = parsed.TryGetResult Report
-    let mutable cells = report |> Option.map Sama.Report.read |> Option.defaultValue []
+    let mutable cells = report |> Option.map Report.read |> Option.defaultValue []
 
     for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) do
         for name, cell in kinds |> List.filter (fun (name, _) -> List.contains name asked) do
             for task in tasks do
-                let is (cell: Cell) =
+                let isThis (cell: Cell) =
                     (cell.Table, cell.Data, cell.Seed) = (name, task.Name, seed)
 
-                if not (List.exists is cells) then
+                if not (List.exists isThis cells) then
                     cells <- cells @ [ cell task seed ]
 
                     if ranks.Rank = 0 then
-                        report |> Option.iter (fun path -> Sama.Report.write path cells)
+                        report |> Option.iter (fun path -> Report.write path cells)
 
-    (line :> IDisposable).Dispose()
-
-    if ranks.Rank = 0 then
-        Table.print cells
+    cells
 
 [<EntryPoint>]
 let main args =
@@ -153,6 +119,6 @@ let main args =
         let parsed =
             ArgumentParser.Create<Arguments>(programName = "DataPruning").Parse args
 
-        Native.initialize ()
-        run parsed token
+        Sama.Functional.Native.initialize ()
+        OnRanks.run (run parsed token) Table.print
         0)

@@ -34,7 +34,15 @@ type DataPruning =
             (o.HardCutoff >= 0.0 && o.HardCutoff + o.Keep <= 1.0)
             $"--cutoff {o.HardCutoff}: with --keep {o.Keep} at most {1.0 - o.Keep:F3} can be cut off"
 
-        need (o.Coverage || o.HardCutoff = 0.0) "--cutoff is of coverage-centric selection: give --coverage too"
+        need
+            (String.IsNullOrEmpty o.Clean
+             || o.Scores.EndsWith "sama"
+             || o.Scores.EndsWith "sama-rows")
+            $"--clean: only SAMA learns from clean rows, {o.Scores} does not look at them"
+
+        need
+            (o.HardCutoff = 0.0 || o.Scores.StartsWith "ccs-")
+            $"--cutoff is of coverage-centric selection: --scores ccs-METHOD, not {o.Scores}"
 
     /// Of several ranks, rank 0 makes the folders.
     static member private StateOf(o: DataPruningOptions) : string =
@@ -54,36 +62,21 @@ type DataPruning =
 
     /// The share of some rows, by number among these.
     static member private Select(o: DataPruningOptions, score: PruningScore, labels: int[], rows: int[], share: float) =
-        let own =
-            { score with
-                Scores = rows |> Array.map (fun row -> score.Scores[row]) }
-
-        let places =
-            if o.Coverage then
-                Keep.CoverageCentric(
-                    own.Scores,
-                    share,
-                    min o.HardCutoff (1.0 - share),
-                    highestIsHardest = score.KeepsHighest,
-                    seed = o.Pruning.Seed
-                )
+        let classes =
+            if o.Balanced then
+                rows |> Array.map (fun row -> labels[row])
             else
-                let classes =
-                    if o.Balanced then
-                        rows |> Array.map (fun row -> labels[row])
-                    else
-                        null
+                null
 
-                own.Keep(share, classes, o.Pruning.Seed)
-
-        places |> Array.map (fun place -> rows[place])
+        (score.At rows).Keep(share, classes, o.Pruning.Seed, min o.HardCutoff (1.0 - share))
+        |> Array.map (fun place -> rows[place])
 
     /// Rows that judge, and those to train on for the curve.
     static member private Judges(o: DataPruningOptions, source: PruneSource) : int[] * int[] =
         let all = Array.init source.Count id
 
-        if source.Labels.Length > source.Count then
-            [| source.Count .. source.Labels.Length - 1 |], all
+        if source.Test.Length > 0 then
+            source.Test, all
         else
             let judge =
                 Keep.AtRandom(source.Count, 0.2, source.Labels[.. source.Count - 1], o.Pruning.Seed)
@@ -149,12 +142,12 @@ type DataPruning =
         o.Pruning.StateFolder <- state
 
         o.Pruning.Identity <-
-            $"{source.Digest}, {source.Count} rows, {o.Tokens} tokens, {o.Model}, {o.Scores}, {o.Coverage}, {o.HardCutoff}, {o.Balanced}"
+            $"{source.Digest}, {source.Count} rows and {source.Test.Length} to judge by, {o.Tokens} tokens, {o.Model}, {o.Scores}, {o.HardCutoff}, {o.Balanced}"
 
         o.Pruning.Stages <- DataPruning.StageCount o
 
         use pruner =
-            new Pruner(model, source.Labels, Array.init source.Count id, options = o.Pruning)
+            new Pruner(model, source.Labels, Array.init source.Count id, source.Clean, o.Pruning)
 
         let score = pruner.Score o.Scores
 
@@ -179,15 +172,15 @@ type DataPruning =
         let judged =
             if curve.Length = 0 then
                 ""
-            elif source.Labels.Length > source.Count then
-                $"{source.Labels.Length - source.Count} test rows judge."
+            elif source.Test.Length > 0 then
+                $"{source.Test.Length} test rows judge."
             else
                 "A fifth of the rows, drawn by the seed, judges; the search has seen these too."
 
         if o.Pruning.Ranks.Rank = 0 then
             PruneReport.kept (out "kept.txt") kept
             PruneReport.scores (out "scores.jsonl") source score (HashSet kept)
-            PruneReport.report (out "report.html") source o judged result
+            PruneReport.report (out "report.html") source judged result
             Directory.Delete(state, true)
 
         // all files are there
@@ -196,8 +189,9 @@ type DataPruning =
 
     static member private StageCount(o: DataPruningOptions) : int =
         let search =
-            match o.Scores.Split '-' with
-            | [| _; models |] when fst (Int32.TryParse models) -> 2 * int models
+            match Int32.TryParse(o.Scores[o.Scores.LastIndexOf '-' + 1 ..]) with
+            | true, models -> 2 * models
             | _ -> 1
 
-        search + (if o.Curve.Count = 0 then 0 else 3 + 2 * o.Curve.Count)
+        let judging = if o.Scores.StartsWith "judged-" then 4 else 0
+        search + judging + (if o.Curve.Count = 0 then 0 else 3 + 2 * o.Curve.Count)

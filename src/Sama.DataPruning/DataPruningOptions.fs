@@ -13,6 +13,10 @@ type DataPruningOptions() =
     /// Rows to judge by, of the same kind; null: the data's own test files, else a fifth of the rows, drawn by the seed.
     member val Test: string = null with get, set
 
+    /// Clean rows, of the same kind, that SAMA's meta loss is taken on and that `judged-` methods judge by; null: the rows
+    /// themselves. Only methods of SAMA take them.
+    member val Clean: string = null with get, set
+
     /// The folder that is written.
     member val Out: string = null with get, set
 
@@ -20,12 +24,9 @@ type DataPruningOptions() =
     member val Keep = 0.7 with get, set
 
     /// The method: a name of `PruningMethod.Known`.
-    member val Scores = "sama" with get, set
+    member val Scores = "judged-sama" with get, set
 
-    /// Coverage-centric selection over the scores (`Keep.CoverageCentric`) in place of the best ones.
-    member val Coverage = false with get, set
-
-    /// The share of hardest rows that coverage-centric selection cuts off.
+    /// The share of hardest rows that coverage-centric selection (`ccs-METHOD`) cuts off.
     member val HardCutoff = 0.0 with get, set
 
     /// Whether each class keeps its share of all rows; coverage-centric selection does not look at classes.

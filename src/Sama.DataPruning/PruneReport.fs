@@ -64,6 +64,31 @@ module internal PruneReport =
             )
             |> ignore
 
+    /// What the short trainings said, where which rows are kept was judged.
+    let private judgement (report: HtmlReport) (score: PruningScore) =
+        if not (isNull (box score.Judgement)) then
+            report
+                .Section("Which rows to keep")
+                .Paragraph(
+                    $"The search's model was trained on with half of the rows for a short while; {score.Judgement.Rows} rows, a fifth of all, were in no set and judge."
+                )
+                .Table(
+                    [| "rows"
+                       "log-loss"
+                       "accuracy"
+                       "gain over the best rows"
+                       "its standard error" |],
+                    score.Judgement.Table
+                    |> Seq.map (fun kind ->
+                        [| box kind.Name
+                           kind.LogLoss.Value
+                           kind.Accuracy
+                           kind.Gain
+                           kind.GainError |]
+                        :> IReadOnlyList<obj>)
+                )
+            |> ignore
+
     let private curve (report: HtmlReport) (result: DataPruningResult) =
         if result.Curve.Length > 0 then
             let shares = result.Curve |> Array.map (fun point -> 100.0 * point.Share)
@@ -93,23 +118,11 @@ module internal PruneReport =
             |> ignore
 
     /// One file: the classes, the scores, the examples, the curve.
-    let report
-        (path: string)
-        (source: PruneSource)
-        (o: DataPruningOptions)
-        (judged: string)
-        (result: DataPruningResult)
-        =
+    let report (path: string) (source: PruneSource) (judged: string) (result: DataPruningResult) =
         let report = HtmlReport $"Pruning of {source.Name}"
         let kept = HashSet result.Kept
         let all = Array.init source.Count id
         let isKept, pruned = all |> Array.partition kept.Contains
-
-        let over =
-            if o.Coverage then
-                $", spread over {result.Score.Method}'s strata"
-            else
-                ""
 
         let cost =
             if Double.IsFinite result.FullSeconds then
@@ -119,11 +132,11 @@ module internal PruneReport =
 
         report
             .Paragraph(
-                $"{kept.Count} of {source.Count} rows are kept ({percent (float kept.Count / float source.Count)}) by {result.Score.Method}{over}. The search took {result.Score.Seconds:F1} seconds{cost}. {judged}"
+                $"{kept.Count} of {source.Count} rows are kept ({percent (float kept.Count / float source.Count)}) by {result.Score.Method}: {result.Score.KeptName}. The search took {result.Score.Seconds:F1} seconds{cost}. {judged}"
             )
             .Paragraph(
                 if result.RandomIsAhead then
-                    "As many rows at random train a better model here: another method, or coverage-centric selection, may serve better."
+                    "As many rows at random train a better model here: another method may serve better."
                 else
                     ""
             )
@@ -148,9 +161,9 @@ module internal PruneReport =
             .Histogram(
                 "Scores",
                 (if result.Score.KeepsHighest then
-                     "score; high is kept"
+                     "score; high is best"
                  else
-                     "score; low is kept"),
+                     "score; low is best"),
                 [| for name, rows in [ "kept", isKept; "pruned", pruned ] do
                        { Name = name
                          X = rows |> Array.map (fun row -> result.Score.Scores[row])
@@ -158,6 +171,7 @@ module internal PruneReport =
             )
         |> ignore
 
+        judgement report result.Score
         curve report result
         examples report source result.Score "Kept, the most wanted first" (ordered result.Score isKept)
         examples report source result.Score "Pruned, the least wanted first" (Array.rev (ordered result.Score pruned))

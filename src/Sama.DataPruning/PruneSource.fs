@@ -10,7 +10,7 @@ open Sama
 open Sama.DataOptimization
 open Sama.TextCleaning
 
-/// Rows to prune, and rows to judge by behind them, of either kind.
+/// Rows to prune, and behind them rows to judge by and clean ones, of either kind.
 [<NoComparison; NoEquality>]
 type internal PruneSource =
     {
@@ -18,7 +18,11 @@ type internal PruneSource =
         Classes: string[]
         /// rows to prune
         Count: int
-        /// of these and of the rows to judge by
+        /// numbers of the rows to judge by, none where none are given
+        Test: int[]
+        /// numbers of the clean rows, null where none are given
+        Clean: int[]
+        /// of all these rows
         Labels: int[]
         Ids: string[]
         /// texts, or null
@@ -64,26 +68,64 @@ module internal PruneSource =
 
         source
 
+    /// Numbers of rows behind so many, of lists one behind the other.
+    let private behind (count: int) (tests: int) (clean: int) : int[] * int[] =
+        [| count .. count + tests - 1 |],
+        (if clean = 0 then
+             null
+         else
+             [| count + tests .. count + tests + clean - 1 |])
+
+    /// The same images under these classes, each by its name: the files of one split may lack a class.
+    let private under (classes: string[]) (set: ImageSet) : ImageSet =
+        let place =
+            set.Classes
+            |> Array.mapi (fun label name ->
+                match Array.IndexOf(classes, name), Array.contains label set.Labels with
+                | -1, true ->
+                    let known = String.Join(", ", classes)
+
+                    raise (
+                        DataException(set.Name, Nullable(), null, $"class {name} is none of the rows': {known}", null)
+                    )
+                | at, _ -> at)
+
+        { set with
+            Classes = classes
+            Labels = set.Labels |> Array.map (fun label -> place[label]) }
+
     let private images (o: DataPruningOptions) : PruneSource =
         let read = ImageReader.Read(o.Data, o.Size)
 
-        let test =
-            if String.IsNullOrEmpty o.Test then
-                read.Test
+        let given (path: string) (otherwise: ImageSet) =
+            if not (String.IsNullOrEmpty path) then
+                [ (ImageReader.Read(path, o.Size)).Train ]
+            elif isNull (box otherwise) then
+                []
             else
-                (ImageReader.Read(o.Test, o.Size)).Train
+                [ otherwise ]
+
+        let test = given o.Test read.Test
+        let clean = given o.Clean Unchecked.defaultof<ImageSet>
+        let sets: ImageSet list = read.Train :: test @ clean
+        let classes = sets |> List.map (fun set -> set.Classes) |> List.maxBy _.Length
 
         let all =
-            if isNull (box test) then
-                read.Train
-            else
-                // the file of one split may lack a class
-                let classes = [ read.Train; test ] |> List.map _.Classes |> List.maxBy _.Length
-                ({ read.Train with Classes = classes }).Append { test with Classes = classes }
+            sets
+            |> List.map (under classes)
+            |> List.reduce (fun set more -> set.Append more)
+
+        let countOf (sets: ImageSet list) =
+            sets |> List.sumBy (fun set -> set.Count)
+
+        let tests, cleans =
+            behind read.Train.Count (countOf test) (countOf clean)
 
         { Name = o.Data
           Classes = all.Classes
           Count = read.Train.Count
+          Test = tests
+          Clean = cleans
           Labels = all.Labels
           Ids = all.Ids
           Texts = null
@@ -107,36 +149,41 @@ module internal PruneSource =
             else
                 DataReader.Read(o.Data, o.Columns), Unchecked.defaultof<Dataset>
 
-        let test =
-            if String.IsNullOrEmpty o.Test then
-                test
-            else
+        let given (path: string) (otherwise: Dataset) =
+            if not (String.IsNullOrEmpty path) then
                 let c = o.Columns
 
-                DataReader.Read(
-                    o.Test,
-                    ReadOptions(
-                        TextColumn = c.TextColumn,
-                        LabelColumn = c.LabelColumn,
-                        IdColumn = c.IdColumn,
-                        Separator = c.Separator,
-                        Classes = rows.Classes,
-                        SeveralClasses = false
+                let read =
+                    DataReader.Read(
+                        path,
+                        ReadOptions(
+                            TextColumn = c.TextColumn,
+                            LabelColumn = c.LabelColumn,
+                            IdColumn = c.IdColumn,
+                            Separator = c.Separator,
+                            Classes = rows.Classes,
+                            SeveralClasses = false
+                        )
                     )
-                )
 
-        let all =
-            if isNull (box test) then
-                rows.Rows
+                read.Rows
+            elif isNull (box otherwise) then
+                [||]
             else
-                Array.append rows.Rows test.Rows
+                otherwise.Rows
 
+        let test = given o.Test test
+        let clean = given o.Clean Unchecked.defaultof<Dataset>
+        let all = Array.concat [ rows.Rows; test; clean ]
+        let tests, cleans = behind rows.Rows.Length test.Length clean.Length
         let texts = all |> Array.map _.Text
         let device = device o.Device
 
         { Name = o.Data
           Classes = rows.Classes
           Count = rows.Rows.Length
+          Test = tests
+          Clean = cleans
           Labels = all |> Array.map _.Label
           Ids = all |> Array.map _.Id
           Texts = texts

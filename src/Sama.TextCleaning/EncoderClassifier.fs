@@ -69,90 +69,22 @@ type EncoderClassifier
 
         whole.Freeze(fun name -> averages :: fixed' |> List.exists (fun part -> name.Contains("." + part)))
 
-    let encodings =
+    let parts (tokens: TokenBatch) =
+        [| tokens.InputIds; tokens.AttentionMask; tokens.TokenTypeIds |]
+
+    let batch =
         use tokenizer = Tokenizer.Load folder
         let most = int (min (int64 tokens) whole.Config.MaximumTokens)
-        tokenizer.EncodeAll(texts, maxLength = most)
+        use read = tokenizer.EncodeBatch(texts, maxLength = most)
+        let batch = read.To device
 
-    /// Of how many tokens the output of the frozen layers is kept.
-    let kept (row: int) =
-        if isWhole then 1 else encodings[row].Ids.Length
+        for tensor in parts batch do
+            tensor.DetachFromDisposeScope() |> ignore
 
-    let starts = Array.init texts.Length kept |> Array.scan (+) 0
+        batch
 
-    let tensor (width: int) (rows: int[]) (fill: int64) (values: int -> int64[]) : Tensor =
-        let flat = Array.create (rows.Length * width) fill
-
-        rows
-        |> Array.iteri (fun i row -> Array.blit (values row) 0 flat (i * width) (values row).Length)
-
-        torch.tensor(flat, device = device).view (int64 rows.Length, int64 width)
-
-    let widthOf (count: int -> int) (rows: int[]) =
-        rows |> Array.fold (fun most row -> max most (count row)) 1
-
-    /// Ids, mask and types of the first tokens of each row, as many as `count` says.
-    let read (count: int -> int) (rows: int[]) : Tensor[] =
-        let width = widthOf count rows
-
-        [| tensor width rows whole.Config.PadTokenId (fun row -> Array.truncate (count row) encodings[row].Ids)
-           tensor width rows 0L (fun row -> Array.create (count row) 1L)
-           tensor width rows 0L (fun row -> Array.truncate (count row) encodings[row].TypeIds) |]
-
-    let tokensOf (row: int) = encodings[row].Ids.Length
-
-    let batchOf (inputs: Tensor[]) =
-        // it takes its tensors over, and these are the caller's
-        new TokenBatch(inputs[0].alias (), inputs[1].alias (), inputs[2].alias ())
-
-    /// What the frozen layers make of every token of every text, of the first alone where nothing else is read, and a row of
-    /// zeros: [tokens + 1, hidden], half precision.
-    let states =
-        lazy
-            (use _ = torch.NewDisposeScope()
-             use _ = torch.no_grad ()
-             let total = int64 (Array.last starts)
-             let hidden = whole.Config.HiddenSize
-             let all = torch.zeros (total + 1L, hidden, dtype = torch.float16, device = device)
-             let theta = whole.At()
-
-             let theta =
-                 if device.``type`` = DeviceType.CPU then
-                     theta
-                 else
-                     Params.frozen whole.Layout (whole.Initial.``to`` device)
-
-             // texts of like length together
-             let order =
-                 Array.init texts.Length id
-                 |> Array.sortBy (fun row -> encodings[row].Ids.Length)
-
-             for chunk in Array.chunkBySize 64 order do
-                 use _ = torch.NewDisposeScope()
-                 let inputs = read tokensOf chunk
-                 use batch = batchOf inputs
-                 let found = (whole.HiddenStates(theta, batch, false)).[below].``to`` torch.float16
-
-                 chunk
-                 |> Array.iteri (fun i row ->
-                     let count = int64 (kept row)
-
-                     all.narrow(0L, int64 starts[row], count).copy_ (found[int64 i].narrow (0L, 0L, count))
-                     |> ignore)
-
-             all.DetachFromDisposeScope())
-
-    let stateRows (rows: int[]) : Tensor =
-        let width = widthOf kept rows
-        let none = int64 (Array.last starts)
-
-        let index =
-            tensor width rows none (fun row -> Array.init (kept row) (fun i -> int64 (starts[row] + i)))
-
-        states.Value
-            .index_select(0L, index.reshape -1L)
-            .``to``(torch.float32)
-            .view (int64 rows.Length, int64 width, whole.Config.HiddenSize)
+    /// What the frozen layers make of every token of every text, of the first alone where nothing else is read.
+    let states = lazy (new LayerStates(whole, batch, below, first = isWhole))
 
     /// The model, the frozen part included; borrowed.
     member _.Encoder = encoder
@@ -182,13 +114,18 @@ type EncoderClassifier
                    struct (name, value.``to``(device).clone().DetachFromDisposeScope()) |]
 
         member _.Read(rows: int[]) : Tensor[] =
+            let index = torch.tensor (Array.map int64 rows, device = device)
+
             if frozen = 0 then
-                read tokensOf rows
+                parts (batch.Rows index)
             else
-                Array.append (read kept rows) [| stateRows rows |]
+                let struct (tokens, found) = states.Value.Rows index
+                Array.append (parts tokens) [| found |]
 
         member _.LogProbabilities(theta: Params, inputs: Tensor[], training: bool) : Tensor =
-            use batch = batchOf inputs
+            // it takes its tensors over, and these are the caller's
+            use batch =
+                new TokenBatch(inputs[0].alias (), inputs[1].alias (), inputs[2].alias ())
 
             if frozen = 0 then
                 encoder.LogProbabilities(theta, batch, training)
@@ -197,7 +134,9 @@ type EncoderClassifier
 
         member _.Dispose() =
             if states.IsValueCreated then
-                states.Value.Dispose()
+                (states.Value :> IDisposable).Dispose()
+            else
+                (batch :> IDisposable).Dispose()
 
             (encoder :> IDisposable).Dispose()
             (whole :> IDisposable).Dispose()

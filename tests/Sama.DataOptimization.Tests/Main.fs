@@ -15,6 +15,7 @@ let main args =
               PruningTests.tests
               PrunerScoreTests.tests
               PrunerTests.tests
+              JudgedTests.tests
               DataTests.tests
               ReportTests.tests
               LearnerTests.tests

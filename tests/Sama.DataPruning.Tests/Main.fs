@@ -10,6 +10,7 @@ let main args =
             [ ReaderTests.tests
               ClassifierTests.tests
               PruningTests.tests
+              ExampleTests.tests
               Sama.Tests.LibraryApi.tests typeof<Sama.DataPruning.DataPruning>.Assembly ]
     )
     |> runTestsWithCLIArgs [] args

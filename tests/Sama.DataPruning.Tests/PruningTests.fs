@@ -120,7 +120,7 @@ let private written =
               withFolder (fun folder ->
                   let options = optionsOf folder
                   File.Delete(Path.Combine(options.Data, "t10k-images-idx3-ubyte.gz"))
-                  options.Coverage <- true
+                  options.Scores <- "ccs-el2n-2"
                   options.HardCutoff <- 0.1
                   let result = DataPruning.Run options
                   Expect.equal result.Kept.Length 60 "half"
@@ -137,6 +137,107 @@ let private written =
                       (File.ReadAllText(Path.Combine(options.Out, "report.html")))
                       "A fifth of the rows"
                       "judges")
+
+          testCase "judged: the report says by what, and the kept rows are of the kind that did best"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let options = optionsOf folder
+                  options.Scores <- "judged-sama"
+                  options.Curve <- [||]
+                  let result = DataPruning.Run options
+                  Expect.equal result.Kept.Length 60 "half"
+                  Expect.equal result.Kept (result.Score.Keep(0.5, result.Labels, options.Pruning.Seed)) "this kind"
+                  let html = File.ReadAllText(Path.Combine(options.Out, "report.html"))
+                  Expect.stringContains html result.Score.KeptName "which"
+                  Expect.stringContains html "24 rows" "a fifth judges"
+                  Expect.stringContains html "rows of all strata" "table")
+
+          testCase "clean rows apart: SAMA learns from them, and they are neither pruned nor judge the curve"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let run scores clean =
+                      let options = optionsOf folder
+                      options.Scores <- scores
+                      options.Clean <- clean
+                      options.Curve <- [| 0.8 |]
+                      DataPruning.Run options
+
+                  let clean = Path.Combine(folder, "clean")
+                  mnist clean "train" 3 40 |> ignore
+                  let without, given = run "sama" null, run "sama" clean
+                  Expect.equal given.Score.Scores.Length 120 "rows"
+                  Expect.equal given.Judged 60 "the test files judge"
+                  Expect.notEqual given.Score.Scores without.Score.Scores "they are learned from"
+                  Expect.equal (run "judged-sama" clean).Score.Judgement.Rows 40 "they judge which rows are kept"
+
+                  let other name write =
+                      let path = Path.Combine(folder, name)
+                      write path
+                      path
+
+                  let labelled name label =
+                      other name (fun path ->
+                          let _, images = bars 4 6
+                          write (Path.Combine(path, "train-images-idx3-ubyte.gz")) (idxImages 12 12 images)
+
+                          write
+                              (Path.Combine(path, "train-labels-idx1-ubyte.gz"))
+                              (idxLabels (Array.init 6 (fun i -> if i = 0 then label else i % 2))))
+
+                  let large =
+                      other "large" (fun path -> cifar (Path.Combine(path, "data.bin")) 1 [| 0; 1; 0 |] |> ignore)
+
+                  refused<ArgumentException> [ large; "3 x 32 x 32"; "1 x 12 x 12" ] (fun () ->
+                      run "sama" large |> ignore)
+
+                  refused<DirectoryNotFoundException> [ "nowhere" ] (fun () ->
+                      run "sama" (Path.Combine(folder, "nowhere")) |> ignore)
+
+                  refused<ArgumentException> [ "--clean"; "el2n-2" ] (fun () -> run "el2n-2" clean |> ignore)
+                  // a class that the rows do not have
+                  let third = labelled "third" 2
+                  refused<DataException> [ third; "class 2" ] (fun () -> run "sama" third |> ignore))
+
+          testCase "clean pictures of some classes keep their names; clean texts of another class are named"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let pictures (name: string) classes =
+                      for label in classes do
+                          for i in 0..4 do
+                              picture (Path.Combine(folder, name, label, $"{i}.png")) 8 8 (fun y x ->
+                                  let value = byte ((if label = "b" then y else x) * 20 + i)
+                                  value, value, value)
+
+                      Path.Combine(folder, name)
+
+                  let options = optionsOf folder
+                  options.Data <- pictures "all" [ "a"; "b"; "c" ]
+                  options.Clean <- pictures "some" [ "b"; "c" ]
+                  options.Scores <- "judged-sama"
+                  options.Curve <- [||]
+                  let result = DataPruning.Run options
+                  Expect.equal result.Classes [| "a"; "b"; "c" |] "classes"
+                  Expect.equal result.Labels.Length 15 "clean rows are none of them"
+                  options.Clean <- pictures "another" [ "b"; "d" ]
+                  refused<DataException> [ "another"; "class d" ] (fun () -> DataPruning.Run options |> ignore)
+
+                  let csv (name: string) (labels: string list) =
+                      let path = Path.Combine(folder, name)
+
+                      File.WriteAllLines(
+                          path,
+                          "text,label"
+                          :: [ for i in 0..39 -> $"word{i % 7} of {i},{labels[i % labels.Length]}" ]
+                      )
+
+                      path
+
+                  options.Data <- csv "rows.csv" [ "x"; "y" ]
+                  options.Clean <- csv "clean.csv" [ "y"; "x" ]
+                  options.Tokens <- 8
+                  Expect.equal (DataPruning.Run options).Kept.Length 20 "texts"
+                  options.Clean <- csv "wrong.csv" [ "x"; "z" ]
+                  refused<DataException> [ "wrong.csv"; "z" ] (fun () -> DataPruning.Run options |> ignore))
 
           testCase "duplicates and ties: the seed decides, the same seed the same way"
           <| fun _ ->

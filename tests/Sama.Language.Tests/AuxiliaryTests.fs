@@ -58,6 +58,23 @@ let tests =
                                   2e-2
                                   $"{layers} layers, rows {rows}"
 
+          testCase "the first tokens' states are those of whole rows, whatever scope they are made in"
+          <| fun _ ->
+              use _ = torch.NewDisposeScope()
+              use model = Encoder.Create(config Family.Bert, Head.None, 3L)
+
+              let made first =
+                  use _ = torch.NewDisposeScope()
+                  new LayerStates(model, batch Family.Bert 5L, 2, first = first)
+
+              use whole = made false
+              use first = made true
+              let rows = torch.tensor [| 2L; 0L; 2L |]
+              let struct (tokens, states) = first.Rows rows
+              let struct (_, all) = whole.Rows rows
+              Expect.equal (tokens.Count, tokens.Tokens) (3L, 1L) "one token a row"
+              Expect.equal (apart states (all.narrow (1L, 0L, 1L))) 0.0 "the same states"
+
           testCase "a number of layers that the model has not is told"
           <| fun _ ->
               use model = Encoder.Create(config Family.Bert, Head.None, 3L)

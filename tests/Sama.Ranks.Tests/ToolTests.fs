@@ -123,7 +123,7 @@ let private pruned () =
         let file (out: string) (name: string) =
             File.ReadAllLines(Path.Combine(path out, name))
 
-        for scores in [ "sama"; "aum" ] do
+        for scores in [ "sama"; "aum"; "judged-sama" ] do
             let ended = prune scores scores
 
             Expect.equal (ended.Lines |> List.filter _.Contains("rows are kept")).Length 1 "one rank prints"

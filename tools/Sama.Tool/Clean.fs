@@ -5,7 +5,6 @@ open System
 open Argu
 open Spectre.Console
 open Sama
-open Sama.Functional
 open Sama.DataOptimization
 open Sama.TextCleaning
 
@@ -91,20 +90,6 @@ let private optionsOf (parsed: ParseResults<Arguments>) : TextCleaningOptions =
 
     options
 
-/// A bar where somebody looks on, nothing else.
-let private watched (options: TextCleaningOptions) (run: unit -> TextCleaningResult) : TextCleaningResult =
-    use line = new LiveLine "reading"
-
-    options.Cleaning.Progress <-
-        { new IProgress<StageProgress> with
-            member _.Report at =
-                line.At(
-                    (float at.Done + float at.Step / float at.Steps) / float at.Stages,
-                    $"{at.Stage}, loss {at.Loss:F3}"
-                ) }
-
-    run ()
-
 let private table (result: TextCleaningResult) : unit =
     let table = Table()
 
@@ -142,14 +127,13 @@ let run (args: string list) : int =
     Ending.run "sama clean" "the same command with --resume goes on" (fun token ->
         let parser = ArgumentParser.Create<Arguments>(programName = "sama clean")
         let options = optionsOf (parser.Parse(Array.ofList args))
-        // a rank alone without a launcher
-        use ranks = Ranks.start RankOptions.Default
-        options.Cleaning.Ranks <- ranks
         options.Cleaning.Cancellation <- token
 
-        if ranks.Rank = 0 then
-            told (watched options (fun () -> TextCleaning.Run options))
-        else
-            TextCleaning.Run options |> ignore
+        OnRanks.run
+            (fun ranks progress ->
+                options.Cleaning.Ranks <- ranks
+                options.Cleaning.Progress <- progress
+                TextCleaning.Run options)
+            told
 
         0)

@@ -6,17 +6,16 @@ open System.Globalization
 open Argu
 open Spectre.Console
 open Sama
-open Sama.Functional
 open Sama.DataOptimization
 open Sama.DataPruning
 
 type Arguments =
     | Data of path: string
     | Test of path: string
+    | Clean of path: string
     | Keep of share: float
     | Out of folder: string
     | Scores of ``method``: string
-    | Coverage
     | Cutoff of share: float
     | Any_Class
     | Model of name: string
@@ -40,15 +39,16 @@ type Arguments =
             | Data _ ->
                 "images: a folder of CIFAR-10's .bin files, of IDX files, or a folder a class with .png and .jpg; texts: .jsonl, .csv or .tsv (also .gz), or a WRENCH folder"
             | Test _ -> "the same, to judge by (default: the data's own test files, else a fifth of the rows)"
+            | Clean _ ->
+                "clean rows, the same kind again, that SAMA learns from and judges by (default: the rows themselves)"
             | Keep _ -> "the share to keep (default 0.7)"
             | Out _ -> "the folder that is written"
             | Scores _ ->
                 let known =
                     PruningMethod.Known |> Seq.map (fun struct (name, what) -> $"{name}: {what}")
 
-                String.Join("; ", known) + " (default sama)"
-            | Coverage -> "coverage-centric selection: rows from all strata of the scores, not the best alone"
-            | Cutoff _ -> "share of hardest rows that coverage-centric selection cuts off (default 0)"
+                String.Join("; ", known) + " (default judged-sama)"
+            | Cutoff _ -> "share of hardest rows that ccs-METHOD cuts off (default 0)"
             | Any_Class -> "the best rows of all classes together; by default each class keeps its share"
             | Model _ -> "lenet (default) or resnet; of texts a Hugging Face folder (default: a small encoder)"
             | Size _ -> "brings pictures of folders to so many pixels a side (default: they are of one size)"
@@ -81,10 +81,10 @@ let private optionsOf (parsed: ParseResults<Arguments>) : DataPruningOptions =
         DataPruningOptions(
             Data = Option.toObj (parsed.TryGetResult Data),
             Test = Option.toObj (parsed.TryGetResult Test),
+            Clean = Option.toObj (parsed.TryGetResult Clean),
             Out = Option.toObj (parsed.TryGetResult Out),
             Keep = parsed.GetResult(Keep, 0.7),
-            Scores = parsed.GetResult(Scores, "sama"),
-            Coverage = parsed.Contains Coverage,
+            Scores = parsed.GetResult(Scores, DataPruningOptions().Scores),
             HardCutoff = parsed.GetResult(Cutoff, 0.0),
             Balanced = not (parsed.Contains Any_Class),
             Model = Option.toObj (parsed.TryGetResult Model),
@@ -128,45 +128,32 @@ let private table (result: DataPruningResult) : unit =
 
 let private told (result: DataPruningResult) : unit =
     table result
-    printfn $"{result.Kept.Length} of {result.Labels.Length} rows are kept by {result.Score.Method}"
+
+    printfn
+        $"{result.Kept.Length} of {result.Labels.Length} rows are kept by {result.Score.Method}: {result.Score.KeptName}"
 
     if result.Curve.Length > 0 then
         printfn
             $"the search took {result.Score.Seconds:F1} s, {result.Score.Seconds / result.FullSeconds:F2} of a full training"
 
     if result.RandomIsAhead then
-        printfn
-            $"warning: as many rows at random train a better model here; try --scores random, another method or --coverage"
+        printfn $"warning: as many rows at random train a better model here; try another method of --scores, or random"
 
     for path in result.Written do
         printfn $"  {path}"
-
-let private watched (options: DataPruningOptions) : DataPruningResult =
-    use line = new LiveLine "reading"
-
-    options.Pruning.Progress <-
-        { new IProgress<StageProgress> with
-            member _.Report at =
-                line.At(
-                    min 1.0 ((float at.Done + float at.Step / float at.Steps) / float at.Stages),
-                    $"{at.Stage}, loss {at.Loss:F3}"
-                ) }
-
-    DataPruning.Run options
 
 /// Exit codes as `Ending.run`.
 let run (args: string list) : int =
     Ending.run "sama prune" "the same command with --resume goes on" (fun token ->
         let parser = ArgumentParser.Create<Arguments>(programName = "sama prune")
         let options = optionsOf (parser.Parse(Array.ofList args))
-        // a rank alone without a launcher
-        use ranks = Ranks.start RankOptions.Default
-        options.Pruning.Ranks <- ranks
         options.Pruning.Cancellation <- token
 
-        if ranks.Rank = 0 then
-            told (watched options)
-        else
-            DataPruning.Run options |> ignore
+        OnRanks.run
+            (fun ranks progress ->
+                options.Pruning.Ranks <- ranks
+                options.Pruning.Progress <- progress
+                DataPruning.Run options)
+            told
 
         0)

@@ -5,24 +5,6 @@ open System.Collections.Generic
 open System.Threading
 open Sama
 
-/// Where a cleaning or a pruning is.
-[<NoComparison>]
-type StageProgress =
-    {
-        /// what is trained
-        Stage: string
-        /// stages behind it
-        Done: int
-        /// all stages
-        Stages: int
-        /// steps of this one taken
-        Step: int
-        /// its steps
-        Steps: int
-        /// the last loss
-        Loss: float
-    }
-
 /// How a cleaning trains and chooses. As it is made it suits any number of clean rows from a dozen on.
 [<Sealed; AllowNullLiteral>]
 type CleaningOptions() =

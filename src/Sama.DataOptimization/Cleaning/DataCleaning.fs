@@ -43,7 +43,7 @@ type DataCleaning =
                        Seq.empty
                    else
                        Seq.concat data.Terms) ]
-            |> CleaningStore.Digest
+            |> StageStore.Digest
 
         let o = options
 

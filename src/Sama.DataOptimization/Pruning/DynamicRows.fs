@@ -64,6 +64,7 @@ type internal DynamicRows
 
         trainer.Train(
             seed,
+            null,
             steps,
             plan,
             fun step shown average ->

@@ -19,7 +19,7 @@ type DynamicPruning =
 /// for EL2N and GraNd, one full training for forgetting and the area under the margin.
 ///
 /// `labels` are those of all rows that the model knows; `rows` are to be pruned (null: all), the others are there to be
-/// judged by. `clean` are rows that SAMA's meta loss is taken on (null: `rows` themselves). The model is borrowed.
+/// judged by. `clean` are rows that SAMA's meta loss is taken on and that judge which rows are kept (null: `rows` themselves). The model is borrowed.
 /// ArgumentException for labels or rows that the model does not know, a row given twice, fewer than two classes or options
 /// out of range; InvalidOperationException for a state folder of other data or options.
 [<Sealed>]
@@ -80,20 +80,63 @@ type Pruner
 
     do
         stages.Open
-            $"{CleaningStore.Digest(Seq.concat [ labels; rows; meta ])}, {trainer.Layout.Length} numbers, rate {trainer.Rate}; {options.Text}"
+            $"{StageStore.Digest(Seq.concat [ labels; rows; meta ])}, {trainer.Layout.Length} numbers, rate {trainer.Rate}; form 2; {options.Text}"
 
-    let search = PruningSearch(trainer, stages, labels, rows, meta)
+    let search =
+        PruningSearch(trainer, stages, labels, rows, meta, options.SearchShare, "")
+
+    /// Clean rows, or a fifth of the rows, of each class its share.
+    let judges () =
+        if isNull clean then
+            Keep.AtRandom(rows.Length, 0.2, own, search.SeedOf 5000)
+            |> Array.map (fun place -> rows[place])
+        else
+            clean
+
+    /// Scores of a search of half the length, of which a judgement begins.
+    let judged (name: string) (asked: AskedScore) =
+        let judges = judges ()
+        let rest = Array.except judges rows
+
+        Check.that (nameof rows) (judges.Length >= 2 && rest.Length >= 2) (fun () ->
+            $"{judges.Length} rows to judge {rest.Length} others by: at least two of each are needed")
+
+        let short =
+            PruningSearch(trainer, stages, labels, rows, meta, options.SearchShare / 2.0, "short ")
+
+        let struct (score, theta) = short.Score(asked.Base, asked.Scorer)
+        let full = float (search.StepsOf rows.Length)
+        let steps = max 1 (int (Math.Round(options.JudgeShare * full)))
+
+        PruningJudge(trainer, stages, labels, rows, judges, search.SeedOf 5000, steps).Judge(name, score, theta)
 
     /// A name and what else a training depends on: the same name with other rows is another stage.
     let keyOf (name: string) (numbers: int seq) =
-        $"{name} {(CleaningStore.Digest numbers)[..7]}"
+        $"{name} {(StageStore.Digest numbers)[..7]}"
 
     /// Steps of a training on so many rows: the options' epochs, the last batch of each filled from the next.
     member _.StepsOf(count: int) : int = search.StepsOf count
 
-    /// Scores by a method of `PruningMethod.Known`, which are made once. ArgumentException for another name,
-    /// InvalidOperationException for `margin` of a model that does not tell its last layer, OperationCanceledException.
-    member _.Score(method: string) : PruningScore = search.Score method
+    /// Scores by a method of `PruningMethod.Known`, which are made once, and which rows are kept by them. Those of
+    /// `judged-METHOD` come of a search of half the length: its model is then trained on for `JudgeShare` of a full
+    /// training's steps with half of the rows, four times: the best, those at the other end, some of all strata, some at
+    /// random. Clean rows judge, or a fifth of the rows, which is in none of these sets then (the search has seen it), by
+    /// their log-loss; the best rows are kept unless another kind is ahead by more than a standard error, whatever share is
+    /// asked for afterwards.
+    ///
+    /// ArgumentException for another name, or too few rows to judge by; InvalidOperationException for `margin` of
+    /// a model that does not tell its last layer; OperationCanceledException.
+    member _.Score(method: string) : PruningScore =
+        let asked = PruningMethod.Parse method
+
+        if asked.Kept.HasValue then
+            let struct (score, _) = search.Score(asked.Base, asked.Scorer)
+
+            { score with
+                Method = method
+                Kept = asked.Kept.Value }
+        else
+            judged method asked
 
     /// Scores by a net that `Score "sama"` learned on other data or with another model: a model is trained for the search's
     /// steps, and the net weighs the rows as they come. ArgumentException for a λ of another size.

@@ -16,6 +16,10 @@ type PruningOptions() =
     /// The share of a full training's steps after which rows are scored by methods that look early.
     member val SearchShare = 0.15 with get, set
 
+    /// The share of a full training's steps that each short training takes by which `judged-` methods judge which rows are
+    /// kept; there are four.
+    member val JudgeShare = 0.04 with get, set
+
     /// Rows a step.
     member val Batch = 64 with get, set
 
@@ -79,6 +83,7 @@ type PruningOptions() =
         positive (nameof options.RowRate) options.RowRate
         positive (nameof options.Alpha) options.Alpha
         Check.share (nameof options.SearchShare) options.SearchShare
+        Check.share (nameof options.JudgeShare) options.JudgeShare
         Check.share (nameof options.Window) options.Window
         Check.notNull (nameof options.Identity) options.Identity
         Check.notNull (nameof options.Ranks) options.Ranks
@@ -88,4 +93,4 @@ type PruningOptions() =
 
     /// Everything that what is trained depends on.
     member internal o.Text =
-        $"seed {o.Seed}, epochs {o.Epochs}, search {o.SearchShare}, batch {o.Batch} and {o.MetaBatch}, rates {o.Rate}, {o.MetaRate}, {o.RowRate}, unroll {o.Unroll}, alpha {o.Alpha}, window {o.Window}; {o.Identity}"
+        $"seed {o.Seed}, epochs {o.Epochs}, search {o.SearchShare}, judging {o.JudgeShare}, batch {o.Batch} and {o.MetaBatch}, rates {o.Rate}, {o.MetaRate}, {o.RowRate}, unroll {o.Unroll}, alpha {o.Alpha}, window {o.Window}; {o.Identity}"

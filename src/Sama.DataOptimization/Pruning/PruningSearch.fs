@@ -6,17 +6,18 @@ open TorchSharp
 open Sama
 open Sama.Functional
 
-/// The trainings that scores are made of, each made once.
+/// The trainings that scores are made of, each made once. Those that look early take a `share` of a full training's steps;
+/// stages' names say `mark`, which tells two searches apart.
 [<Sealed>]
-type internal PruningSearch(trainer: PruningTrainer, stages: Stages, labels: int[], rows: int[], meta: int[]) =
+type internal PruningSearch
+    (trainer: PruningTrainer, stages: Stages, labels: int[], rows: int[], meta: int[], share: float, mark: string) =
     let model, options = trainer.Model, trainer.Options
     let own = rows |> Array.map (fun row -> labels[row])
 
     let stepsOf (count: int) =
         options.Epochs * ((count + options.Batch - 1) / options.Batch)
 
-    let early =
-        max 1 (int (Math.Round(options.SearchShare * float (stepsOf rows.Length))))
+    let early = max 1 (int (Math.Round(share * float (stepsOf rows.Length))))
 
     let floats (values: float[]) = Array.map float32 values
 
@@ -26,9 +27,9 @@ type internal PruningSearch(trainer: PruningTrainer, stages: Stages, labels: int
 
     let plain (seed: int) (rows: int[]) steps =
         let plan = trainer.Shuffled(rows, seed)
-        trainer.Train(seed, steps, (fun step -> struct (plan step, null)), (fun _ _ _ -> ()))
+        trainer.Train(seed, null, steps, (fun step -> struct (plan step, null)), (fun _ _ _ -> ()))
 
-    let earlyName model = $"early model {model + 1}"
+    let earlyName model = $"{mark}early model {model + 1}"
 
     let earlyModel model =
         stages.Made(earlyName model, fun () -> plain (seedOf model) rows early)
@@ -49,6 +50,7 @@ type internal PruningSearch(trainer: PruningTrainer, stages: Stages, labels: int
                 let theta =
                     trainer.Train(
                         seed,
+                        null,
                         stepsOf rows.Length,
                         (fun step -> struct (plan step, null)),
                         fun _ shown _ ->
@@ -109,29 +111,37 @@ type internal PruningSearch(trainer: PruningTrainer, stages: Stages, labels: int
 
     let meanOf (kind: string) (norms: float32[] -> float[]) (models: int) =
         let names =
-            [ for model in 0 .. models - 1 -> model, $"{kind} of model {model + 1}" ]
+            [ for model in 0 .. models - 1 -> model, $"{mark}{kind} of model {model + 1}" ]
 
         let scores =
             [| for model, name in names do
                    let theta = earlyModel model
                    stages.Made(name, (fun () -> floats (norms theta))) |> Array.map float |]
 
-        PruningScores.Mean scores,
-        [ for model, name in names do
-              yield earlyName model
-              yield name ]
+        let stages =
+            [ for model, name in names do
+                  yield earlyName model
+                  yield name ]
 
-    let learned (name: string) (weigher: Weigher) =
+        PruningScores.Mean scores, stages, (fun () -> earlyModel 0)
+
+    /// Scores, λ and the averaged model.
+    let learned (method: string) (weigher: Weigher) =
+        let name = mark + method
+
         let values =
             stages.Made(
                 name,
                 fun () ->
                     let search = SamaSearch(trainer, model.Classes, labels, weigher)
-                    let struct (scores, lambda) = search.Learn(seedOf 2000, rows, meta, early)
-                    Array.append scores lambda
+                    let struct (scores, lambda, theta) = search.Learn(seedOf 2000, rows, meta, early)
+                    Array.concat [ scores; lambda; theta ]
             )
 
-        values[.. rows.Length - 1] |> Array.map float, values[rows.Length ..]
+        let last = values.Length - int trainer.Layout.Length
+
+        (values[.. rows.Length - 1] |> Array.map float, [ name ], (fun () -> values[last..])),
+        values[rows.Length .. last - 1]
 
     /// Steps of a training on so many rows.
     member _.StepsOf(count: int) = stepsOf count
@@ -153,23 +163,28 @@ type internal PruningSearch(trainer: PruningTrainer, stages: Stages, labels: int
     /// Distances of rows to the boundary.
     member _.Boundary (theta: Params) (rows: int[]) : float[] = boundary theta rows
 
-    /// Scores by a method's name.
-    member _.Score(method: string) : PruningScore =
-        let scored (scores, names: string list) highest lambda =
-            { Method = method
-              Scores = scores
-              KeepsHighest = highest
-              Seconds = stages.Seconds names
-              Lambda = lambda }
+    /// Scores, and θ of the first model that they were made with, null where there was none that looks early.
+    member _.Score(name: string, scorer: Scorer) : struct (PruningScore * float32[]) =
+        let scored (scores, names: string list, model: unit -> float32[]) highest lambda =
+            struct ({ Method = name
+                      Scores = scores
+                      KeepsHighest = highest
+                      Kept = KeptRows.Best
+                      Judgement = Unchecked.defaultof<Choice>
+                      Seconds = stages.Seconds names
+                      Lambda = lambda },
+                    model ())
 
-        match PruningMethod.Parse method with
+        let none () = null
+
+        match scorer with
         | AtRandom ->
             let random = Seeded.random options.Seed 3000
-            scored (Array.init rows.Length (fun _ -> random.NextDouble()), []) true null
+            scored (Array.init rows.Length (fun _ -> random.NextDouble()), [], none) true null
         | ErrorNorm models -> scored (meanOf "errors" errorNorms models) true null
         | GradientNorm models -> scored (meanOf "gradients" gradientNorms models) true null
-        | ForgettingCount -> scored (part (full ()) 0, [ fullName ]) true null
-        | UnderMargin -> scored (part (full ()) 1, [ fullName ]) false null
+        | ForgettingCount -> scored (part (full ()) 0, [ fullName ], none) true null
+        | UnderMargin -> scored (part (full ()) 1, [ fullName ], none) false null
         | Boundary ->
             head () |> ignore
 
@@ -179,14 +194,14 @@ type internal PruningSearch(trainer: PruningTrainer, stages: Stages, labels: int
 
             scored (meanOf "margins" score 1) false null
         | Learned weigher ->
-            let scores, lambda = learned method weigher
-            scored (scores, [ method ]) true (if weigher = Net then lambda else null)
+            let found, lambda = learned name weigher
+            scored found true (if weigher = Net then lambda else null)
 
     /// Scores by a net that was learned elsewhere.
     member _.ScoreBy(lambda: float32[]) : PruningScore =
 
         let name =
-            $"weights by a net of elsewhere {CleaningStore.Digest(Seq.map BitConverter.SingleToInt32Bits lambda)}"
+            $"weights by a net of elsewhere {StageStore.Digest(Seq.map BitConverter.SingleToInt32Bits lambda)}"
 
         let scores =
             stages.Made(
@@ -197,5 +212,7 @@ type internal PruningSearch(trainer: PruningTrainer, stages: Stages, labels: int
         { Method = "sama"
           Scores = Array.map float scores
           KeepsHighest = true
+          Kept = KeptRows.Best
+          Judgement = Unchecked.defaultof<Choice>
           Seconds = stages.Seconds [ name ]
           Lambda = lambda }

@@ -74,16 +74,25 @@ type internal PruningTrainer
                   Rank = 0 }
             |> Array.map (fun place -> rows[int place])
 
+    /// Where a training begins: at flat values, or where these are null where the model begins by the seed.
+    member private trainer.Start (scope: DisposeScope) (seed: int) (values: float32[]) : (string * Tensor) list =
+        if isNull values then
+            Named.into scope (model.Start(int64 seed))
+        else
+            let parameters = Params.frozen layout (trainer.Vector values)
+            [ for slice in layout.Slices -> slice.Name, parameters[slice.Name] ]
+
     /// Runs a problem made of a start and its average, and gives the average back; `after` is called after each step.
-    member _.Run
+    member trainer.Run
         (
             seed: int,
+            from: float32[],
             steps: int,
             problem: (string * Tensor) list -> AveragedParameters -> BilevelProblem,
             after: int -> BilevelRun -> AveragedParameters -> unit
         ) : float32[] =
         use scope = torch.NewDisposeScope()
-        let start = Named.into scope (model.Start(int64 seed))
+        let start = trainer.Start scope seed from
 
         use average =
             new AveragedParameters(Params.frozen (Layout.ofNamed start) (Layout.ravel start))
@@ -102,11 +111,12 @@ type internal PruningTrainer
 
         numbers average.Parameters.Vector
 
-    /// θ after `steps` steps on what `plan` gives at each: rows, and factors of their losses or null. `after` sees the step,
-    /// from 1, what it showed, and the averaged parameters.
+    /// θ after `steps` steps on what `plan` gives at each: rows, and factors of their losses or null, from flat values or null.
+    /// `after` sees the step, from 1, what it showed, and the averaged parameters.
     member trainer.Train
         (
             seed: int,
+            from: float32[],
             steps: int,
             plan: int64 -> struct (int[] * float32[]),
             after: int -> Shown -> AveragedParameters -> unit
@@ -164,6 +174,7 @@ type internal PruningTrainer
         try
             trainer.Run(
                 seed,
+                from,
                 steps,
                 problem,
                 fun step _ average ->

@@ -82,8 +82,8 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
     let windowOf (steps: int) =
         steps - max 1 (int (Math.Round(options.Window * float steps))) + 1
 
-    /// Scores of the rows, and λ.
-    member _.Learn(seed: int, rows: int[], meta: int[], steps: int) : struct (float32[] * float32[]) =
+    /// Scores of the rows, λ, and θ averaged over the search.
+    member _.Learn(seed: int, rows: int[], meta: int[], steps: int) : struct (float32[] * float32[] * float32[]) =
         use table =
             new RowTable(classes, labels, device = trainer.Device, dtype = trainer.Dtype)
 
@@ -160,8 +160,8 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
                 rest rows average.Parameters run.Theta (fun chunk -> weigh run.Lambda (table.At chunk))
                 values.Value <- Rows.Vector run.Lambda.Vector |> Array.map float32
 
-        trainer.Run(seed, steps, problem, after) |> ignore
-        struct (scores rows, values.Value)
+        let theta = trainer.Run(seed, null, steps, problem, after)
+        struct (scores rows, values.Value, theta)
 
     /// Scores of rows by a λ that was learned elsewhere, while a model is trained on them plainly.
     member _.Apply(seed: int, rows: int[], lambda: float32[], steps: int) : float32[] =
@@ -187,6 +187,7 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
 
         trainer.Train(
             seed,
+            null,
             steps,
             (fun step -> struct (plan step, null)),
             fun step shown average ->

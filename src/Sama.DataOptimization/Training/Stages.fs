@@ -17,7 +17,7 @@ type internal Stages
         clock: unit -> float
     ) =
     // of several ranks, rank 0 writes
-    let store = CleaningStore(folder, ranks.Rank = 0)
+    let store = StageStore(folder, ranks.Rank = 0)
     let seconds = Dictionary<string, float>()
     let mutable stage = ""
     let mutable finished = 0

@@ -7,10 +7,10 @@ open System.IO
 open System.Security.Cryptography
 open System.Text
 
-/// What was trained, by name: in a folder, so that an interrupted cleaning goes on, else in memory. A file appears whole
+/// What was trained, by name: in a folder, so that an interrupted cleaning or pruning goes on, else in memory. A file appears whole
 /// or not at all. Of several processes with one folder one writes, the others keep what they make in memory.
 [<Sealed>]
-type internal CleaningStore(folder: string, writes: bool) =
+type internal StageStore(folder: string, writes: bool) =
     let held = Dictionary<string, float32[]>()
 
     let path (name: string) =
