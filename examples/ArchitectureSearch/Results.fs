@@ -130,9 +130,11 @@ let picture (path: string) (rows: Row list) : unit =
 
     let height = (searches.Length + 2) / 3 * 170
 
-    File.WriteAllLines(
+    File.WriteAllText(
         path,
-        [ $"""<svg xmlns="http://www.w3.org/2000/svg" width="960" height="{height}" font-family="sans-serif" font-size="13" text-anchor="middle"><rect width="100%%" height="100%%" fill="white"/>"""
-          yield! List.mapi panel searches
-          "</svg>" ]
+        String.concat
+            "\n"
+            [ $"""<svg xmlns="http://www.w3.org/2000/svg" width="960" height="{height}" font-family="sans-serif" font-size="13" text-anchor="middle"><rect width="100%%" height="100%%" fill="white"/>"""
+              yield! List.mapi panel searches
+              "</svg>" ]
     )
