@@ -10,9 +10,9 @@ open Sama.DataOptimization.Tests.Draws
 open Sama.DataOptimization.Tests.PrunedNet
 
 let private options () =
-    PruningOptions(Epochs = 20, Batch = 16, SearchShare = 0.3, JudgeShare = 0.2)
+    PruningOptions(Epochs = 40, Batch = 16, SearchShare = 0.6, JudgeShare = 0.05)
 
-/// Where labels are wrong at 40 % of the rows, and 60 clean ones tell, those of large errors are the wrong ones.
+/// Where labels are wrong at 30 % of the rows, and 60 clean ones tell, those of large errors are the wrong ones.
 let private easyIsBetter (seed: int) =
     let truths, points = drawn seed 300
     let random = Random seed
@@ -20,7 +20,7 @@ let private easyIsBetter (seed: int) =
     let labels =
         truths
         |> Array.mapi (fun row truth ->
-            if row < 240 && random.NextDouble() < 0.4 then
+            if row < 240 && random.NextDouble() < 0.3 then
                 (truth + 1) % classes
             else
                 truth)
@@ -34,7 +34,7 @@ let private hardIsBetter (seed: int) =
     let rows =
         Array.init 300 (fun row ->
             let label = row % classes
-            let near = row % 5 < 2
+            let near = row % 8 < 2
 
             label,
             Array.init width (fun d ->
@@ -49,13 +49,13 @@ let private judged =
     testList
         "judged"
         [ for seed in 1..3 do
-              testCase $"not the hard end where hard rows are wrong, seed {seed}"
+              testCase $"the easy end where hard rows are wrong, seed {seed}"
               <| fun _ ->
                   let labels, points, rows, clean = easyIsBetter seed
                   use net = new Net(points, seed)
                   use pruner = new Pruner(net, labels, rows, clean, options ())
                   let score = pruner.Score "judged-el2n-1"
-                  Expect.notEqual score.Kept KeptRows.Best "the hard end is not kept"
+                  Expect.equal score.Kept KeptRows.OtherEnd "kept"
                   let losses = score.Judgement.Table |> Array.map _.LogLoss.Value
                   Expect.isLessThan losses[1] (losses[0] - 0.05) "and it is seen that it is worse"
                   Expect.equal score.Judgement.Rows 60 "clean rows judge"
@@ -67,7 +67,7 @@ let private judged =
                   use net = new Net(points, seed)
                   use pruner = new Pruner(net, labels, options = options ())
                   let score = pruner.Score "judged-el2n-1"
-                  Expect.notEqual score.Kept KeptRows.OtherEnd "the easy end is not kept"
+                  Expect.notEqual score.Kept KeptRows.OtherEnd "kept"
                   let losses = score.Judgement.Table |> Array.map _.LogLoss.Value
                   Expect.isLessThan losses[0] (losses[1] - 0.05) "and it is seen that the easy end is worse"
 
@@ -78,8 +78,8 @@ let private judged =
               use pruner = new Pruner(net, labels, options = options ())
               let score = pruner.Score "judged-el2n-1"
               Expect.equal score.Judgement.Rows 20 "a fifth"
-              // 7 batches of an epoch, 20 epochs: half of .3 of them search, .2 judge each kind
-              let search, steps = 21, 28
+              // 7 batches of an epoch, 40 epochs: half of .6 of them search, .05 judge each kind
+              let search, steps = 84, 14
               Expect.equal net.Trained.Count (search + 4 * steps) "steps"
 
               let sets =
@@ -94,7 +94,8 @@ let private judged =
                   Expect.equal set.Count 40 "half of the others"
 
               Expect.isLessThanOrEqual (Set.unionMany sets).Count 80 "none of those that judge"
-              Expect.isEmpty (Set.intersect sets[0] sets[1]) "two ends"
+              // of a class of an odd number both ends may have the row in the middle
+              Expect.isLessThanOrEqual (Set.intersect sets[0] sets[1]).Count classes "two ends"
 
           testCase "stopped while it judges, then resumed: as one run, nothing is trained twice"
           <| fun _ ->
@@ -106,7 +107,7 @@ let private judged =
                       use pruner = new Pruner(net, labels, options = options)
                       let score = pruner.Score "judged-sama"
 
-                      (score.Kept, score.Scores, score.Judgement.Table |> Array.map _.LogLoss.Value, score.Lambda),
+                      (score.Kept, score.Scores, score.Judgement.Table |> Array.map _.LogLoss.Value),
                       net.Trained.Count
 
                   let (straight, steps), (again, _) = found (options ()), found (options ())
