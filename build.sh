@@ -168,7 +168,7 @@ publish() { # folder
     local size
     size=$(du -sm "$1" | cut -f 1)
     echo "$1: $size MB"
-    [ "$size" -le 45 ] || { echo "more than 45 MB" >&2; exit 1; }
+    [ "$size" -le 60 ] || { echo "more than 60 MB" >&2; exit 1; }
 }
 
 test_publish() {
