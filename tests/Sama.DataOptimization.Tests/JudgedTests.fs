@@ -10,17 +10,17 @@ open Sama.DataOptimization.Tests.Draws
 open Sama.DataOptimization.Tests.PrunedNet
 
 let private options () =
-    PruningOptions(Epochs = 20, Batch = 16, SearchShare = 0.3, JudgeShare = 0.2)
+    PruningOptions(Epochs = 40, Batch = 16, SearchShare = 0.6, JudgeShare = 0.05)
 
-/// Labels are wrong at 40 % of the rows, and 60 clean ones tell.
-let private wrongLabels (seed: int) =
+/// Where labels are wrong at 30 % of the rows, and 60 clean ones tell, those of large errors are the wrong ones.
+let private easyIsBetter (seed: int) =
     let truths, points = drawn seed 300
     let random = Random seed
 
     let labels =
         truths
         |> Array.mapi (fun row truth ->
-            if row < 240 && random.NextDouble() < 0.4 then
+            if row < 240 && random.NextDouble() < 0.3 then
                 (truth + 1) % classes
             else
                 truth)
@@ -34,7 +34,7 @@ let private hardIsBetter (seed: int) =
     let rows =
         Array.init 300 (fun row ->
             let label = row % classes
-            let near = row % 5 < 2
+            let near = row % 8 < 2
 
             label,
             Array.init width (fun d ->
@@ -49,15 +49,15 @@ let private judged =
     testList
         "judged"
         [ for seed in 1..3 do
-              testCase
-                  $"clean rows judge, and nothing is kept that they see as worse than the method's own end, seed {seed}"
+              testCase $"the easy end where hard rows are wrong, seed {seed}"
               <| fun _ ->
-                  let labels, points, rows, clean = wrongLabels seed
+                  let labels, points, rows, clean = easyIsBetter seed
                   use net = new Net(points, seed)
                   use pruner = new Pruner(net, labels, rows, clean, options ())
                   let score = pruner.Score "judged-el2n-1"
+                  Expect.equal score.Kept KeptRows.OtherEnd "kept"
                   let losses = score.Judgement.Table |> Array.map _.LogLoss.Value
-                  Expect.isLessThanOrEqual losses[score.Judgement.Index] losses[0] "kept"
+                  Expect.isLessThan losses[1] (losses[0] - 0.05) "and it is seen that it is worse"
                   Expect.equal score.Judgement.Rows 60 "clean rows judge"
                   Expect.equal score.Method "judged-el2n-1" "name"
 
@@ -67,7 +67,7 @@ let private judged =
                   use net = new Net(points, seed)
                   use pruner = new Pruner(net, labels, options = options ())
                   let score = pruner.Score "judged-el2n-1"
-                  Expect.notEqual score.Kept KeptRows.OtherEnd "the easy end is not kept"
+                  Expect.notEqual score.Kept KeptRows.OtherEnd "kept"
                   let losses = score.Judgement.Table |> Array.map _.LogLoss.Value
                   Expect.isLessThan losses[0] (losses[1] - 0.05) "and it is seen that the easy end is worse"
 
@@ -78,8 +78,8 @@ let private judged =
               use pruner = new Pruner(net, labels, options = options ())
               let score = pruner.Score "judged-el2n-1"
               Expect.equal score.Judgement.Rows 20 "a fifth"
-              // 7 batches of an epoch, 20 epochs: half of .3 of them search, .2 judge each kind
-              let search, steps = 21, 28
+              // 7 batches of an epoch, 40 epochs: half of .6 of them search, .05 judge each kind
+              let search, steps = 84, 14
               Expect.equal net.Trained.Count (search + 4 * steps) "steps"
 
               let sets =
@@ -94,7 +94,7 @@ let private judged =
                   Expect.equal set.Count 40 "half of the others"
 
               Expect.isLessThanOrEqual (Set.unionMany sets).Count 80 "none of those that judge"
-              // each class keeps its share, rounded
+              // of a class of an odd number both ends may have the row in the middle
               Expect.isLessThanOrEqual (Set.intersect sets[0] sets[1]).Count classes "two ends"
 
           testCase "stopped while it judges, then resumed: as one run, nothing is trained twice"
@@ -107,11 +107,12 @@ let private judged =
                       use pruner = new Pruner(net, labels, options = options)
                       let score = pruner.Score "judged-sama"
 
-                      let losses =
-                          [ for kind in score.Judgement.Table -> round (1e4 * kind.LogLoss.Value) ]
+                      // sums over vectors may differ by rounding
+                      let rounded (values: float seq) =
+                          [ for value in values -> round (1e4 * value) ]
 
-                      let scores = [ for value in score.Scores -> round (1e4 * value) ]
-                      (score.Kept, scores, losses), net.Trained.Count
+                      let losses = score.Judgement.Table |> Seq.map _.LogLoss.Value
+                      (score.Kept, rounded score.Scores, rounded losses), net.Trained.Count
 
                   let (straight, steps), (again, _) = found (options ()), found (options ())
                   Expect.equal again straight "the same seed, the same judgement"
