@@ -2,16 +2,15 @@
 module DataPruning.Table
 
 open Spectre.Console
+open Sama
 open Sama.DataOptimization
 open DataPruning.Cell
 
 let private spread (values: float list) : string =
-    match values with
-    | [] -> ""
-    | [ one ] -> $"{one:F3}"
-    | many ->
-        let over = Uncertainty.OverSeeds(Array.ofList many)
-        $"{over.Mean:F3} ± {over.StandardDeviation:F3}"
+    if values.IsEmpty then
+        ""
+    else
+        Shown.Spread("F3", Array.ofList values)
 
 /// Relative search time of Choe et al., 2023 (CIFAR-10, ResNet-18).
 let private published =

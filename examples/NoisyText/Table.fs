@@ -4,15 +4,11 @@ module NoisyText.Table
 open System
 open System.IO
 open Spectre.Console
+open Sama
 open Sama.DataOptimization
 open NoisyText.Cell
 
-let private spread (values: float list) : string =
-    match values with
-    | [ one ] -> $"{one:F3}"
-    | many ->
-        let over = Uncertainty.OverSeeds(Array.ofList many)
-        $"{over.Mean:F3} ± {over.StandardDeviation:F3}"
+let private spread (values: float list) : string = Shown.Spread("F3", Array.ofList values)
 
 let private points (share: float) =
     (100.0 * share).ToString "+0.0;-0.0;0.0"

@@ -96,7 +96,11 @@ type Pruner
     /// Scores of a search of half the length, of which a judgement begins.
     let judged (name: string) (asked: AskedScore) =
         let judges = judges ()
-        let rest = Array.except judges rows
+        let judging = HashSet judges
+
+        let rest =
+            Array.init rows.Length id
+            |> Array.filter (fun place -> not (judging.Contains rows[place]))
 
         Check.that (nameof rows) (judges.Length >= 2 && rest.Length >= 2) (fun () ->
             $"{judges.Length} rows to judge {rest.Length} others by: at least two of each are needed")
@@ -108,7 +112,7 @@ type Pruner
         let full = float (search.StepsOf rows.Length)
         let steps = max 1 (int (Math.Round(options.JudgeShare * full)))
 
-        PruningJudge(trainer, stages, labels, rows, judges, search.SeedOf 5000, steps).Judge(name, score, theta)
+        PruningJudge(trainer, stages, labels, rows, judges, rest, search.SeedOf 5000, steps).Judge(name, score, theta)
 
     /// A name and what else a training depends on: the same name with other rows is another stage.
     let keyOf (name: string) (numbers: int seq) =

@@ -3,21 +3,23 @@ namespace Sama.DataOptimization
 open System
 
 /// Judges which rows of an order by scores to keep: the search's model is trained on with each kind for a short while, and
-/// rows that are in none of these sets tell which did best. Half of the rows are kept then, whatever share is asked for.
+/// rows that are in none of these sets tell which did best. `rest` are the places, among `rows`, of those to choose from. Half of the rows are kept then, whatever share is asked for.
 [<Sealed>]
 type internal PruningJudge
-    (trainer: PruningTrainer, stages: Stages, labels: int[], rows: int[], judges: int[], seed: int, steps: int) =
+    (
+        trainer: PruningTrainer,
+        stages: Stages,
+        labels: int[],
+        rows: int[],
+        judges: int[],
+        rest: int[],
+        seed: int,
+        steps: int
+    ) =
     let options = trainer.Options
 
     let classOf (rows: int[]) =
         rows |> Array.map (fun row -> labels[row])
-
-    /// places of the rows to choose from
-    let rest =
-        let judging = Collections.Generic.HashSet judges
-
-        Array.init rows.Length id
-        |> Array.filter (fun place -> not (judging.Contains rows[place]))
 
     let restLabels = rest |> Array.map (fun place -> labels[rows[place]])
 
