@@ -194,7 +194,9 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                       (read table (fun _ -> null) metaRows)
                       (fun _ theta lambda batch ->
                           let log = model.LogProbabilities(theta, batch.Inputs, false)
-                          Sampling.counted batch.Share ((crossEntropy batch.Rows.Given log).mean ()) + learner.Penalty lambda) ])
+
+                          Sampling.counted batch.Share ((crossEntropy batch.Rows.Given log).mean ())
+                          + learner.Penalty lambda) ])
 
     /// Probabilities of rows, [row][class].
     member _.Predict(theta: float32[], rows: int[]) : float[][] =
