@@ -19,6 +19,8 @@ type internal TextRows =
         Bare: int[]
         Clean: Dataset
         Test: Dataset
+        /// whether each test row judges: it has a label, and its text was not trained on as a clean row
+        Judges: bool[]
     }
 
     member rows.Texts: string[] =
@@ -58,6 +60,45 @@ module internal TextRows =
     let private need (option: string) (path: string) =
         if String.IsNullOrEmpty path then
             raise (ArgumentException $"{option} is needed: a file of rows")
+
+    let private judges (clean: Dataset) (test: Dataset) : bool[] =
+        let seen = HashSet clean.Texts
+
+        if isNull (box test) then
+            [||]
+        else
+            test.Rows
+            |> Array.map (fun row -> row.Label >= 0 && not (seen.Contains row.Text))
+
+    /// What a reader of the results has to know of the rows.
+    let notes (rows: TextRows) : string[] =
+        let left = rows.Train.Rows.Length - rows.Labelled.Length - rows.Bare.Length
+        let counts = rows.Clean.Rows |> Array.countBy _.Label |> dict
+
+        let without =
+            rows.Classes
+            |> Array.indexed
+            |> Array.filter (fst >> counts.ContainsKey >> not)
+            |> Array.map snd
+
+        let trained =
+            if isNull (box rows.Test) then
+                0
+            else
+                Array.zip rows.Test.Rows rows.Judges
+                |> Array.filter (fun (row, judges) -> row.Label >= 0 && not judges)
+                |> Array.length
+
+        let shown (names: string[]) =
+            String.Join(", ", Array.truncate 10 names)
+            + (if names.Length > 10 then ", …" else "")
+
+        [| if left > 0 then
+               $"{left} of {rows.Train.Rows.Length} rows of {rows.Train.Name} are left out: their texts are clean or test rows'."
+           if trained > 0 then
+               $"{trained} of {rows.Test.Rows.Length} test rows do not judge: their texts are clean rows', which are trained on."
+           if without.Length > 0 then
+               $"No clean row is of {without.Length} of {rows.Classes.Length} classes ({shown without}): nothing judges how well these are told, and training on the clean rows takes from them." |]
 
     let private several (clean: Dataset) : Dataset =
         if clean.Rows.Length < 4 then
@@ -124,7 +165,13 @@ module internal TextRows =
 
         // a text that is judged must not be trained on
         let judged =
-            HashSet(Seq.append clean.Texts (if isNull (box test) then [||] else test.Texts))
+            let labelled =
+                if isNull (box test) then
+                    [||]
+                else
+                    test.Rows |> Array.filter (fun row -> row.Label >= 0)
+
+            HashSet(Seq.append clean.Texts (labelled |> Seq.map _.Text))
 
         let labelled, bare =
             Array.init train.Rows.Length id
@@ -149,7 +196,8 @@ module internal TextRows =
           Labelled = labelled
           Bare = bare
           Clean = several clean
-          Test = test }
+          Test = test
+          Judges = judges clean test }
 
     /// What cleaning asks for.
     let data (o: TextCleaningOptions) (rows: TextRows) : CleaningData =

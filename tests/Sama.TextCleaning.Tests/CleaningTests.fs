@@ -153,6 +153,88 @@ let tests =
 
                   Expect.equal (lines (path "out/rows.jsonl")).Length 100 "all rows")
 
+          testCase "what is read is never overwritten, whichever option names it"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  for written in [ "rows.jsonl"; "wrong.jsonl"; "test.jsonl"; "report.html"; "model/vocab.txt" ] do
+                      for option, set in
+                          [ "--train", (fun (o: TextCleaningOptions) -> o.set_Train)
+                            "--clean", _.set_Clean
+                            "--test", _.set_Test
+                            "--model", _.set_Model ] do
+                          let options = optionsOf folder
+                          let path = Path.Combine(options.Out, written)
+                          Directory.CreateDirectory(Path.GetDirectoryName path) |> ignore
+                          File.WriteAllText(path, "mine")
+                          set options path
+                          refused<ArgumentException> [ option; path ] (fun () -> TextCleaning.Run options |> ignore)
+                          Expect.equal (File.ReadAllText path) "mine" "untouched")
+
+          testCase
+              "test rows that are clean rows too do not judge; rows left out and classes without clean rows are told"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let options = optionsOf folder
+                  let path name = Path.Combine(folder, name)
+                  let rowsOf name = (File.ReadAllLines(path name))[1..]
+                  let header = "id,text,label,right"
+                  let clean, test = rowsOf "clean.csv", rowsOf "test.csv"
+                  let third = "z,neither of them here,weather,weather"
+
+                  File.WriteAllLines(
+                      path "train.csv",
+                      Array.concat [ [| header |]; rowsOf "train.csv"; clean[..4]; [| third |] ]
+                  )
+
+                  File.WriteAllLines(path "mixed.csv", Array.concat [ [| header |]; test[..9]; clean ])
+                  options.Test <- path "mixed.csv"
+                  let result = TextCleaning.Run options
+
+                  let right =
+                      lines (path "out/test.jsonl")
+                      |> List.take 10
+                      |> List.filter (fun row ->
+                          row.GetProperty("label").GetString() = row.GetProperty("predicted").GetString())
+
+                  Expect.floatClose
+                      Expecto.Accuracy.high
+                      result.TestAccuracy.Value
+                      (float right.Length / 10.0)
+                      "ten judge"
+
+                  let html = Net.WebUtility.HtmlDecode(File.ReadAllText(path "out/report.html"))
+
+                  for words in
+                      [ "5 of 166 rows of " + path "train.csv" + " are left out"
+                        "16 of 26 test rows do not judge"
+                        "1 of 3 classes (weather)" ] do
+                      Expect.exists result.Notes _.Contains(words) $"{result.Notes}"
+                      Expect.stringContains html words "report"
+
+                  Expect.stringContains html "of 10 test rows right" "those that judge"
+                  // the clean rows alone: nothing judges
+                  options.Test <- path "clean.csv"
+                  let again = TextCleaning.Run options
+                  Expect.isFalse again.TestAccuracy.HasValue "no accuracy of rows trained on")
+
+          testCase "rows to clean may be predicted: without labels these judge nothing and stay"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let options = optionsOf folder
+                  let path name = Path.Combine(folder, name)
+
+                  File.WriteAllLines(
+                      path "bare.csv",
+                      File.ReadAllLines(path "train.csv")
+                      |> Array.map (fun line -> String.Join(',', line.Split(',')[..1]))
+                  )
+
+                  options.Test <- path "bare.csv"
+                  let result = TextCleaning.Run options
+                  Expect.equal result.Cleaning.Rows.Length 160 "all are cleaned"
+                  Expect.isEmpty result.Notes "nothing to say"
+                  Expect.equal (lines (path "out/test.jsonl")).Length 160 "and predicted")
+
           testCase "bad input names file, row and column"
           <| fun _ ->
               withFolder (fun folder ->

@@ -44,12 +44,24 @@ type DataReader =
         | ".json" -> JsonLines.read path options
         | ".csv"
         | ".tsv" -> CsvFile.read path options
-        | ending ->
+        | _ when Directory.Exists path ->
             TextFile.bad
                 path
-                (System.Nullable())
+                (Nullable())
                 null
-                $"'{ending}' files are not read: .jsonl, .csv and .tsv are (or a WRENCH folder)"
+                "a folder without label.json and train.json, so no WRENCH data set: name one, or a .jsonl, .csv or .tsv file"
+        | ending ->
+            let what =
+                if ending = "" then
+                    "files without an ending"
+                else
+                    $"'{ending}' files"
+
+            TextFile.bad
+                path
+                (Nullable())
+                null
+                $"{what} are not read: .jsonl, .csv and .tsv are, gzipped too, and WRENCH folders"
 
     /// The three splits of a WRENCH folder: label.json, train, valid and test as .json or .json.gz. A row's given label is
     /// the file's label, which is the right one in these benchmarks; votes are the weak labels.
