@@ -140,6 +140,8 @@ type DataPruning =
     static member Run(options: DataPruningOptions) : DataPruningResult =
         ArgumentNullException.ThrowIfNull(options, nameof options)
         let o = options
+        ArgumentNullException.ThrowIfNull(o.Columns, "options.Columns")
+        ArgumentNullException.ThrowIfNull(o.Pruning, "options.Pruning")
         DataPruning.Check o
         let folder = DataPruning.Folder o
         let source = PruneSource.read o

@@ -99,6 +99,12 @@ type TextCleaning =
     static member Run(options: TextCleaningOptions) : TextCleaningResult =
         ArgumentNullException.ThrowIfNull(options, nameof options)
         let o = options
+        ArgumentNullException.ThrowIfNull(o.Columns, "options.Columns")
+        ArgumentNullException.ThrowIfNull(o.Cleaning, "options.Cleaning")
+
+        if o.FrozenLayers.HasValue && isNull o.Model then
+            raise (ArgumentException "--frozen is of a model's layers: --model names its folder")
+
         let folder = TextCleaning.Folder o
         let rows = TextRows.read o
         let data = TextRows.data o rows

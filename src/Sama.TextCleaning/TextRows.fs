@@ -81,6 +81,11 @@ module internal TextRows =
             |> Array.filter (fst >> counts.ContainsKey >> not)
             |> Array.map snd
 
+        let contradicted =
+            rows.Clean.Rows
+            |> Array.countBy _.Text
+            |> Array.filter (fun (_, labels) -> labels > 1)
+
         let trained =
             if isNull (box rows.Test) then
                 0
@@ -97,22 +102,34 @@ module internal TextRows =
                $"{left} of {rows.Train.Rows.Length} rows of {rows.Train.Name} are left out: their texts are clean or test rows'."
            if trained > 0 then
                $"{trained} of {rows.Test.Rows.Length} test rows do not judge: their texts are clean rows', which are trained on."
+           if contradicted.Length > 0 then
+               $"{contradicted.Length} texts of {rows.Clean.Name} have several labels among the clean rows, of which one at most is right."
            if without.Length > 0 then
                $"No clean row is of {without.Length} of {rows.Classes.Length} classes ({shown without}): nothing judges how well these are told, and training on the clean rows takes from them." |]
 
-    let private several (clean: Dataset) : Dataset =
-        if clean.Rows.Length < 4 then
-            raise (
-                DataException(
-                    clean.Name,
-                    Nullable(),
-                    null,
-                    $"{clean.Rows.Length} clean rows: at least 4 are needed to train on some and to judge by others",
-                    null
-                )
-            )
+    let private bad (data: Dataset) (reason: string) : 'a =
+        raise (DataException(data.Name, Nullable(), null, reason, null))
 
-        clean
+    /// Each text once under a label: one that is trained on must not judge. At least four, with as many votes as the rows to clean.
+    let private usable (train: Dataset) (clean: Dataset) : Dataset =
+        let rows = clean.Rows |> Array.distinctBy (fun row -> struct (row.Label, row.Text))
+
+        if rows.Length < 4 then
+            bad
+                clean
+                $"{rows.Length} clean rows of different texts: at least 4 are needed to train on some and to judge by others"
+
+        if clean.Rules.Length > 0 && clean.Rules.Length <> train.Rules.Length then
+            bad clean $"{clean.Rules.Length} votes a row, {train.Name} has {train.Rules.Length}"
+
+        { clean with Rows = rows }
+
+    /// Something to clean, of several classes.
+    let private labelledRows (train: Dataset) : Dataset =
+        match train.Classes with
+        | [||] -> bad train "no row has a label or a vote"
+        | [| one |] -> bad train $"all labels and votes are of one class, '{one}'; at least two are needed"
+        | _ -> train
 
     /// Reads what the options name. DataException names file, line and column; FileNotFoundException.
     let read (o: TextCleaningOptions) : TextRows =
@@ -135,6 +152,7 @@ module internal TextRows =
                     options columns columns.Classes columns.LabelColumn columns.TruthColumn true (not voted) (not voted)
                 )
 
+        let train = labelledRows train
         let votes = train.Rules.Length > 0
 
         let file path required several =
@@ -195,7 +213,7 @@ module internal TextRows =
           Train = train
           Labelled = labelled
           Bare = bare
-          Clean = several clean
+          Clean = usable train clean
           Test = test
           Judges = judges clean test }
 
@@ -212,7 +230,7 @@ module internal TextRows =
                  rows.Labelled |> Array.map (fun place -> (row place).Votes)
              else
                  null),
-            (if votes && rows.Clean.Rules.Length = rows.Train.Rules.Length then
+            (if votes && rows.Clean.Rules.Length > 0 then
                  rows.Clean.Votes
              else
                  null),
