@@ -5,6 +5,7 @@ open System.IO
 open Argu
 open TorchSharp
 open Sama
+open Sama.Functional
 open Sama.DataOptimization
 open Sama.DataPruning
 open DataPruning.Cell
@@ -54,32 +55,38 @@ let private among (option: string) (known: string list) (text: string) : string 
 
     names
 
-let private run (parsed: ParseResults<Arguments>) token (ranks: Communicator) progress : Cell list =
+let private run (parsed: ParseResults<Arguments>) token : unit =
     let quick, heldOut = parsed.Contains Quick, parsed.Contains Held_Out
-    let report = parsed.TryGetResult Report
+    let report = Option.toObj (parsed.TryGetResult Report)
+    let epochs = parsed.GetResult(Epochs, (if quick then 4 else 20))
+    let rows = parsed.GetResult(Rows, (if quick then 600 else 10000))
+    let shares = Numbers.parse "--shares" (parsed.GetResult(Shares, "90,70,50,30"))
 
-    let settings =
+    let methods =
+        parsed.GetResult(Methods, String.Join(',', all)) |> among "--methods" all
+
+    use ranks = Ranks.start RankOptions.Default
+
+    let settings watch =
         { Device = torch.device (parsed.GetResult(Device, "cpu"))
-          Shares =
-            [ for percent in Numbers.parse "--shares" (parsed.GetResult(Shares, "90,70,50,30")) -> float percent / 100.0 ]
-          Methods = parsed.GetResult(Methods, String.Join(',', all)) |> among "--methods" all
+          Shares = [ for percent in shares -> float percent / 100.0 ]
+          Methods = methods
           Options =
             fun title seed ->
                 PruningOptions(
                     Seed = seed,
-                    Epochs = parsed.GetResult(Epochs, (if quick then 4 else 20)),
-                    Identity = $"held out {heldOut}, rows {parsed.TryGetResult Rows}",
+                    Epochs = epochs,
+                    Identity = $"held out {heldOut}, rows {rows}",
                     Stages = 70,
                     StateFolder =
-                        (match report with
-                         | Some path -> Path.Combine(path + ".state", title.Replace(' ', '-'))
-                         | None -> null),
+                        (if isNull report then
+                             null
+                         else
+                             Path.Combine(report + ".state", title.Replace(' ', '-'))),
                     Ranks = ranks,
                     Cancellation = token,
-                    Progress = progress
+                    Progress = Results.Watched watch
                 ) }
-
-    let rows = parsed.GetResult(Rows, (if quick then 600 else 10000))
 
     let tasks =
         match parsed.TryGetResult Data with
@@ -87,31 +94,33 @@ let private run (parsed: ParseResults<Arguments>) token (ranks: Communicator) pr
         | None -> [ for seed in 0..1 -> $"generated{seed}", Generator.images (min rows 2000) seed ]
         |> List.map ((<||) (taskOf heldOut))
 
-    let kinds =
-        [ "methods", methods settings
-          "transfer", (fun task -> transfer settings (tasks |> List.filter (fun from -> from.Name <> task.Name)) task)
-          "flipped", flipped settings ]
+    let others task =
+        tasks |> List.filter (fun from -> from.Name <> task.Name)
 
-    let names = List.map fst kinds
+    let tables =
+        [ "methods", Cell.methods
+          "transfer", (fun settings task -> transfer settings (others task) task)
+          "flipped", flipped ]
+
+    let names = List.map fst tables
 
     let asked =
         parsed.GetResult(Tables, String.Join(',', names)) |> among "--tables" names
 
-    let mutable cells = report |> Option.map Report.read |> Option.defaultValue []
+    let held = if heldOut then ", held out" else ""
+    let percents = String.Join(", ", shares)
 
-    for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) do
-        for name, cell in kinds |> List.filter (fun (name, _) -> List.contains name asked) do
-            for task in tasks do
-                let isThis (cell: Cell) =
-                    (cell.Table, cell.Data, cell.Seed) = (name, task.Name, seed)
-
-                if not (List.exists isThis cells) then
-                    cells <- cells @ [ cell task seed ]
-
-                    if ranks.Rank = 0 then
-                        report |> Option.iter (fun path -> Report.write path cells)
-
-    cells
+    Results.Complete(
+        report,
+        $"{rows} rows{held}, {epochs} epochs, {percents} %% kept, methods {String.Join(' ', methods)}",
+        [| for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) do
+               for name, cell in tables |> List.filter (fun (name, _) -> List.contains name asked) do
+                   for task in tasks do
+                       let make watch = cell (settings watch) task seed
+                       struct ($"{name}, {task.Name}, seed {seed}", Func<_, _> make) |],
+        (fun cells -> Table.print (List.ofSeq cells)),
+        ranks.Rank
+    )
 
 [<EntryPoint>]
 let main args =
@@ -119,6 +128,6 @@ let main args =
         let parsed =
             ArgumentParser.Create<Arguments>(programName = "DataPruning").Parse args
 
-        Sama.Functional.Native.initialize ()
-        OnRanks.run (run parsed token) Table.print
+        Native.initialize ()
+        run parsed token
         0)

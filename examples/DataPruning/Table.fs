@@ -1,9 +1,7 @@
 /// Cells as tables.
 module DataPruning.Table
 
-open Spectre.Console
 open Sama
-open Sama.DataOptimization
 open DataPruning.Cell
 
 let private spread (values: float list) : string =
@@ -14,7 +12,7 @@ let private spread (values: float list) : string =
 
 /// Relative search time of Choe et al., 2023 (CIFAR-10, ResNet-18).
 let private published =
-    dict
+    Map
         [ "el2n-1", "0.16"
           "el2n-10", "1.65"
           "grand-10", "1.65"
@@ -26,45 +24,34 @@ let private one (cells: Cell list) : unit =
     let first = cells.Head
     let outcomes = cells |> List.collect (fun cell -> List.ofArray cell.Outcomes)
     let shares = outcomes |> List.map _.Share |> List.distinct
-    let table = Table()
 
-    table.Title <-
-        TableTitle
-            $"{first.Table}, {first.Data}: {first.Rows} rows, {cells.Length} seeds; full training {spread (cells |> List.map _.FullAccuracy)}, {spread (cells |> List.map _.FullSeconds)} s"
+    printfn
+        $"\n{first.Table}, {first.Data}: {first.Rows} rows, {cells.Length} seeds; full training {spread (cells |> List.map _.FullAccuracy)}, {spread (cells |> List.map _.FullSeconds)} s"
 
-    let values =
-        if first.Table = "flipped" then
-            "flipped among the pruned 20 %"
-        else
-            "kept"
+    Shown.Table(
+        [ "method"
+          if first.Table = "flipped" then
+              "flipped among the pruned 20 %"
+          else
+              for share in shares do
+                  $"{100.0 * share:F0} %% kept"
+          "search"
+          "published"
+          "total" ],
+        [ for name, own in outcomes |> List.groupBy _.Method do
+              let at share =
+                  own |> List.filter (fun outcome -> outcome.Share = share)
 
-    for column in [ "method"; $"{values}"; "search"; "published"; "total" ] do
-        if column = "kept" then
-            for share in shares do
-                table.AddColumn $"{100.0 * share:F0} %% kept" |> ignore
-        else
-            table.AddColumn column |> ignore
-
-    for name, own in outcomes |> List.groupBy _.Method do
-        let at share =
-            own |> List.filter (fun outcome -> outcome.Share = share)
-
-        let totals = [ for share in shares -> $"{at share |> List.averageBy _.Total:F2}" ]
-
-        table.AddRow(
-            [| name
-               for share in shares do
-                   at share |> List.map _.Value |> spread
-               $"{own |> List.averageBy _.Search:F2}"
-               (if published.ContainsKey name then published[name] else "")
-               (if first.Table = "methods" then
-                    String.concat ", " totals
+              [ name
+                for share in shares do
+                    at share |> List.map _.Value |> spread
+                $"{own |> List.averageBy _.Search:F2}"
+                published |> Map.tryFind name |> Option.defaultValue ""
+                if first.Table = "methods" then
+                    String.concat ", " [ for share in shares -> $"{at share |> List.averageBy _.Total:F2}" ]
                 else
-                    "") |]
-        )
-        |> ignore
-
-    AnsiConsole.Write table
+                    "" ] ]
+    )
 
 /// A table a kind and a data set.
 let print (cells: Cell list) : unit =

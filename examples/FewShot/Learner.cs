@@ -15,10 +15,10 @@ sealed record Learner(string Name, Options Options, int Shots, Tensor Characters
     /// <summary>SGD steps on a task: five, and 16 where a task is to be solved (Rajeswaran et al., 2019).</summary>
     public int Steps => Proximal ? 16 : 5;
 
-    const double Rate = 0.1;
+    const double Rate = 0.3;
 
     // of ½ · Pull ‖θ − start‖²
-    const double Pull = 2;
+    const double Pull = 0.1;
 
     public BilevelProblem Problem(long seed)
     {

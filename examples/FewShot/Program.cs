@@ -96,7 +96,8 @@ sealed record Options
             var options = new ConfigurationBuilder().AddCommandLine(args).Build()
                 .Get<Options>(binder => binder.ErrorOnUnknownConfiguration = true) ?? new();
             if (args.Length % 2 != 0 || args.Where((word, i) => i % 2 == 0 && !word.StartsWith("--")).Any())
-                throw new ArgumentException("options come in pairs, --name value");
+                throw new ArgumentException("options come in pairs, --name value: "
+                    + string.Join(", ", typeof(Options).GetProperties().Where(p => p.CanWrite).Select(p => $"--{p.Name.ToLowerInvariant()}")));
             if (options.Methods.Split(',').Except(Learner.Names).FirstOrDefault() is { } unknown)
                 throw new ArgumentException($"no method is named '{unknown}'; there are {string.Join(", ", Learner.Names)}");
             return options;

@@ -13,16 +13,14 @@ open Sama.TextCleaning
 type Settings =
     {
         Device: torch.Device
-        /// they share every batch
-        Ranks: Communicator
         /// word vectors of the small encoder, or null
         Vectors: string
         /// a Hugging Face folder, or null for the small encoder
         Model: string
         /// its frozen layers; -1 for all
         Frozen: int
-        /// title and seed to options
-        Options: string -> int -> CleaningOptions
+        /// progress and seed to options
+        Options: IProgress<StageProgress> -> int -> CleaningOptions
         /// judge on clean rows that are left over, not on the test rows: for tuning
         HeldOut: bool
     }
@@ -55,6 +53,7 @@ type CellResult =
         QualityAuroc: float
         WeightAuroc: float
         Chosen: string
+        /// seconds of processor time
         Seconds: float
         PeakMegabytes: int64
         Ways: WayResult[]
@@ -103,12 +102,13 @@ let private drawn (seed: int) (perClass: int) (rows: Row[]) : Row[] * Row[] =
 let run
     (settings: Settings)
     (encoder: EncoderClassifier)
-    (name: string)
+    name
     (splits: WrenchSplits)
-    (perClass: int)
+    perClass
     (seed: int)
+    progress
     : CellResult =
-    let clock = Diagnostics.Stopwatch.StartNew()
+    let usage = Usage()
     let known = HashSet(Seq.append splits.Valid.Texts splits.Test.Texts)
 
     let voted (row: Row) =
@@ -155,9 +155,7 @@ let run
             seed
         )
 
-    let options = settings.Options $"{name}, {perClass} a class, seed {seed}" seed
-    options.Ranks <- settings.Ranks
-    let result = DataCleaning.Run(model, data, options, classes)
+    let result = DataCleaning.Run(model, data, settings.Options progress seed, classes)
     let truths = train |> Array.map _.Label
     let right = Array.map2 (=) truths data.Labels
 
@@ -173,8 +171,8 @@ let run
       QualityAuroc = auroc _.Quality
       WeightAuroc = auroc _.Weight
       Chosen = result.Choice.Name
-      Seconds = clock.Elapsed.TotalSeconds
-      PeakMegabytes = Diagnostics.Process.GetCurrentProcess().PeakWorkingSet64 / 1_000_000L
+      Seconds = usage.Seconds
+      PeakMegabytes = usage.PeakMegabytes
       Ways =
         [| for way in result.Candidates ->
                let predicted = Rows.Argmax way.Predictions

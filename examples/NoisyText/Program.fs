@@ -8,6 +8,7 @@ open TorchSharp
 open Sama
 open Sama.Functional
 open Sama.DataOptimization
+open Sama.TextCleaning
 open NoisyText.Cell
 
 type Arguments =
@@ -46,28 +47,19 @@ type Arguments =
             | Device _ -> "cpu (the default) or cuda"
             | Quickstart -> "a generated data set instead of --data"
 
-let private watching (line: LiveLine) (title: string) : IProgress<StageProgress> =
-    { new IProgress<StageProgress> with
-        member _.Report at =
-            line.At(
-                (float at.Done + float at.Step / float at.Steps) / float at.Stages,
-                $"{title}: {at.Done + 1}/{at.Stages} {at.Stage}"
-            ) }
-
-let private settingsOf (ranks: Communicator) token (line: LiveLine) (parsed: ParseResults<Arguments>) : Settings =
+let private settingsOf (ranks: Communicator) token (parsed: ParseResults<Arguments>) : Settings =
     let device = torch.device (parsed.GetResult(Device, "cpu"))
 
     if device.``type`` <> DeviceType.CPU && not (torch.cuda.is_available ()) then
         raise (ArgumentException $"--device {device}: this libtorch sees no CUDA device")
 
     { Device = device
-      Ranks = ranks
       Model = Option.toObj (parsed.TryGetResult Model)
       Frozen = parsed.GetResult(Frozen, -1)
       Vectors = Option.toObj (parsed.TryGetResult Vectors)
       HeldOut = parsed.Contains Held_Out
       Options =
-        fun title seed ->
+        fun progress seed ->
             CleaningOptions(
                 Seed = seed,
                 TrainAll = true,
@@ -75,10 +67,31 @@ let private settingsOf (ranks: Communicator) token (line: LiveLine) (parsed: Par
                 TuningSteps = parsed.GetResult(Tuning_Steps, CleaningOptions().TuningSteps),
                 Rate = Option.toNullable (parsed.TryGetResult Rate),
                 Batch = parsed.GetResult(Batch, CleaningOptions().Batch),
+                Ranks = ranks,
                 Cancellation = token,
                 Ways = (parsed.TryGetResult Ways |> Option.map _.Split(';') |> Option.toObj),
-                Progress = (if ranks.Rank = 0 then watching line title else null)
+                Progress = progress
             ) }
+
+/// What runs of one report have in common.
+let private settingOf (parsed: ParseResults<Arguments>) : string =
+    let told =
+        [ for argument in parsed.GetAllResults() do
+              match argument with
+              | Data _
+              | Clean _
+              | Seeds _
+              | Report _
+              | Device _
+              | Quickstart -> ()
+              | Model path
+              | Vectors path -> Path.GetFileName(Path.TrimEndingDirectorySeparator path)
+              | other -> $"%A{other}" ]
+
+    if told.IsEmpty then
+        "defaults"
+    else
+        String.Join(", ", List.sort told)
 
 let private run (parsed: ParseResults<Arguments>) (token: CancellationToken) : unit =
     let sets =
@@ -87,47 +100,50 @@ let private run (parsed: ParseResults<Arguments>) (token: CancellationToken) : u
         | None when parsed.Contains Quickstart -> [ "generated", lazy Generator.generate 0 ]
         | None -> raise (ArgumentException "--data FOLDER or --quickstart is needed")
 
-    // a rank alone without a launcher; of several, rank 0 writes and prints
+    // a rank alone without a launcher; several share every batch
     use ranks = Ranks.start RankOptions.Default
-    let report = parsed.TryGetResult Report
+    let settings = settingsOf ranks token parsed
+    // the pretrained encoder of the set that its turn has come to
+    let held = ref ("", null)
 
-    let drawn =
-        [ for perClass in Numbers.parse "--clean" (parsed.GetResult(Clean, "30")) do
-              for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) -> perClass, seed ]
+    let free () =
+        Option.iter
+            (fun (encoder: EncoderClassifier) -> (encoder :> IDisposable).Dispose())
+            (Option.ofObj (snd held.Value))
 
-    let keyOf (cell: CellResult) = cell.Data, cell.PerClass, cell.Seed
-    let mutable cells = report |> Option.map Sama.Report.read |> Option.defaultValue []
+    let encoderOf (name: string) splits =
+        if not (isNull settings.Model) && fst held.Value <> name then
+            free ()
+            held.Value <- "", null
+            held.Value <- name, Cell.encoder settings splits
 
-    // before hours are spent
-    Option.iter Sama.Report.requireFolder report
+        snd held.Value
 
-    let fill () =
-        use line = new LiveLine "reading"
-        let settings = settingsOf ranks token line parsed
+    try
+        Results.Complete(
+            Option.toObj (parsed.TryGetResult Report),
+            settingOf parsed,
+            [| for name, splits in sets do
+                   for perClass in Numbers.parse "--clean" (parsed.GetResult(Clean, "30")) do
+                       for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) do
+                           let make watch =
+                               let splits = splits.Force()
 
-        for name, splits in sets do
-            use encoder =
-                if isNull settings.Model then
-                    null
-                else
-                    Cell.encoder settings (splits.Force())
+                               Cell.run
+                                   settings
+                                   (encoderOf name splits)
+                                   name
+                                   splits
+                                   perClass
+                                   seed
+                                   (Results.Watched watch)
 
-            for perClass, seed in drawn do
-                if not (cells |> List.exists (fun cell -> keyOf cell = (name, perClass, seed))) then
-                    let cell = Cell.run settings encoder name (splits.Force()) perClass seed
-                    cells <- cells @ [ cell ]
-
-                    if ranks.Rank = 0 then
-                        report |> Option.iter (fun path -> Sama.Report.write path cells)
-
-    fill ()
-
-    let keys =
-        [ for name, _ in sets do
-              for perClass, seed in drawn -> name, perClass, seed ]
-
-    if ranks.Rank = 0 then
-        Table.print (cells |> List.filter (fun cell -> List.contains (keyOf cell) keys))
+                           struct ($"{name}, {perClass} clean rows a class, seed {seed}", Func<_, _> make) |],
+            (fun cells -> Table.print (List.ofSeq cells)),
+            ranks.Rank
+        )
+    finally
+        free ()
 
 [<EntryPoint>]
 let main args =

@@ -1,14 +1,9 @@
 /// Runs as tables.
 module NoisyText.Table
 
-open System
-open System.IO
-open Spectre.Console
 open Sama
 open Sama.DataOptimization
 open NoisyText.Cell
-
-let private spread (values: float list) : string = Shown.Spread("F3", Array.ofList values)
 
 let private points (share: float) =
     (100.0 * share).ToString "+0.0;-0.0;0.0"
@@ -26,70 +21,57 @@ let private gain (cells: CellResult list) (name: string) : Interval =
 
 let private setting (cells: CellResult list) : unit =
     let first = cells.Head
-    let table = Table()
 
-    table.Title <-
-        TableTitle
-            $"{first.Data}: {first.PerClass} clean rows a class ({first.CleanRows}), {100.0 * first.LabelsRight:F1} %% of the labels right, seeds {cells.Length}"
+    let spread part =
+        Shown.Spread("F3", [| for cell in cells -> part cell |])
 
-    for column in
+    printfn
+        $"\n{first.Data}: {first.PerClass} clean rows a class ({first.CleanRows}), {100.0 * first.LabelsRight:F1} %% of the labels right, seeds {cells.Length}"
+
+    Shown.Table(
         [ "method"
           "accuracy"
           "gain over the control"
           "held-out"
           "chosen"
-          "seconds" ] do
-        table.AddColumn column |> ignore
+          "seconds" ],
+        [ for name in [ yield! first.Ways |> Seq.map _.Name; "chosen" ] do
+              let gain = gain cells name
 
-    for name in Seq.append (first.Ways |> Seq.map _.Name) [ "chosen" ] do
-        let ways = cells |> List.map (way name)
-        let gain = gain cells name
-
-        table.AddRow(
-            name,
-            spread (ways |> List.map (fun way -> Array.average way.Scores)),
-            $"{points gain.Mean} ({points gain.Low} to {points gain.High})",
-            spread (ways |> List.map _.HeldOut),
-            string (cells |> List.filter (fun cell -> cell.Chosen = name) |> List.length),
-            spread (ways |> List.map _.Seconds)
-        )
-        |> ignore
-
-    AnsiConsole.Write table
-    let of' part = spread (cells |> List.map part)
+              [ name
+                spread (fun cell -> Array.average (way name cell).Scores)
+                $"{points gain.Mean} ({points gain.Low} to {points gain.High})"
+                spread (fun cell -> (way name cell).HeldOut)
+                $"{cells |> List.filter (fun cell -> cell.Chosen = name) |> List.length}"
+                spread (fun cell -> (way name cell).Seconds) ] ]
+    )
 
     printfn
-        $"labels right {of' _.LabelsRight}, after correction {of' _.CorrectedRight}; AUROC of quality {of' _.QualityAuroc}, of weights {of' _.WeightAuroc}; {of' _.Seconds} s, {cells |> List.map _.PeakMegabytes |> List.max} MB"
+        $"labels right {spread _.LabelsRight}, after correction {spread _.CorrectedRight}; AUROC of quality {spread _.QualityAuroc}, of weights {spread _.WeightAuroc}; {spread _.Seconds} s, {cells |> List.map _.PeakMegabytes |> List.max} MB"
 
 /// A table a setting; then the mean gain over the control of every way over settings, whose interval is Student's over
 /// their means.
 let print (cells: CellResult list) : unit =
-    let settings = cells |> List.groupBy (fun cell -> cell.Data, cell.PerClass)
+    let settings =
+        cells |> List.groupBy (fun cell -> cell.Data, cell.PerClass) |> List.map snd
 
-    for _, cells in settings do
-        setting cells
+    List.iter setting settings
 
     if settings.Length > 1 then
-        let table = Table()
-        table.Title <- TableTitle $"over {settings.Length} settings"
-
-        for column in [ "method"; "gain over the control"; "worst setting" ] do
-            table.AddColumn column |> ignore
-
         let names =
             settings
-            |> List.map (fun (_, cells) -> cells.Head.Ways |> Seq.map _.Name |> Set.ofSeq)
+            |> List.map (fun cells -> cells.Head.Ways |> Seq.map _.Name |> Set.ofSeq)
             |> Set.intersectMany
 
-        for name in Set.add "chosen" names do
-            let gains = [| for _, cells in settings -> (gain cells name).Mean |]
-            let over = Uncertainty.OverSeeds gains
+        printfn $"\nover {settings.Length} settings"
 
-            table.AddRow(
-                name,
-                $"{points over.Mean} ({points over.Low} to {points over.High})",
-                points (Array.min gains)
-            )
-            |> ignore
+        Shown.Table(
+            [ "method"; "gain over the control"; "worst setting" ],
+            [ for name in Set.add "chosen" names do
+                  let gains = [| for cells in settings -> (gain cells name).Mean |]
+                  let over = Uncertainty.OverSeeds gains
 
-        AnsiConsole.Write table
+                  [ name
+                    $"{points over.Mean} ({points over.Low} to {points over.High})"
+                    points (Array.min gains) ] ]
+        )

@@ -70,7 +70,7 @@ module internal PruneReport =
             report
                 .Section("Which rows to keep")
                 .Paragraph(
-                    $"The search's model was trained on with half of the rows for a short while; {score.Judgement.Rows} rows, a fifth of all, were in no set and judge."
+                    $"The search's model was trained on with half of the rows for a short while; {score.Judgement.Rows} rows that were in no set judge."
                 )
                 .Table(
                     [| "rows"

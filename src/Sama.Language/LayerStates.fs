@@ -9,8 +9,8 @@ open Sama.Functional
 /// What the first layers of an encoder make of the rows of a batch, computed once and kept in half precision, so that a step
 /// costs what the layers above cost (`LastHiddenStateFrom`, `LogProbabilitiesFrom`): for layers that are frozen, whose
 /// dropout is then off. `first`: of each row's first token alone, which is all that a classifier reads behind the last
-/// layer. It takes the batch over, works on its device, and borrows the encoder while it is made. Rows are padded on the
-/// right, with RoBERTa, whose positions do not count pads, on either side.
+/// layer. It takes the batch over, works on its device, and borrows the encoder while it is made. ArgumentException where
+/// `first` is asked of a row that begins with a pad.
 [<Sealed; AllowNullLiteral>]
 type LayerStates
     (
@@ -26,6 +26,11 @@ type LayerStates
 
         if layers < 0 || layers > encoder.Config.Layers then
             invalidArg (nameof layers) $"the output of {layers} layers of {encoder.Config.Layers} is asked for"
+
+        use scope = torch.NewDisposeScope()
+
+        if first && batch.AttentionMask.select(1L, 0L).min().item<int64> () = 0L then
+            invalidArg (nameof batch) "a row begins with a pad, where its first token is asked for: pad on the right"
 
     let device = batch.InputIds.device
 

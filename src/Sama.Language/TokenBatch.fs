@@ -97,8 +97,8 @@ type TokenBatch internal (inputIds: Tensor, attentionMask: Tensor, tokenTypeIds:
 
     member internal _.Facts = facts
 
-    /// The rows of those numbers (int64, on the batch's device, any may repeat), as a new batch; columns that are masked in
-    /// all of them are left out at both ends. The caller disposes it.
+    /// The rows of those numbers (int64, on the batch's device, any may repeat), as a new batch; the last columns that are
+    /// masked in all of them are left out (the first ones are not, since BERT counts positions from them). The caller disposes it.
     member _.Rows(rows: Tensor) : TokenBatch =
         ArgumentNullException.ThrowIfNull(rows, nameof rows)
 
@@ -107,15 +107,14 @@ type TokenBatch internal (inputIds: Tensor, attentionMask: Tensor, tokenTypeIds:
             let mask = pick attentionMask
             let used = mask.amax([| 0L |]).nonzero().reshape -1L
 
-            let first, count =
+            let count =
                 if used.numel () = 0L then
-                    0L, mask.shape[1]
+                    mask.shape[1]
                 else
-                    let first = number (used.min ())
-                    first, number (used.max ()) - first + 1L
+                    number (used.max ()) + 1L
 
             let cut (tensor: Tensor) =
-                keep (tensor.narrow(1L, first, count).contiguous ())
+                keep (tensor.narrow(1L, 0L, count).contiguous ())
 
             let mask = cut mask
             let padded = facts.Padded && number (mask.min ()) = 0L

@@ -135,10 +135,14 @@ let private runs =
 
                   let code, said = run "0"
                   Expect.equal code 0 said
-                  let before = Report.read<Cell.CellResult> report
+
+                  let reported () =
+                      Report.read<ResultEntry<Cell.CellResult>> report |> List.map _.Found
+
+                  let before = reported ()
                   let code, said = run "0,1"
                   Expect.equal code 0 said
-                  let cells = Report.read<Cell.CellResult> report
+                  let cells = reported ()
                   Expect.equal (cells |> List.map _.Seed) [ 0; 1 ] "seeds"
                   Expect.equal cells[0].Seconds before[0].Seconds "not run again"
 
@@ -147,7 +151,13 @@ let private runs =
 
                       Expect.equal cell.CleanRows 8 "clean rows"
                       Expect.isTrue (cell.Ways |> Array.forall (fun way -> way.Right.Length = 2)) "test rows"
-                      Expect.contains (cell.Ways |> Array.map _.Name) cell.Chosen "chosen")
+                      Expect.contains (cell.Ways |> Array.map _.Name) cell.Chosen "chosen"
+
+                  let code, said =
+                      program [ "--data"; folder; "--clean"; "4"; "--steps"; "5"; "--report"; report ]
+
+                  Expect.equal code 2 "a report of other options"
+                  Expect.stringContains said "Steps 4" "which")
 
           testCase "a loss that is not finite ends it, and nothing is written"
           <| fun _ ->

@@ -26,11 +26,7 @@ let tests =
     testList
         "auxiliary tasks"
         [ for family in families do
-              // BERT counts positions from the first column, wherever its row begins
-              for side, make in
-                  [ "right", batch family
-                    if family = Family.Roberta then
-                        "left", batch family >> turned ] do
+              for side, make in [ "right", batch family; "left", batch family >> turned ] do
                   testCase $"{family}: the layers above kept states give the whole model's, padded on the {side}"
                   <| fun _ ->
                       use _ = torch.NewDisposeScope()
@@ -74,6 +70,15 @@ let tests =
               let struct (_, all) = whole.Rows rows
               Expect.equal (tokens.Count, tokens.Tokens) (3L, 1L) "one token a row"
               Expect.equal (apart states (all.narrow (1L, 0L, 1L))) 0.0 "the same states"
+
+          testCase "of a row that begins with a pad the first token's states are refused"
+          <| fun _ ->
+              use model = Encoder.Create(config Family.Bert, Head.None, 3L)
+              use batch = turned (batch Family.Bert 5L)
+
+              Expect.throwsT<ArgumentException>
+                  (fun () -> new LayerStates(model, batch, 1, first = true) |> ignore)
+                  "padded on the left"
 
           testCase "a number of layers that the model has not is told"
           <| fun _ ->

@@ -442,6 +442,20 @@ let tests =
                       (e :? InvalidDataException && e.Message.Contains "cls.predictions.decoder.weight")
                       e.Message)
 
+          for family in families do
+              testCase $"{family}: rows padded on the left are picked with the positions they have in the whole batch"
+              <| fun _ ->
+                  use _ = torch.NewDisposeScope()
+                  use model = exact 4L (config family) Head.Classifier
+                  let right = batch family 5L
+                  let left (tensor: Tensor) = tensor.flip 1L
+
+                  let batch =
+                      new TokenBatch(left right.InputIds, left right.AttentionMask, left right.TokenTypeIds)
+
+                  let picked = model.Logits(model.At(), batch.Rows(torch.tensor [| 2L; 1L |]))
+                  Expect.isLessThan (apart picked[0L] (model.Logits(model.At(), batch)[2L])) 1e-12 "the same row"
+
           testCase "rows of a batch: picked, and cut to what takes part"
           <| fun _ ->
               use _ = torch.NewDisposeScope()

@@ -10,10 +10,7 @@ module OnRanks =
     let private watching (line: LiveLine) : IProgress<StageProgress> =
         { new IProgress<StageProgress> with
             member _.Report at =
-                line.At(
-                    (float at.Done + float at.Step / float at.Steps) / float at.Stages,
-                    $"{at.Stage}, loss {at.Loss:F3}"
-                ) }
+                line.At(at.Share, $"{at.Stage}, loss {at.Loss:F3}") }
 
     /// What `work` makes of the ranks and of whom to tell of progress; rank 0 tells the result, once the line of progress has
     /// gone away.

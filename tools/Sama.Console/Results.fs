@@ -2,6 +2,8 @@ namespace Sama
 
 open System
 open System.Collections.Generic
+open System.Runtime.InteropServices
+open Sama.DataOptimization
 
 /// A result in a report: of what setting, its name, and what was found.
 type ResultEntry<'found> =
@@ -18,17 +20,23 @@ type Results =
         if not (isNull path) then
             Report.requireFolder path
 
+    /// For work of stages, whose progress is a result's share.
+    static member Watched(watch: Action<float>) : IProgress<StageProgress> =
+        { new IProgress<StageProgress> with
+            member _.Report at = watch.Invoke at.Share }
+
     /// Makes what is asked for, name by name, but for what the report has; each result is in the report once it is made, so
     /// that the same call goes on behind the last one. `show` gets the results asked for that there are, in the order asked,
     /// also where something ends the work before its end. `report` may be null; a live line shows how far it is, to which each
-    /// result tells its share from 0 to 1. ArgumentException for a report of another setting, DirectoryNotFoundException
+    /// result tells its share from 0 to 1. Of ranks that do the same work together, the first writes and shows. ArgumentException for a report of another setting, DirectoryNotFoundException
     /// where it cannot be made, InvalidDataException for one that is none.
     static member Complete<'found>
         (
             report: string,
             setting: string,
             asked: IReadOnlyList<struct (string * Func<Action<float>, 'found>)>,
-            show: Action<IReadOnlyList<'found>>
+            show: Action<IReadOnlyList<'found>>,
+            [<Optional; DefaultParameterValue(0)>] rank: int
         ) : unit =
         Results.RequireFolder report
 
@@ -46,12 +54,13 @@ type Results =
             known |> List.tryFind (fun entry -> entry.Name = name)
 
         try
-            use line = new LiveLine "reading"
+            use line = if rank = 0 then new LiveLine "reading" else null
 
             for number, struct (name, make) in Seq.indexed asked do
                 if (find name).IsNone then
                     let watch share =
-                        line.At((float number + share) / float asked.Count, name)
+                        if rank = 0 then
+                            line.At((float number + share) / float asked.Count, name)
 
                     let entry =
                         { Setting = setting
@@ -60,9 +69,10 @@ type Results =
 
                     known <- known @ [ entry ]
 
-                    if not (isNull report) then
+                    if rank = 0 && not (isNull report) then
                         Report.write report known
         finally
-            show.Invoke
-                [| for struct (name, _) in asked do
-                       yield! find name |> Option.map _.Found |> Option.toList |]
+            if rank = 0 then
+                show.Invoke
+                    [| for struct (name, _) in asked do
+                           yield! find name |> Option.map _.Found |> Option.toList |]

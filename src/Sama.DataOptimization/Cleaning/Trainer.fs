@@ -18,10 +18,6 @@ type internal Fetched =
         Share: float
     }
 
-    /// A mean over the rows, so that the mean over the ranks is that over the rows of all.
-    member fetched.Of(mean: Tensor) : Tensor =
-        if fetched.Share = 1.0 then mean else mean * fetched.Share
-
 /// A vector of parameters with, after SAMA, that of λ; else null.
 [<NoComparison; NoEquality>]
 type internal Fit = { Theta: float32[]; Lambda: float32[] }
@@ -131,7 +127,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                           (fun _ theta _ batch ->
                               (crossEntropy batch.Rows.Given (model.LogProbabilities(theta, batch.Inputs, true)))
                                   .mean ()
-                              |> batch.Of) ])
+                              |> Sampling.counted batch.Share) ])
 
         fit.Theta
 
@@ -190,7 +186,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                           let log = model.LogProbabilities(theta, batch.Inputs, true)
 
                           learner.Loss(pass, lambda, batch.Rows, log, batch.Opinion, prior, options.Smoothing)
-                          |> batch.Of)
+                          |> Sampling.counted batch.Share)
                   Level.create
                       learner.Name
                       lambda
@@ -198,7 +194,9 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                       (read table (fun _ -> null) metaRows)
                       (fun _ theta lambda batch ->
                           let log = model.LogProbabilities(theta, batch.Inputs, false)
-                          batch.Of((crossEntropy batch.Rows.Given log).mean ()) + learner.Penalty lambda) ])
+
+                          Sampling.counted batch.Share ((crossEntropy batch.Rows.Given log).mean ())
+                          + learner.Penalty lambda) ])
 
     /// Probabilities of rows, [row][class].
     member _.Predict(theta: float32[], rows: int[]) : float[][] =

@@ -14,10 +14,6 @@ type internal PlainBatch =
       Weights: Tensor
       Share: float }
 
-    /// A mean over the rows, so that the mean over the ranks is that over the rows of all.
-    member batch.Of(mean: Tensor) : Tensor =
-        if batch.Share = 1.0 then mean else mean * batch.Share
-
 /// What a step showed on all ranks: the rows it trained on and their log-probabilities before it, the caller's scope's.
 [<NoComparison; NoEquality>]
 type internal Shown = { Rows: int[]; Log: Tensor }
@@ -156,7 +152,7 @@ type internal PruningTrainer
              else
                  losses * batch.Weights)
                 .mean ()
-            |> batch.Of
+            |> Sampling.counted batch.Share
 
         let show (step: int) =
             let struct (rows, _) = plan (int64 step - 1L)

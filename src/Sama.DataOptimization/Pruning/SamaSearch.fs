@@ -111,12 +111,13 @@ type internal SamaSearch(trainer: PruningTrainer, classes: int, labels: int[], w
             if weigher = Net && pass.Kind = PassKind.Base && int pass.Draw.Step + 1 >= window then
                 shown.Value <- weigh lambda batch.Rows batch.Opinion (log.detach ())
 
-            batch.Of(learner.Loss(pass, lambda, batch.Rows, log, batch.Opinion, smoothing = 0.0))
+            learner.Loss(pass, lambda, batch.Rows, log, batch.Opinion, smoothing = 0.0)
+            |> Sampling.counted batch.Share
 
         let metaLoss (_: Pass) (theta: Params) (lambda: Params) (batch: Fetched) =
             let log = model.LogProbabilities(theta, batch.Inputs, false)
 
-            batch.Of((trainer.Losses(log, batch.Rows.Labels)).mean ())
+            Sampling.counted batch.Share ((trainer.Losses(log, batch.Rows.Labels)).mean ())
             + learner.Penalty lambda
 
         let method =

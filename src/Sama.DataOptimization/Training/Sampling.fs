@@ -62,6 +62,10 @@ module internal Sampling =
         let struct (first, count, share) = place ranks rows.Length
         struct (Array.sub rows first count, share)
 
+    /// A mean over this rank's part, so that the mean over the ranks is that over the rows of all.
+    let counted (share: float) (mean: Tensor) : Tensor =
+        if share = 1.0 then mean else mean * share
+
 /// Starting values that a scope frees.
 module internal Named =
 

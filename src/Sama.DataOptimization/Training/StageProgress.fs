@@ -17,3 +17,8 @@ type StageProgress =
         /// the last loss
         Loss: float
     }
+
+    /// How far all is, from 0 to 1, each stage counted as much as any other.
+    member progress.Share: float =
+        (float progress.Done + float progress.Step / float (max 1 progress.Steps))
+        / float (max 1 progress.Stages)
