@@ -9,6 +9,13 @@ type private Tensor = torch.Tensor
 [<AbstractClass; Sealed>]
 type Rows =
 
+    /// ArgumentException for no numbers of rows, or a number that is not one of `count` rows'.
+    static member Require(rows: int[], count: int) : unit =
+        Check.nonEmpty (nameof rows) rows
+
+        for row in rows do
+            Check.that (nameof rows) (row >= 0 && row < count) (fun () -> $"row {row} is not one of the {count} rows")
+
     /// The rows of a [n, d] tensor of any floating dtype and device as float64; the tensor is borrowed.
     /// ArgumentException if it has not two dimensions.
     static member FromTensor(values: torch.Tensor) : float[][] =

@@ -15,7 +15,6 @@ type DataPruning =
                 raise (ArgumentException message)
 
         let share value = value > 0.0 && value <= 1.0
-        need (not (String.IsNullOrEmpty o.Out)) "--out is needed: a folder to write to"
         need (share o.Keep) $"--keep {o.Keep}: a share above 0, at most 1, is expected"
         need (not (isNull o.Curve)) "--curve: a list of shares is expected"
 
@@ -44,21 +43,28 @@ type DataPruning =
             (o.HardCutoff = 0.0 || o.Scores.StartsWith "ccs-")
             $"--cutoff is of coverage-centric selection: --scores ccs-METHOD, not {o.Scores}"
 
+    static member private Folder(o: DataPruningOptions) : OutFolder =
+        let folder =
+            OutFolder(o.Out, [| "kept.txt"; "scores.jsonl"; "report.html" |], "identity.txt")
+
+        folder.Require
+            [ KeyValuePair("--data", o.Data)
+              KeyValuePair("--test", o.Test)
+              KeyValuePair("--clean", o.Clean)
+              KeyValuePair("--model", o.Model) ]
+
+        folder
+
     /// Of several ranks, rank 0 makes the folders.
-    static member private StateOf(o: DataPruningOptions) : string =
+    static member private Begin(o: DataPruningOptions, folder: OutFolder) : unit =
         let ranks = o.Pruning.Ranks
-        let state = Path.Combine(o.Out, "state")
         // every rank has read what it is to prune
         ranks.Barrier()
 
         if ranks.Rank = 0 then
-            if not o.Resume && Directory.Exists state then
-                Directory.Delete(state, true)
-
-            Directory.CreateDirectory state |> ignore
+            folder.Begin o.Resume
 
         ranks.Barrier()
-        state
 
     /// The share of some rows, by number among these.
     static member private Select(o: DataPruningOptions, score: PruningScore, labels: int[], rows: int[], share: float) =
@@ -134,12 +140,15 @@ type DataPruning =
     static member Run(options: DataPruningOptions) : DataPruningResult =
         ArgumentNullException.ThrowIfNull(options, nameof options)
         let o = options
+        ArgumentNullException.ThrowIfNull(o.Columns, "options.Columns")
+        ArgumentNullException.ThrowIfNull(o.Pruning, "options.Pruning")
         DataPruning.Check o
+        let folder = DataPruning.Folder o
         let source = PruneSource.read o
         // before a folder is made, for the model may be none
         use model = source.Model()
-        let state = DataPruning.StateOf o
-        o.Pruning.StateFolder <- state
+        DataPruning.Begin(o, folder)
+        o.Pruning.StateFolder <- folder.State
 
         o.Pruning.Identity <-
             $"{source.Digest}, {source.Count} rows and {source.Test.Length} to judge by, {o.Tokens} tokens, {o.Model}, {o.Scores}, {o.HardCutoff}, {o.Balanced}"
@@ -155,7 +164,7 @@ type DataPruning =
             DataPruning.Select(o, score, source.Labels, Array.init source.Count id, o.Keep)
 
         let curve, full = DataPruning.CurveOf(o, source, pruner, score)
-        let out name = Path.Combine(o.Out, name)
+        let out = folder.At
         let judges = (fst (DataPruning.Judges(o, source))).Length
 
         let result =
@@ -181,7 +190,7 @@ type DataPruning =
             PruneReport.kept (out "kept.txt") kept
             PruneReport.scores (out "scores.jsonl") source score (HashSet kept)
             PruneReport.report (out "report.html") source judged result
-            Directory.Delete(state, true)
+            folder.End()
 
         // all files are there
         o.Pruning.Ranks.Barrier()

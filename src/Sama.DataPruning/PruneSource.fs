@@ -45,12 +45,18 @@ module internal PruneSource =
         Convert.ToHexString(sha.GetHashAndReset())[..31]
 
     let private device (name: string) : torch.Device =
-        let device = torch.device name
+        let cuda (number: int) =
+            if not (torch.cuda.is_available ()) then
+                raise (ArgumentException $"--device {name}: this libtorch sees no CUDA device")
 
-        if device.``type`` <> DeviceType.CPU && not (torch.cuda.is_available ()) then
-            raise (ArgumentException $"--device {name}: this libtorch sees no CUDA device")
+            torch.device $"cuda:{number}"
 
-        device
+        match (if isNull name then [||] else name.Split ':') with
+        | [| "cpu" |] -> torch.CPU
+        | [| "cuda" |] -> cuda 0
+        | [| "cuda"; number |] when Seq.forall Char.IsAsciiDigit number && fst (Int32.TryParse number) ->
+            cuda (int number)
+        | _ -> raise (ArgumentException $"--device {name}: cpu, cuda or cuda:N is expected")
 
     let private several (source: PruneSource) : PruneSource =
         let own = source.Labels[.. source.Count - 1]

@@ -83,6 +83,10 @@ module internal Checkpoint =
         || name.StartsWith "cls."
         || name.StartsWith "lm_head."
 
+    /// An encoder in part is no encoder: a head, and BERT's pooler, alone may be missing.
+    let private isBody (name: string) =
+        name.StartsWith "embeddings." || name.StartsWith "encoder."
+
     let private read (file: SafetensorsFolder) (name: string) (view: Tensor) : unit =
         let owner = file.File name
         let entry = owner.Entry name
@@ -103,7 +107,7 @@ module internal Checkpoint =
         owner.ReadInto(name, view)
 
     /// The flat vector of a layout from a folder, in `dtype` on the CPU, and what became of the tensors. What is missing
-    /// is drawn by `seed`; with `resetHead` the head is. FileNotFoundException, or InvalidDataException naming file and tensor.
+    /// of the head or the pooler is drawn by `seed`; with `resetHead` the head is. FileNotFoundException, or InvalidDataException naming file and tensor.
     let load
         (folder: string)
         (config: EncoderConfig)
@@ -139,6 +143,16 @@ module internal Checkpoint =
         if loaded.Count = 0 then
             vector.Dispose()
             raise (InvalidDataException $"'{folder}': no tensor of its model.safetensors has the name of a parameter")
+
+        match drawn |> Seq.tryFind (canonical config >> isBody) with
+        | Some missing ->
+            vector.Dispose()
+
+            raise (
+                InvalidDataException
+                    $"'{folder}': config.json asks for '{missing}', which model.safetensors has not: the encoder is not whole"
+            )
+        | None -> ()
 
         vector,
         { Loaded = loaded

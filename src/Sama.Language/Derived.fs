@@ -113,9 +113,15 @@ module internal Derived =
 
             layout, ravel [ for slice in layout.Slices -> slice.Name, value slice.Name ])
 
+    /// ArgumentException for a number that is no head's.
+    let checkHead (head: Head) : unit =
+        if not (System.Enum.IsDefined head) then
+            invalidArg (nameof head) $"{int head} is no head"
+
     /// The head that is asked for: by itself, by labels, or by what config.json says.
     let chooseHead (config: EncoderConfig) (head: System.Nullable<Head>) (labels: int) : Head =
         if head.HasValue then
+            checkHead head.Value
             head.Value
         elif labels > 0 then
             Head.Classifier

@@ -30,8 +30,13 @@ type Encoder
     static let all config head full vector report folder =
         new Encoder(config, head, full, full, Derived.owned vector, null, null, Attention.Fused, report, folder)
 
+    /// ObjectDisposedException once it is disposed.
+    let values () : Tensor =
+        ObjectDisposedException.ThrowIf(initial.IsInvalid, typeof<Encoder>)
+        initial
+
     let theta (vector: Tensor) : Tensor =
-        let vector = if isNull vector then initial else vector
+        let vector = if isNull vector then values () else vector
 
         if vector.shape <> [| layout.Length |] then
             invalidArg (nameof vector) $"θ has {vector.numel ()} elements, this model's layout {layout.Length}"
@@ -45,7 +50,7 @@ type Encoder
 
     /// Reads a Hugging Face folder: config.json, and model.safetensors or its shards (F32, F64, F16 or BF16). `head`
     /// (default: a classifier where `labels` or `labelNames` are given, else what config.json's `architectures` says) may be
-    /// one that the folder has not: what is missing is drawn by `seed` and listed in the report. `resetHead` draws it anew
+    /// one that the folder has not: what is missing of head or pooler is drawn by `seed` and listed in the report. `resetHead` draws it anew
     /// anyway, as for another number of labels. θ is float32 (every stored type up to it exactly) or float64. The caller
     /// disposes it. FileNotFoundException; InvalidDataException naming file and key or tensor.
     static member Load
@@ -78,7 +83,9 @@ type Encoder
     static member Create
         (config: EncoderConfig, head: Head, [<Optional; DefaultParameterValue(0L)>] seed: int64)
         : Encoder =
+        ArgumentNullException.ThrowIfNull(config, nameof config)
         Config.check (fun why -> ArgumentException(why, nameof config)) config
+        Derived.checkHead head
         let full = Parameters.layout config head
         use generator = new torch.Generator(uint64 seed)
 
@@ -109,7 +116,7 @@ type Encoder
             else
                 new Frozen(frozen.Layout, Derived.shared frozen.Vector)
 
-        new Encoder(config, head, full, layout, Derived.shared initial, kept, lora, attention, report, folder)
+        new Encoder(config, head, full, layout, Derived.shared (values ()), kept, lora, attention, report, folder)
 
     /// A model whose head reads the mean over the tokens, layer-normed, instead of the first token's vector: one layer more, which
     /// attends to every token alike, and a head that starts at the identity. It is an ordinary model, so that what `Save`
@@ -126,7 +133,7 @@ type Encoder
             { config with
                 Layers = config.Layers + 1 }
 
-        let full, values = Derived.averaging longer head full initial
+        let full, values = Derived.averaging longer head full (values ())
         new Encoder(longer, head, full, full, values, null, null, attention, report, folder)
 
     /// The same model with parameters frozen at the initial values: constants outside θ. Names are those of `Layout`. The
@@ -138,7 +145,8 @@ type Encoder
         if not (isNull lora) then
             invalidOp "a model with adapters has frozen what they adapt already"
 
-        let trained, values, constants = Derived.freeze belongs.Invoke layout initial frozen
+        let trained, values, constants =
+            Derived.freeze belongs.Invoke layout (values ()) frozen
 
         new Encoder(config, head, full, trained, values, constants, null, attention, report, folder)
 
@@ -168,7 +176,7 @@ type Encoder
             invalidOp "adapters go onto a whole model, not onto one that is frozen in part or has some"
 
         let options = if isNull options then LoraOptions() else options
-        let own, values, constants = Derived.adapt full initial head options seed
+        let own, values, constants = Derived.adapt full (values ()) head options seed
         new Encoder(config, head, full, own, values, constants, options, attention, report, folder)
 
     /// The same model with the adapters of a folder that PEFT or `SaveAdapter` wrote. FileNotFoundException;
@@ -205,6 +213,10 @@ type Encoder
             [<Optional; DefaultParameterValue(Int64.MaxValue)>] shardBytes: int64
         ) : unit =
         ArgumentException.ThrowIfNullOrEmpty(target, nameof target)
+
+        if shardBytes < 1L then
+            invalidArg (nameof shardBytes) $"shards of {shardBytes} bytes"
+
         use merged = model.Merge vector
         Directory.CreateDirectory target |> ignore
         Sama.Language.Checkpoint.save target full merged shardBytes

@@ -96,17 +96,24 @@ type EncoderConfig =
           Architecture = null
           Source = null }
 
-    /// The same with so many labels, named LABEL_0 on, or as given. ArgumentException for no label, or a name given twice.
+    /// The same with so many labels, named LABEL_0 on, or as given, of which a text has one (`problem_type` of another kind is
+    /// left out). ArgumentException for no label, or a name given twice.
     member config.WithLabels(labels: IReadOnlyList<string>) : EncoderConfig =
+        ArgumentNullException.ThrowIfNull(labels, nameof labels)
+
         if labels.Count = 0 then
             invalidArg (nameof labels) "a classifier has at least one label"
 
         for name, twice in labels |> Seq.countBy id do
-            if twice > 1 || isNull name then
+            if isNull name then
+                invalidArg (nameof labels) "a label is null"
+
+            if twice > 1 then
                 invalidArg (nameof labels) $"the label '{name}' is given {twice} times"
 
         { config with
-            Labels = Array.ofSeq labels }
+            Labels = Array.ofSeq labels
+            Source = Config.ofOneLabel config.Source }
 
     /// The longest input: RoBERTa's positions begin behind the pad's.
     member config.MaximumTokens: int64 =
@@ -152,8 +159,47 @@ module internal Config =
         | null -> [| for i in 0L .. Json.count path json 1L "num_labels" 2L - 1L -> $"LABEL_{i}" |]
         | other -> raise (Json.fail path $"'id2label' is {other.ToJsonString()}, names by number are expected")
 
+    /// The json without the kind of problem that the labels before were of: transformers goes by it.
+    let ofOneLabel (source: string) : string =
+        if isNull source then
+            null
+        else
+            let json = JsonNode.Parse(source).AsObject()
+            json.Remove "problem_type" |> ignore
+            json.ToJsonString()
+
     /// What no encoder can be, as the error that `fail` makes of the reason.
     let check (fail: string -> exn) (config: EncoderConfig) : unit =
+        for name, value in
+            [ "vocabulary", config.VocabularySize
+              "hidden size", config.HiddenSize
+              "number of layers", int64 config.Layers
+              "number of heads", config.Heads
+              "intermediate size", config.IntermediateSize
+              "number of positions", config.Positions
+              "number of token types", config.TokenTypes ] do
+            if value < 1L || value > int64 Int32.MaxValue then
+                raise (fail $"a {name} of {value}")
+
+        for name, value in
+            [ "hidden dropout", config.HiddenDropout
+              "attention dropout", config.AttentionDropout
+              "classifier dropout", config.ClassifierDropout.GetValueOrDefault() ] do
+            if not (value >= 0.0 && value < 1.0) then
+                raise (fail $"a {name} of {value}: a share from 0 to below 1 is expected")
+
+        for name, value in
+            [ "layer norm's epsilon", config.LayerNormEpsilon
+              "range of new weights", config.InitializerRange ] do
+            if not (Double.IsFinite value && value >= 0.0) then
+                raise (fail $"a {name} of {value}")
+
+        if isNull config.Labels || config.Labels.Count = 0 then
+            raise (fail "there are no labels")
+
+        if config.PadTokenId < 0L then
+            raise (fail $"the pad's id is {config.PadTokenId}")
+
         if config.HiddenSize % config.Heads <> 0L then
             raise (fail $"{config.Heads} heads do not divide a hidden size of {config.HiddenSize}")
 

@@ -118,7 +118,9 @@ type EncoderFunctions
     member _.FullLayout = full
 
     /// The values that training starts from, over `Layout`; borrowed.
-    member _.Initial = initial
+    member _.Initial: Tensor =
+        ObjectDisposedException.ThrowIf(initial.IsInvalid, typeof<EncoderFunctions>)
+        initial
 
     /// The adapters; null without.
     member _.Lora = lora
@@ -127,12 +129,12 @@ type EncoderFunctions
     member _.Attention = attention
 
     /// Names and views of the initial values, for a level; borrowed, they live as long as the model's values.
-    member _.Parameters: IReadOnlyList<struct (string * Tensor)> =
-        [| for slice in layout.Slices -> struct (slice.Name, Parameters.view initial slice) |]
+    member model.Parameters: IReadOnlyList<struct (string * Tensor)> =
+        [| for slice in layout.Slices -> struct (slice.Name, Parameters.view model.Initial slice) |]
 
     /// θ for a pass that needs no gradient of it: views of a vector over `Layout`. Null: the initial values.
-    member _.At([<Optional; DefaultParameterValue(null: Tensor)>] vector: Tensor) : Params =
-        Params.frozen layout (if isNull vector then initial else vector)
+    member model.At([<Optional; DefaultParameterValue(null: Tensor)>] vector: Tensor) : Params =
+        Params.frozen layout (if isNull vector then model.Initial else vector)
 
     /// Embeddings, then the output of each layer, [rows, tokens, hidden] each.
     member _.HiddenStates

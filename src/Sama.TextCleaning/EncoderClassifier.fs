@@ -11,7 +11,8 @@ open Sama.Language
 
 /// A classifier of texts over a Hugging Face folder (BERT or RoBERTa). The embeddings and the first `frozen` layers stay
 /// as they are, without dropout (-1: all of them): their output is computed once a text and kept in half precision, so that a
-/// step costs what the layers above cost. The head reads the mean over the tokens (`Encoder.WithMeanPooling`).
+/// step costs what the layers above cost. The head reads the mean over the tokens (`Encoder.WithMeanPooling`). ArgumentException for
+/// no texts, fewer than two classes, more layers than there are, no tokens, or a rate that is not positive.
 [<Sealed; AllowNullLiteral>]
 type EncoderClassifier
     (
@@ -31,6 +32,18 @@ type EncoderClassifier
 
         if texts.Length = 0 then
             invalidArg (nameof texts) "there are no texts"
+
+        if classes.Length < 2 then
+            invalidArg (nameof classes) $"{classes.Length} classes: at least two are expected"
+
+        if frozen < -1 then
+            invalidArg (nameof frozen) $"{frozen} layers are to be frozen; -1 is all"
+
+        if tokens < 1 then
+            invalidArg (nameof tokens) $"{tokens} tokens of a text"
+
+        if rate.HasValue && not (rate.Value > 0.0 && Double.IsFinite rate.Value) then
+            invalidArg (nameof rate) $"{rate.Value} is not a positive number"
 
     let device = if isNull device then torch.CPU else device
 
@@ -114,6 +127,7 @@ type EncoderClassifier
                    struct (name, value.``to``(device).clone().DetachFromDisposeScope()) |]
 
         member _.Read(rows: int[]) : Tensor[] =
+            Rows.Require(rows, texts.Length)
             let index = torch.tensor (Array.map int64 rows, device = device)
 
             if frozen = 0 then

@@ -9,6 +9,9 @@ open Sama.DataOptimization
 /// What a cleaning writes.
 module internal Outputs =
 
+    /// Their names.
+    let names = [| "rows.jsonl"; "wrong.jsonl"; "report.html"; "test.jsonl" |]
+
     let private percent (share: float) =
         (100.0 * share).ToString("F1", CultureInfo.InvariantCulture) + " %"
 
@@ -107,7 +110,7 @@ module internal Outputs =
 
         if result.TestAccuracy.HasValue then
             report.Paragraph
-                $"The chosen model gets {percent result.TestAccuracy.Value} of {rows.Test.Rows.Length} test rows right."
+                $"The chosen model gets {percent result.TestAccuracy.Value} of {rows.Judges |> Seq.filter id |> Seq.length} test rows right."
             |> ignore
 
         if result.QualityAuroc.HasValue then
@@ -136,6 +139,9 @@ module internal Outputs =
             )
             .Paragraph($"Chosen: {data.Choice.Name}.")
         |> ignore
+
+        for note in result.Notes do
+            report.Paragraph note |> ignore
 
         judgement report rows result
 

@@ -1,6 +1,7 @@
 namespace Sama.TextCleaning
 
 open System
+open System.Collections.Generic
 open System.IO
 open Sama.DataOptimization
 
@@ -20,10 +21,21 @@ type TextCleaning =
         Convert.ToHexString(digest)[..15]
         + $", {o.Tokens} tokens, {o.FrozenLayers} frozen, {model}"
 
+    static member private Folder(o: TextCleaningOptions) : OutFolder =
+        let folder = OutFolder(o.Out, [| yield! Outputs.names; "model" |], "texts.txt")
+
+        folder.Require
+            [ KeyValuePair("--train", o.Train)
+              KeyValuePair("--clean", o.Clean)
+              KeyValuePair("--test", o.Test)
+              KeyValuePair("--model", o.Model) ]
+
+        folder
+
     /// Of several ranks, rank 0 makes the folder.
-    static member private StateOf(o: TextCleaningOptions, rows: TextRows) : string =
+    static member private Begin(o: TextCleaningOptions, rows: TextRows, folder: OutFolder) : unit =
         let ranks = o.Cleaning.Ranks
-        let state = Path.Combine(o.Out, "state")
+        let state = folder.State
         let file = Path.Combine(state, "texts.txt")
         let identity = TextCleaning.Identity(o, rows)
 
@@ -39,14 +51,10 @@ type TextCleaning =
         ranks.Barrier()
 
         if ranks.Rank = 0 then
-            if not goesOn && Directory.Exists state then
-                Directory.Delete(state, true)
-
-            Directory.CreateDirectory state |> ignore
+            folder.Begin goesOn
             File.WriteAllText(file, identity)
 
         ranks.Barrier()
-        state
 
     static member private ModelOf(o: TextCleaningOptions, rows: TextRows) : IRowClassifier =
         if isNull o.Model then
@@ -73,17 +81,13 @@ type TextCleaning =
         )
 
     static member private TestAccuracyOf(rows: TextRows, predicted: float[][]) : Nullable<float> =
-        let labelled =
-            if isNull (box rows.Test) then
-                [||]
-            else
-                Array.zip rows.Test.Labels predicted
-                |> Array.filter (fun (label, _) -> label >= 0)
+        let judging = rows.Judges |> Array.indexed |> Array.filter snd |> Array.map fst
 
-        if labelled.Length = 0 then
+        if judging.Length = 0 then
             Nullable()
         else
-            Nullable(Accuracy.Share(labelled |> Array.map snd |> Rows.Argmax, labelled |> Array.map fst))
+            let labels = judging |> Array.map (fun row -> rows.Test.Rows[row].Label)
+            Nullable(Accuracy.Share(judging |> Array.map (fun row -> predicted[row]) |> Rows.Argmax, labels))
 
     /// Reads, cleans and writes into `Out`: rows.jsonl (every row with its weight, its corrected label and why),
     /// wrong.jsonl (likely wrong labels, the likeliest first), test.jsonl (predictions, if there are rows to predict),
@@ -95,17 +99,20 @@ type TextCleaning =
     static member Run(options: TextCleaningOptions) : TextCleaningResult =
         ArgumentNullException.ThrowIfNull(options, nameof options)
         let o = options
+        ArgumentNullException.ThrowIfNull(o.Columns, "options.Columns")
+        ArgumentNullException.ThrowIfNull(o.Cleaning, "options.Cleaning")
 
-        if String.IsNullOrEmpty o.Out then
-            invalidArg "--out" "--out is needed: a folder to write to"
+        if o.FrozenLayers.HasValue && isNull o.Model then
+            raise (ArgumentException "--frozen is of a model's layers: --model names its folder")
 
+        let folder = TextCleaning.Folder o
         let rows = TextRows.read o
         let data = TextRows.data o rows
         // before a folder is made, for a model's folder may be no model
         use model = TextCleaning.ModelOf(o, rows)
         let ranks = o.Cleaning.Ranks
-        let state = TextCleaning.StateOf(o, rows)
-        o.Cleaning.StateFolder <- Path.Combine(state, "trained")
+        TextCleaning.Begin(o, rows, folder)
+        o.Cleaning.StateFolder <- Path.Combine(folder.State, "trained")
         let result = DataCleaning.Run(model, data, o.Cleaning, rows.Classes)
 
         let predicted =
@@ -114,7 +121,7 @@ type TextCleaning =
             else
                 result.Predictions[rows.Bare.Length ..]
 
-        let out name = Path.Combine(o.Out, name)
+        let out = folder.At
 
         let whole =
             { Cleaning = result
@@ -123,6 +130,7 @@ type TextCleaning =
               Test = rows.Test
               TestAccuracy = TextCleaning.TestAccuracyOf(rows, predicted)
               QualityAuroc = TextCleaning.AurocOf(rows, result)
+              Notes = TextRows.notes rows
               Written =
                 [| "rows.jsonl"
                    "wrong.jsonl"
@@ -145,7 +153,7 @@ type TextCleaning =
             | _ -> ()
 
             Outputs.report (out "report.html") rows whole
-            Directory.Delete(state, true)
+            folder.End()
 
         // all files are there
         ranks.Barrier()

@@ -52,10 +52,13 @@ type TextCleaningResult =
         Train: Dataset
         /// the rows to predict, or null
         Test: Dataset
-        /// share of the rows to predict that the chosen model gets right; null without labels
+        /// share of the rows to predict that the chosen model gets right, of those with a label whose text is no clean row's;
+        /// null without any
         TestAccuracy: Nullable<float>
         /// area under the ROC curve of `Quality` over rows whose truth is told; null without
         QualityAuroc: Nullable<float>
+        /// what the rows lack, a sentence each: rows left out, test rows that do not judge, classes without clean rows
+        Notes: string[]
         /// the files and folders that were written
         Written: string[]
     }

@@ -19,6 +19,8 @@ type internal TextRows =
         Bare: int[]
         Clean: Dataset
         Test: Dataset
+        /// whether each test row judges: it has a label, and its text was not trained on as a clean row
+        Judges: bool[]
     }
 
     member rows.Texts: string[] =
@@ -59,19 +61,75 @@ module internal TextRows =
         if String.IsNullOrEmpty path then
             raise (ArgumentException $"{option} is needed: a file of rows")
 
-    let private several (clean: Dataset) : Dataset =
-        if clean.Rows.Length < 4 then
-            raise (
-                DataException(
-                    clean.Name,
-                    Nullable(),
-                    null,
-                    $"{clean.Rows.Length} clean rows: at least 4 are needed to train on some and to judge by others",
-                    null
-                )
-            )
+    let private judges (clean: Dataset) (test: Dataset) : bool[] =
+        let seen = HashSet clean.Texts
 
-        clean
+        if isNull (box test) then
+            [||]
+        else
+            test.Rows
+            |> Array.map (fun row -> row.Label >= 0 && not (seen.Contains row.Text))
+
+    /// What a reader of the results has to know of the rows.
+    let notes (rows: TextRows) : string[] =
+        let left = rows.Train.Rows.Length - rows.Labelled.Length - rows.Bare.Length
+        let counts = rows.Clean.Rows |> Array.countBy _.Label |> dict
+
+        let without =
+            rows.Classes
+            |> Array.indexed
+            |> Array.filter (fst >> counts.ContainsKey >> not)
+            |> Array.map snd
+
+        let contradicted =
+            rows.Clean.Rows
+            |> Array.countBy _.Text
+            |> Array.filter (fun (_, labels) -> labels > 1)
+
+        let trained =
+            if isNull (box rows.Test) then
+                0
+            else
+                Array.zip rows.Test.Rows rows.Judges
+                |> Array.filter (fun (row, judges) -> row.Label >= 0 && not judges)
+                |> Array.length
+
+        let shown (names: string[]) =
+            String.Join(", ", Array.truncate 10 names)
+            + (if names.Length > 10 then ", …" else "")
+
+        [| if left > 0 then
+               $"{left} of {rows.Train.Rows.Length} rows of {rows.Train.Name} are left out: their texts are clean or test rows'."
+           if trained > 0 then
+               $"{trained} of {rows.Test.Rows.Length} test rows do not judge: their texts are clean rows', which are trained on."
+           if contradicted.Length > 0 then
+               $"{contradicted.Length} texts of {rows.Clean.Name} have several labels among the clean rows, of which one at most is right."
+           if without.Length > 0 then
+               $"No clean row is of {without.Length} of {rows.Classes.Length} classes ({shown without}): nothing judges how well these are told, and training on the clean rows takes from them." |]
+
+    let private bad (data: Dataset) (reason: string) : 'a =
+        raise (DataException(data.Name, Nullable(), null, reason, null))
+
+    /// Each text once under a label: one that is trained on must not judge. At least four, with as many votes as the rows to clean.
+    let private usable (train: Dataset) (clean: Dataset) : Dataset =
+        let rows = clean.Rows |> Array.distinctBy (fun row -> struct (row.Label, row.Text))
+
+        if rows.Length < 4 then
+            bad
+                clean
+                $"{rows.Length} clean rows of different texts: at least 4 are needed to train on some and to judge by others"
+
+        if clean.Rules.Length > 0 && clean.Rules.Length <> train.Rules.Length then
+            bad clean $"{clean.Rules.Length} votes a row, {train.Name} has {train.Rules.Length}"
+
+        { clean with Rows = rows }
+
+    /// Something to clean, of several classes.
+    let private labelledRows (train: Dataset) : Dataset =
+        match train.Classes with
+        | [||] -> bad train "no row has a label or a vote"
+        | [| one |] -> bad train $"all labels and votes are of one class, '{one}'; at least two are needed"
+        | _ -> train
 
     /// Reads what the options name. DataException names file, line and column; FileNotFoundException.
     let read (o: TextCleaningOptions) : TextRows =
@@ -94,6 +152,7 @@ module internal TextRows =
                     options columns columns.Classes columns.LabelColumn columns.TruthColumn true (not voted) (not voted)
                 )
 
+        let train = labelledRows train
         let votes = train.Rules.Length > 0
 
         let file path required several =
@@ -124,7 +183,13 @@ module internal TextRows =
 
         // a text that is judged must not be trained on
         let judged =
-            HashSet(Seq.append clean.Texts (if isNull (box test) then [||] else test.Texts))
+            let labelled =
+                if isNull (box test) then
+                    [||]
+                else
+                    test.Rows |> Array.filter (fun row -> row.Label >= 0)
+
+            HashSet(Seq.append clean.Texts (labelled |> Seq.map _.Text))
 
         let labelled, bare =
             Array.init train.Rows.Length id
@@ -148,8 +213,9 @@ module internal TextRows =
           Train = train
           Labelled = labelled
           Bare = bare
-          Clean = several clean
-          Test = test }
+          Clean = usable train clean
+          Test = test
+          Judges = judges clean test }
 
     /// What cleaning asks for.
     let data (o: TextCleaningOptions) (rows: TextRows) : CleaningData =
@@ -164,7 +230,7 @@ module internal TextRows =
                  rows.Labelled |> Array.map (fun place -> (row place).Votes)
              else
                  null),
-            (if votes && rows.Clean.Rules.Length = rows.Train.Rules.Length then
+            (if votes && rows.Clean.Rules.Length > 0 then
                  rows.Clean.Votes
              else
                  null),

@@ -127,6 +127,7 @@ type WordClassifier
                    struct (name, value.``to``(device).DetachFromDisposeScope()) |]
 
         member _.Read(rows: int[]) : Tensor[] =
+            Rows.Require(rows, texts.Length)
             let starts = rows |> Array.scan (fun at row -> at + numbers[row].Length) 0
             let none = int64 (Array.last starts)
             let width = rows |> Array.fold (fun most row -> max most numbers[row].Length) 1

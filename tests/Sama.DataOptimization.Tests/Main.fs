@@ -17,6 +17,8 @@ let main args =
               PrunerTests.tests
               JudgedTests.tests
               DataTests.tests
+              NameTests.tests
+              OutFolderTests.tests
               ReportTests.tests
               LearnerTests.tests
               LearningTests.tests

@@ -351,6 +351,27 @@ let private stopped =
                   refused<ArgumentException> [ "--out" ] (fun () -> run (fun o -> o.Out <- null))
                   refused<ArgumentException> [ "--data" ] (fun () -> run (fun o -> o.Data <- null))
                   refused<ArgumentException> [ "--curve 2" ] (fun () -> run (fun o -> o.Curve <- [| 2.0 |]))
+
+                  for device in [ null; ""; "gpu"; "cpu:x"; "cuda:x"; "CPU" ] do
+                      refused<ArgumentException> [ $"--device {device}"; "cuda:N" ] (fun () ->
+                          run (fun o -> o.Device <- device))
+
+                  if not (TorchSharp.torch.cuda.is_available ()) then
+                      for device in [ "cuda"; "cuda:0" ] do
+                          refused<ArgumentException> [ $"--device {device}"; "no CUDA device" ] (fun () ->
+                              run (fun o -> o.Device <- device))
+
+                  for written in [ "kept.txt"; "scores.jsonl"; "report.html"; "state/rows.csv" ] do
+                      for option, set in
+                          [ "--data", (fun (o: DataPruningOptions) -> o.set_Data)
+                            "--test", _.set_Test
+                            "--clean", _.set_Clean
+                            "--model", _.set_Model ] do
+                          refused<ArgumentException> [ option; written; "overwritten" ] (fun () ->
+                              run (fun o ->
+                                  o.Scores <- "sama"
+                                  set o (Path.Combine(o.Out, written))))
+
                   refused<ArgumentException> [ "--cutoff" ] (fun () -> run (fun o -> o.HardCutoff <- 0.1))
                   refused<ArgumentException> [ "'vgg'" ] (fun () -> run (fun o -> o.Model <- "vgg"))
 

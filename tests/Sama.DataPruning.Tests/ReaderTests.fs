@@ -81,6 +81,10 @@ let private good =
 
                   let read = ImageReader.Read folder
                   Expect.equal (read.Train.Count, read.Test.Count) (6, 4) "counts"
+                  Directory.Delete(Path.Combine(folder, "test", "a"), true)
+                  let lacking = ImageReader.Read folder
+                  Expect.equal lacking.Test.Classes lacking.Train.Classes "a test set may lack a class"
+                  Expect.equal (Array.distinct lacking.Test.Labels) [| 1 |] "by its name"
                   picture (Path.Combine(folder, "test", "c", "1.png")) 8 8 (fun _ _ -> 1uy, 2uy, 3uy)
                   refused<DataException> [ "c"; "train has not" ] (fun () -> ImageReader.Read folder |> ignore))
 
@@ -173,6 +177,11 @@ let private bad =
                 (fun folder ->
                     picture (Path.Combine(folder, "a", "1.png")) 8 8 (fun _ _ -> 1uy, 1uy, 1uy)
                     Directory.CreateDirectory(Path.Combine(folder, "empty")) |> ignore)
+                "a test folder without images",
+                [ "test"; "no .png or .jpg" ],
+                (fun folder ->
+                    picture (Path.Combine(folder, "train", "a", "1.png")) 8 8 (fun _ _ -> 1uy, 1uy, 1uy)
+                    Directory.CreateDirectory(Path.Combine(folder, "test")) |> ignore)
                 "another kind of file",
                 [ "notes.gif"; "PNG" ],
                 (fun folder ->

@@ -85,6 +85,66 @@ let tests =
               Expect.equal (key "dtype") "float32" "dtype"
               Expect.isFalse (fst (json.RootElement.TryGetProperty "torch_dtype")) "the old key is gone"
 
+          testCase "other labels are of one class a text: the kind of problem before is not written"
+          <| fun _ ->
+              let found =
+                  read
+                      """{"model_type":"bert","problem_type":"multi_label_classification","chunk_size_feed_forward":7}"""
+
+              let keys (config: EncoderConfig) =
+                  use folder = new Folder()
+                  config.Write(folder.Path, "BertForSequenceClassification")
+                  use json = JsonDocument.Parse(File.ReadAllText(folder.At "config.json"))
+                  [ for key in json.RootElement.EnumerateObject() -> key.Name ]
+
+              Expect.contains (keys found) "problem_type" "its own labels"
+              let other = keys (found.WithLabels [| "a"; "b"; "c" |])
+              Expect.isFalse (List.contains "problem_type" other) "other labels"
+              Expect.contains other "chunk_size_feed_forward" "the rest"
+
+          for name, change in
+              [ "vocabulary", (fun (c: EncoderConfig) -> { c with VocabularySize = 0L })
+                "hidden size", (fun c -> { c with HiddenSize = -12L })
+                "heads", (fun c -> { c with Heads = 0L })
+                "layers", (fun c -> { c with Layers = -1 })
+                "intermediate", (fun c -> { c with IntermediateSize = 0L })
+                "positions", (fun c -> { c with Positions = Int64.MaxValue })
+                "token types", (fun c -> { c with TokenTypes = Int64.MaxValue })
+                "hidden dropout", (fun c -> { c with HiddenDropout = -1.0 })
+                "attention dropout", (fun c -> { c with AttentionDropout = 1e308 })
+                "classifier dropout",
+                (fun c ->
+                    { c with
+                        ClassifierDropout = Nullable nan })
+                "epsilon", (fun c -> { c with LayerNormEpsilon = nan })
+                "new weights", (fun c -> { c with InitializerRange = infinity })
+                "labels", (fun c -> { c with Labels = null })
+                "pad", (fun c -> { c with PadTokenId = -1L }) ] do
+              testCase $"a model of an impossible {name} is refused, the thing named"
+              <| fun _ ->
+                  Expect.throwsC
+                      (fun () -> Encoder.Create(change (config Family.Bert), Head.Classifier) |> ignore)
+                      (fun e ->
+                          Expect.isTrue (e :? ArgumentException) (string e)
+                          Expect.stringContains e.Message name "named"
+                          Expect.stringContains e.Message "(Parameter 'config')" "argument")
+
+          testCase "no config, no such head, shards of nothing"
+          <| fun _ ->
+              let refused (call: unit -> unit) (word: string) =
+                  Expect.throwsC call (fun e ->
+                      Expect.isTrue (e :? ArgumentException) (string e)
+                      Expect.stringContains e.Message word "named")
+
+              refused (fun () -> Encoder.Create(Unchecked.defaultof<_>, Head.None) |> ignore) "config"
+              refused (fun () -> Encoder.Create(config Family.Bert, enum<Head> 99) |> ignore) "head"
+              use model = Encoder.Create(config Family.Bert, Head.Classifier)
+
+              for bytes in [ 0L; -1L ] do
+                  refused (fun () -> model.Save("nowhere", shardBytes = bytes)) "shardBytes"
+
+              Expect.isFalse (Directory.Exists "nowhere") "nothing is written"
+
           for json, shown in refused do
               testCase $"refused: {json}"
               <| fun _ ->

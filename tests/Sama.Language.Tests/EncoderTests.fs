@@ -228,6 +228,45 @@ let tests =
                         Expect.isGreaterThan a.Report.NewlyInitialised.Count 1 "reported"
                         Expect.equal a.Config.Labels.Count 4 "labels"
 
+                    testCase "an encoder that is not whole is refused, whatever its head"
+                    <| fun _ ->
+                        for head in [ Head.None; Head.Classifier; Head.MaskedLanguageModel ] do
+                            use folder = new Folder()
+                            use model = Encoder.Create(config family, head, 13L)
+                            model.Save folder.Path
+                            let path = folder.At "config.json"
+                            let json = File.ReadAllText path
+                            let deeper = json.Replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3")
+                            Expect.notEqual deeper json "another number of layers"
+                            File.WriteAllText(path, deeper)
+
+                            Expect.throwsC
+                                (fun () -> Encoder.Load(folder.Path, labels = 4, resetHead = true) |> ignore)
+                                (fun e ->
+                                    Expect.isTrue (e :? InvalidDataException) (string e)
+                                    Expect.stringContains e.Message folder.Path "folder"
+                                    Expect.stringContains e.Message "encoder.layer.2." "parameter")
+
+                    testCase "disposed twice; used afterwards it says so"
+                    <| fun _ ->
+                        use folder = new Folder()
+                        let model = Encoder.Create(config family, Head.Classifier, 13L)
+                        let dispose () = (model :> IDisposable).Dispose()
+                        dispose ()
+                        dispose ()
+
+                        for call in
+                            [ (fun () -> model.Initial |> ignore)
+                              (fun () -> model.At() |> ignore)
+                              (fun () -> model.Parameters |> ignore)
+                              (fun () -> model.Save folder.Path)
+                              (fun () -> model.Merge() |> ignore)
+                              (fun () -> model.WithAttention Attention.Plain |> ignore)
+                              (fun () -> model.WithLora() |> ignore)
+                              (fun () -> model.WithMeanPooling() |> ignore)
+                              (fun () -> model.FreezeLayers 1 |> ignore) ] do
+                            Expect.throwsT<ObjectDisposedException> call "disposed"
+
                     testCase "a head of another size is refused, or drawn anew when asked"
                     <| fun _ ->
                         use folder = new Folder()

@@ -153,6 +153,110 @@ let tests =
 
                   Expect.equal (lines (path "out/rows.jsonl")).Length 100 "all rows")
 
+          testCase "what is read is never overwritten, whichever option names it"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  for written in [ "rows.jsonl"; "wrong.jsonl"; "test.jsonl"; "report.html"; "model/vocab.txt" ] do
+                      for option, set in
+                          [ "--train", (fun (o: TextCleaningOptions) -> o.set_Train)
+                            "--clean", _.set_Clean
+                            "--test", _.set_Test
+                            "--model", _.set_Model ] do
+                          let options = optionsOf folder
+                          let path = Path.Combine(options.Out, written)
+                          Directory.CreateDirectory(Path.GetDirectoryName path) |> ignore
+                          File.WriteAllText(path, "mine")
+                          set options path
+                          refused<ArgumentException> [ option; path ] (fun () -> TextCleaning.Run options |> ignore)
+                          Expect.equal (File.ReadAllText path) "mine" "untouched")
+
+          testCase
+              "test rows that are clean rows too do not judge; rows left out and classes without clean rows are told"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let options = optionsOf folder
+                  let path name = Path.Combine(folder, name)
+                  let rowsOf name = (File.ReadAllLines(path name))[1..]
+                  let header = "id,text,label,right"
+                  let clean, test = rowsOf "clean.csv", rowsOf "test.csv"
+                  let third = "z,neither of them here,weather,weather"
+
+                  File.WriteAllLines(
+                      path "train.csv",
+                      Array.concat [ [| header |]; rowsOf "train.csv"; clean[..4]; [| third |] ]
+                  )
+
+                  File.WriteAllLines(path "mixed.csv", Array.concat [ [| header |]; test[..9]; clean ])
+                  options.Test <- path "mixed.csv"
+                  let result = TextCleaning.Run options
+
+                  let right =
+                      lines (path "out/test.jsonl")
+                      |> List.take 10
+                      |> List.filter (fun row ->
+                          row.GetProperty("label").GetString() = row.GetProperty("predicted").GetString())
+
+                  Expect.floatClose
+                      Expecto.Accuracy.high
+                      result.TestAccuracy.Value
+                      (float right.Length / 10.0)
+                      "ten judge"
+
+                  let html = Net.WebUtility.HtmlDecode(File.ReadAllText(path "out/report.html"))
+
+                  for words in
+                      [ "5 of 166 rows of " + path "train.csv" + " are left out"
+                        "16 of 26 test rows do not judge"
+                        "1 of 3 classes (weather)" ] do
+                      Expect.exists result.Notes _.Contains(words) $"{result.Notes}"
+                      Expect.stringContains html words "report"
+
+                  Expect.stringContains html "of 10 test rows right" "those that judge"
+                  // the clean rows alone: nothing judges
+                  options.Test <- path "clean.csv"
+                  let again = TextCleaning.Run options
+                  Expect.isFalse again.TestAccuracy.HasValue "no accuracy of rows trained on")
+
+          testCase "a clean row given twice counts once; a text of two labels is told"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let options = optionsOf folder
+                  let path name = Path.Combine(folder, name)
+                  let once = TextCleaning.Run options
+                  let clean = File.ReadAllLines(path "clean.csv")
+                  File.WriteAllLines(path "clean.csv", Array.append clean clean[1..])
+                  let twice = TextCleaning.Run options
+
+                  Expect.equal
+                      (twice.Cleaning.Candidates |> Array.map _.HeldOut.Correct.Count)
+                      (once.Cleaning.Candidates |> Array.map _.HeldOut.Correct.Count)
+                      "each judges once"
+
+                  Expect.equal twice.Cleaning.Rows once.Cleaning.Rows "the same verdicts"
+                  let parts = clean[1].Split ','
+                  let other = if parts[2] = "sport" then "business" else "sport"
+                  File.WriteAllLines(path "clean.csv", Array.append clean [| $"x,{parts[1]},{other},{other}" |])
+                  let told = TextCleaning.Run options
+                  Expect.exists told.Notes _.StartsWith("1 texts") $"{told.Notes}")
+
+          testCase "rows to clean may be predicted: without labels these judge nothing and stay"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let options = optionsOf folder
+                  let path name = Path.Combine(folder, name)
+
+                  File.WriteAllLines(
+                      path "bare.csv",
+                      File.ReadAllLines(path "train.csv")
+                      |> Array.map (fun line -> String.Join(',', line.Split(',')[..1]))
+                  )
+
+                  options.Test <- path "bare.csv"
+                  let result = TextCleaning.Run options
+                  Expect.equal result.Cleaning.Rows.Length 160 "all are cleaned"
+                  Expect.isEmpty result.Notes "nothing to say"
+                  Expect.equal (lines (path "out/test.jsonl")).Length 160 "and predicted")
+
           testCase "bad input names file, row and column"
           <| fun _ ->
               withFolder (fun folder ->
@@ -175,6 +279,49 @@ let tests =
 
                   refused<DataException> [ "few.csv"; "2 clean rows" ] (fun () ->
                       run (fun o -> o.Clean <- bad "few.csv" "id,text,label\n1,a,sport\n2,b,business\n"))
+
+                  refused<DataException> [ "same.csv"; "2 clean rows of different texts" ] (fun () ->
+                      run (fun o ->
+                          o.Clean <- bad "same.csv" "id,text,label\n1,a,sport\n2,b,business\n3,a,sport\n4,a,sport\n"))
+
+                  let voted name (votes: string list) =
+                      bad
+                          name
+                          (String.Join(
+                              "\n",
+                              [ for i, votes in List.indexed votes ->
+                                    let label = if i % 2 = 0 then "sport" else "business"
+                                    $"""{{"id":{i},"text":"{name} {i}","label":"{label}","right":null,"votes":{votes}}}""" ]
+                          ))
+
+                  let votes (train: string list) (clean: string list) (words: string list) =
+                      refused<DataException> words (fun () ->
+                          run (fun o ->
+                              o.Columns.VotesColumn <- "votes"
+                              o.Train <- voted "votes.jsonl" train
+                              o.Clean <- voted "cleanvotes.jsonl" clean))
+
+                  let two = [ for _ in 1..8 -> "[\"sport\",\"business\"]" ]
+                  votes two [ for _ in 1..8 -> "[\"sport\"]" ] [ "cleanvotes.jsonl"; "1 votes a row"; "has 2" ]
+
+                  for name, change in
+                      [ "options.Columns", (fun (o: TextCleaningOptions) -> o.Columns <- null)
+                        "options.Cleaning", (fun o -> o.Cleaning <- null)
+                        "options.TextColumn", (fun o -> o.Columns <- ReadOptions(TextColumn = null))
+                        "options.Classes", (fun o -> o.Columns <- ReadOptions(Classes = [| "sport"; null |]))
+                        "options.VoteColumns", (fun o -> o.Columns <- ReadOptions(VoteColumns = [| "label"; "" |]))
+                        "--frozen", (fun o -> o.FrozenLayers <- Nullable 1) ] do
+                      refused<ArgumentException> [ name ] (fun () -> run change)
+
+                  // without labels there are the votes alone
+                  for vote, word in [ "null", "no row has a label or a vote"; "\"sport\"", "one class, 'sport'" ] do
+                      let path =
+                          bad "bare.jsonl" (String.replicate 8 $"{{\"text\":\"a\",\"votes\":[{vote},null]}}\n")
+
+                      refused<DataException> [ "bare.jsonl"; word ] (fun () ->
+                          run (fun o ->
+                              o.Columns <- ReadOptions(VotesColumn = "votes")
+                              o.Train <- path))
 
                   refused<ArgumentException> [ "--clean" ] (fun () -> run (fun o -> o.Clean <- null))
                   refused<FileNotFoundException> [ "nowhere.csv" ] (fun () -> run (fun o -> o.Train <- "nowhere.csv"))) ]

@@ -96,6 +96,32 @@ let tests =
                   for row in all do
                       Expect.isLessThan (abs (found[row].[0] - expected[row].[0])) 5e-3 $"row {row}")
 
+          testCase "rows that are not there, no rows, and what a classifier cannot be are named"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let source = model folder
+                  let two = [| "a"; "b" |]
+
+                  for name, made in
+                      [ "words", new WordClassifier(texts, 2, 4) :> IRowClassifier
+                        "encoder", new EncoderClassifier(source, texts, two)
+                        "trained", new EncoderClassifier(source, texts, two, 0) ] do
+                      use made = made
+
+                      for rows, word in [ [| 4 |], "row 4"; [| 0; -1 |], "row -1"; [||], "no rows" ] do
+                          refused<ArgumentException> [ word; "rows" ] (fun () -> made.Read rows |> ignore)
+
+                      refused<ArgumentNullException> [ "rows" ] (fun () -> made.Read null |> ignore)
+                      Expect.isNonEmpty (made.Read [| 3; 3; 0 |]) name
+
+                  for name, call in
+                      [ "classes", (fun () -> new EncoderClassifier(source, texts, [| "a" |]))
+                        "tokens", (fun () -> new EncoderClassifier(source, texts, two, tokens = 0))
+                        "frozen", (fun () -> new EncoderClassifier(source, texts, two, -2))
+                        "rate", (fun () -> new EncoderClassifier(source, texts, two, rate = Nullable nan))
+                        "rate", (fun () -> new EncoderClassifier(source, texts, two, rate = Nullable 0.0)) ] do
+                      refused<ArgumentException> [ $"(Parameter '{name}')" ] (fun () -> call () |> ignore))
+
           testCase "more layers than there are cannot be frozen; by default all are"
           <| fun _ ->
               withFolder (fun folder ->

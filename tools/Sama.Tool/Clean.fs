@@ -17,6 +17,7 @@ type Arguments =
     | Text of column: string
     | Label of column: string
     | Id of column: string
+    | Separator of characters: string
     | Truth of column: string
     | Votes of column: string
     | Vote_Columns of columns: string
@@ -40,6 +41,8 @@ type Arguments =
             | Out _ -> "the folder that is written"
             | Text _ -> "column of the text (default text); of JSON also data.text"
             | Label _ -> "column of the label (default label)"
+            | Separator _ ->
+                "what separates the columns of a CSV file, tab for a tabulator (default: a comma, of .tsv a tab)"
             | Id _ -> "column that names rows (default: their number from 0)"
             | Truth _ -> "column of right labels among the rows to clean, which judges"
             | Votes _ -> "column of a JSON list of votes, one a rule, -1 or null where it abstains"
@@ -60,6 +63,7 @@ let private optionsOf (parsed: ParseResults<Arguments>) : TextCleaningOptions =
             TextColumn = parsed.GetResult(Text, "text"),
             LabelColumn = parsed.GetResult(Label, "label"),
             IdColumn = Option.toObj (parsed.TryGetResult Id),
+            Separator = Option.toObj (parsed.TryGetResult Separator),
             TruthColumn = Option.toObj (parsed.TryGetResult Truth),
             VotesColumn = Option.toObj (parsed.TryGetResult Votes),
             VoteColumns = (parsed.TryGetResult Vote_Columns |> Option.map Entries.parse |> Option.toObj),
@@ -118,6 +122,9 @@ let private told (result: TextCleaningResult) : unit =
 
     if result.TestAccuracy.HasValue then
         printfn $"test accuracy: {result.TestAccuracy.Value:F3}"
+
+    for note in result.Notes do
+        printfn $"note: {note}"
 
     for path in result.Written do
         printfn $"  {path}"

@@ -24,6 +24,7 @@ type Arguments =
     | Text of column: string
     | Label of column: string
     | Id of column: string
+    | Separator of characters: string
     | Classes of names: string
     | Epochs of count: int
     | Search_Share of share: float
@@ -55,6 +56,8 @@ type Arguments =
             | Tokens _ -> "tokens of a text that are read (default 64)"
             | Text _ -> "column of the text (default text)"
             | Label _ -> "column of the label (default label)"
+            | Separator _ ->
+                "what separates the columns of a CSV file, tab for a tabulator (default: a comma, of .tsv a tab)"
             | Id _ -> "column that names rows (default: their number from 0)"
             | Classes _ -> "names of the classes of texts, with commas between (default: the labels that occur)"
             | Epochs _ -> "epochs of a full training (default 20)"
@@ -97,6 +100,7 @@ let private optionsOf (parsed: ParseResults<Arguments>) : DataPruningOptions =
                     TextColumn = parsed.GetResult(Text, "text"),
                     LabelColumn = parsed.GetResult(Label, "label"),
                     IdColumn = Option.toObj (parsed.TryGetResult Id),
+                    Separator = Option.toObj (parsed.TryGetResult Separator),
                     Classes = (parsed.TryGetResult Classes |> Option.map Entries.parse |> Option.toObj)
                 ),
             Pruning =

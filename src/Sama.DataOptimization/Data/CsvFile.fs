@@ -14,13 +14,39 @@ module internal CsvFile =
         TextFile.bad file (Nullable line) column reason
 
     let private separator (path: string) (options: ReadOptions) =
-        if not (isNull options.Separator) then options.Separator
-        elif TextFile.kind path = ".tsv" then "\t"
-        else ","
+        match options.Separator with
+        | null -> if TextFile.kind path = ".tsv" then "\t" else ","
+        | "tab" -> "\t"
+        | own ->
+            Check.that "options.Separator" (own <> "" && own.IndexOfAny [| '"'; '\r'; '\n' |] < 0) (fun () ->
+                $"'{own}' cannot separate columns: a comma, a semicolon, tab or the like can")
+
+            own
+
+    /// Names of the header to places; DataException for a name that occurs twice.
+    let private header file line (names: string[]) =
+        for name, count in Array.countBy id names do
+            if count > 1 then
+                bad file line name "the header names the column twice"
+
+        fun (column: string) ->
+            match Array.IndexOf(names, column) with
+            | -1 ->
+                let present = String.Join(", ", names)
+
+                let hint =
+                    match names with
+                    | [| one |] when one.IndexOfAny [| ';'; '\t'; '|'; ',' |] >= 0 ->
+                        ". It is one column: name the separator (--separator)"
+                    | _ -> ""
+
+                bad file line column $"the column is missing; the file has: {present}{hint}"
+            | place -> place
 
     /// Every record with the line it starts at; none is blank.
     let private records (file: string) (options: ReadOptions) (text: string) : (int * string[])[] =
         let mutable line = 1
+        let mutable headed = false
 
         let configuration =
             CsvConfiguration(
@@ -50,20 +76,12 @@ module internal CsvFile =
                line <- parser.RawRow + 1
 
                if not (String.IsNullOrWhiteSpace raw) then
+                   // before rows are read by a separator that is none
+                   if not headed then
+                       header file first record options.TextColumn |> ignore
+
+                   headed <- true
                    first, record |]
-
-    /// Names of the header to places; DataException for a name that occurs twice.
-    let private header file line (names: string[]) =
-        for name, count in Array.countBy id names do
-            if count > 1 then
-                bad file line name "the header names the column twice"
-
-        fun (column: string) ->
-            match Array.IndexOf(names, column) with
-            | -1 ->
-                let present = String.Join(", ", names)
-                bad file line column $"the column is missing; the file has: {present}"
-            | place -> place
 
     let private votes file line column (field: string) : string[] =
         try

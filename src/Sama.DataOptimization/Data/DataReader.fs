@@ -10,7 +10,18 @@ type DataReader =
 
     static member private Given(path: string, options: ReadOptions) =
         Check.notNull (nameof path) path
-        if isNull options then ReadOptions() else options
+        let options = if isNull options then ReadOptions() else options
+
+        Check.that "options.TextColumn" (not (String.IsNullOrEmpty options.TextColumn)) (fun () ->
+            "the column of the text is not named")
+
+        for name, list in
+            [ "options.Classes", options.Classes
+              "options.VoteColumns", options.VoteColumns ] do
+            if not (isNull list) then
+                Check.that name (not (Seq.exists String.IsNullOrWhiteSpace list)) (fun () -> "a name is missing")
+
+        options
 
     /// Rows of a file with one JSON object a line; blank lines are passed over, fields that no option names too.
     /// DataException, naming file, line and field, for a missing field, an unknown label, a row without text or with
@@ -32,7 +43,8 @@ type DataReader =
         CsvFile.read path options
 
     /// Rows of a file by its ending: .jsonl, .ndjson or .json is JSON lines, .csv or .tsv separated values.
-    /// DataException as for these, and for another ending.
+    /// DataException as for these, and for another ending. All throw ArgumentException for options without a column of the text,
+    /// a name that is none among classes or columns of votes, and a separator that cannot be one.
     static member Read
         (path: string, [<Optional; DefaultParameterValue(null: ReadOptions)>] options: ReadOptions)
         : Dataset =
@@ -44,12 +56,24 @@ type DataReader =
         | ".json" -> JsonLines.read path options
         | ".csv"
         | ".tsv" -> CsvFile.read path options
-        | ending ->
+        | _ when Directory.Exists path ->
             TextFile.bad
                 path
-                (System.Nullable())
+                (Nullable())
                 null
-                $"'{ending}' files are not read: .jsonl, .csv and .tsv are (or a WRENCH folder)"
+                "a folder without label.json and train.json, so no WRENCH data set: name one, or a .jsonl, .csv or .tsv file"
+        | ending ->
+            let what =
+                if ending = "" then
+                    "files without an ending"
+                else
+                    $"'{ending}' files"
+
+            TextFile.bad
+                path
+                (Nullable())
+                null
+                $"{what} are not read: .jsonl, .csv and .tsv are, gzipped too, and WRENCH folders"
 
     /// The three splits of a WRENCH folder: label.json, train, valid and test as .json or .json.gz. A row's given label is
     /// the file's label, which is the right one in these benchmarks; votes are the weak labels.

@@ -123,7 +123,7 @@ type DataWriter =
     /// The rows of a data set, .csv or .tsv by the path's ending, else JSON lines: `id`, `text`, `label` by name (null
     /// where there is none), `truth` and `votes` where a row has any, then the extra columns, one value a row each.
     /// `DataReader.Read` reads it back with the same numbers, given the classes, and `id`, `truth` and `votes` by option.
-    /// ArgumentException for an extra column of another length or of a name that is taken.
+    /// ArgumentException for an extra column of another length or of a name that is taken, and for a class that the data set has not.
     static member WriteDataset
         (
             path: string,
@@ -133,6 +133,17 @@ type DataWriter =
         ) : unit =
         Check.notNull (nameof path) path
         Check.notNull (nameof data) data
+        Check.notNull "data.Rows" data.Rows
+        Check.nonEmpty "data.Classes" data.Classes
+
+        data.Rows
+        |> Array.iteri (fun number row ->
+            Check.notNull $"data.Rows[{number}]" row
+            Check.notNull $"data.Rows[{number}].Votes" row.Votes
+
+            for value in Seq.append [ row.Label; row.Truth ] row.Votes do
+                Check.that (nameof data) (value < data.Classes.Length) (fun () ->
+                    $"row {number}: {value} is not one of the {data.Classes.Length} classes"))
 
         let name number : obj =
             if number < 0 then null else data.Classes[number]

@@ -35,10 +35,18 @@ module internal JsonLines =
         | JsonValueKind.Number ->
             match element.TryGetInt64() with
             | true, value -> value.ToString CultureInfo.InvariantCulture
-            | _ -> bad file line column $"{element.GetRawText()} is no whole number"
+            | _ ->
+                // 1.0 is one
+                match element.TryGetDecimal() with
+                | true, value when Decimal.IsInteger value ->
+                    (Decimal.Truncate value).ToString("F0", CultureInfo.InvariantCulture)
+                | _ -> bad file line column $"{element.GetRawText()} is no whole number"
         | kind -> bad file line column $"a string or a whole number is expected, not {kind}"
 
     let private parse file line (text: string) : JsonDocument =
+        if text.TrimStart().StartsWith '[' then
+            bad file line null "a JSON list: one object a line is expected (JSON lines), no list of them"
+
         try
             let document = JsonDocument.Parse text
 
@@ -72,7 +80,7 @@ module internal JsonLines =
         else
             [||]
 
-    let row file (options: ReadOptions) line number (element: JsonElement) : RawRow =
+    let private fields file (options: ReadOptions) line number (element: JsonElement) : RawRow =
         { RawId =
             if isNull options.IdColumn then
                 number
@@ -93,6 +101,13 @@ module internal JsonLines =
                 optional file line element options.TruthColumn
           RawVotes = votes file line options element
           RawLine = line }
+
+    let row file (options: ReadOptions) line number (element: JsonElement) : RawRow =
+        try
+            fields file options line number element
+        with :? InvalidOperationException as e ->
+            // half of a character, \ud800
+            raise (DataException(file, Nullable line, null, $"a string that is no text ({e.Message})", e))
 
     /// Names of the rules; DataException where a row has another number of votes than the first.
     let rules file (options: ReadOptions) (rows: RawRow[]) : string[] =

@@ -22,7 +22,8 @@ type ReadOptions() =
     member val VoteColumns: IReadOnlyList<string> = null with get, set
 
     /// Names of the classes, in order: every other label is an error. Null, as it is made, takes the labels that
-    /// occur, in order, whole numbers by value. Give a second file the classes of the first.
+    /// occur, in order, whole numbers by value (1.0 is 1); labels that differ by case or by spaces around them alone are an
+    /// error then. Give a second file the classes of the first.
     member val Classes: IReadOnlyList<string> = null with get, set
 
     /// Whether every row has to have a label; true as it is made. Otherwise an empty or missing one is -1.
@@ -31,5 +32,5 @@ type ReadOptions() =
     /// Whether a single class in the whole file is an error; true as it is made.
     member val SeveralClasses = true with get, set
 
-    /// The separator of a CSV file; null, as it is made, is a comma, or a tab where the name ends in .tsv.
+    /// The separator of a CSV file, `tab` for a tab; null, as it is made, is a comma, or a tab where the name ends in .tsv.
     member val Separator: string = null with get, set

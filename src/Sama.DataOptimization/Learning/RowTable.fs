@@ -139,11 +139,7 @@ type RowTable
     /// What is known of some rows, in the order asked for; the tensors belong to the caller's scope. ArgumentException for
     /// no rows or a row that is not there.
     member _.At(rows: int[]) : RowBatch =
-        Check.nonEmpty (nameof rows) rows
-
-        for row in rows do
-            Check.that (nameof rows) (row >= 0 && row < count) (fun () -> $"row {row} is not one of the {count} rows")
-
+        Rows.Require(rows, count)
         let index = torch.tensor (Array.map int64 rows, device = device)
 
         let pick (tensor: Tensor) =

@@ -23,7 +23,8 @@ type IRowClassifier =
     /// and device. The caller disposes them.
     abstract Start: seed: int64 -> IReadOnlyList<struct (string * Tensor)>
 
-    /// What it reads of some rows: tensors on θ's device, which belong to the caller's scope.
+    /// What it reads of some rows: tensors on θ's device, which belong to the caller's scope. ArgumentException for no rows or one
+    /// that it does not know (`Rows.Require`).
     abstract Read: rows: int[] -> Tensor[]
 
     /// Log-probabilities [rows, classes] of what `Read` gave, differentiable in θ; `training` asks for dropout.

@@ -72,6 +72,7 @@ type ImageClassifier
                    struct (name, value.``to``(device).DetachFromDisposeScope()) |]
 
         member _.Read(rows: int[]) : Tensor[] =
+            Rows.Require(rows, images.Count)
             use index = torch.tensor (Array.map int64 rows, device = device)
             use bytes = pixels.index_select (0L, index)
             use numbers = bytes.to_type torch.float32

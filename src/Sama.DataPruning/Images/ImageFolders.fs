@@ -37,8 +37,16 @@ module internal ImageFolders =
 
         let files =
             names
-            |> Array.mapi (fun label name -> images (Path.Combine(folder, name)) |> Array.map (fun path -> label, path))
+            |> Array.mapi (fun label name ->
+                let inside = Path.Combine(folder, name)
+
+                // a test set may lack a class
+                (if Directory.Exists inside then images inside else [||])
+                |> Array.map (fun path -> label, path))
             |> Array.concat
+
+        if files.Length = 0 then
+            Bytes.bad folder "no .png or .jpg in it: a folder a class is expected"
 
         let decoded =
             files
