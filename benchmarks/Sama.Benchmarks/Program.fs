@@ -49,11 +49,7 @@ let private exactness (options: ParseResults<Arguments>) =
     Exactness.Bench.run (write options) (options.TryGetResult Picture)
 
 let private device (options: ParseResults<Arguments>) : TorchSharp.torch.Device =
-    match options.GetResult(Device, "cpu") with
-    | "cpu" -> TorchSharp.torch.CPU
-    | "cuda" when TorchSharp.torch.cuda.is_available () -> TorchSharp.torch.CUDA
-    | "cuda" -> raise (ArgumentException "--device cuda: this libtorch sees no CUDA device")
-    | other -> raise (ArgumentException $"--device {other}: cpu or cuda is expected")
+    Native.device (options.GetResult(Device, "cpu"))
 
 let private memory (options: ParseResults<Arguments>) =
     match options.GetResult Row with

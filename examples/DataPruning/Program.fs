@@ -68,7 +68,7 @@ let private run (parsed: ParseResults<Arguments>) token : unit =
     use ranks = Ranks.start RankOptions.Default
 
     let settings watch =
-        { Device = torch.device (parsed.GetResult(Device, "cpu"))
+        { Device = Native.device (parsed.GetResult(Device, "cpu"))
           Shares = [ for percent in shares -> float percent / 100.0 ]
           Methods = methods
           Options =

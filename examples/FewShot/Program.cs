@@ -10,7 +10,7 @@ return Ending.run("FewShot", "with --report the same command goes on from here",
     {
         var options = Options.Of(args);
         Native.Initialize();
-        set_default_device(options.Device);
+        set_default_device(Native.Device(options.Device));
         Results.RequireFolder(options.Picture);
         var characters = new Lazy<Characters>(() => options.Data is { } path ? Characters.OfZip(path) : Characters.Generated());
         var asked =

@@ -48,12 +48,7 @@ type Arguments =
             | Quickstart -> "a generated data set instead of --data"
 
 let private settingsOf (ranks: Communicator) token (parsed: ParseResults<Arguments>) : Settings =
-    let device = torch.device (parsed.GetResult(Device, "cpu"))
-
-    if device.``type`` <> DeviceType.CPU && not (torch.cuda.is_available ()) then
-        raise (ArgumentException $"--device {device}: this libtorch sees no CUDA device")
-
-    { Device = device
+    { Device = Native.device (parsed.GetResult(Device, "cpu"))
       Model = Option.toObj (parsed.TryGetResult Model)
       Frozen = parsed.GetResult(Frozen, -1)
       Vectors = Option.toObj (parsed.TryGetResult Vectors)

@@ -26,4 +26,10 @@ public static class Native
     /// <summary>What was loaded, from where, its version and devices; it loads libtorch first if nothing has yet.</summary>
     /// <returns>The description; its text has one line a fact.</returns>
     public static NativeDescription Describe() => F.Native.describe();
+
+    /// <summary>The device of a name, as options have it.</summary>
+    /// <param name="name">cpu, cuda, which is cuda:0, or cuda:N.</param>
+    /// <returns>The device.</returns>
+    /// <exception cref="ArgumentException">Another name, or a device that this libtorch does not have.</exception>
+    public static TorchSharp.torch.Device Device(string name) => F.Native.device(name);
 }

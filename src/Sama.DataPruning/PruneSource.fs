@@ -7,6 +7,7 @@ open System.Security.Cryptography
 open System.Text
 open TorchSharp
 open Sama
+open Sama.Functional
 open Sama.DataOptimization
 open Sama.TextCleaning
 
@@ -43,20 +44,6 @@ module internal PruneSource =
             sha.AppendData part.Span
 
         Convert.ToHexString(sha.GetHashAndReset())[..31]
-
-    let private device (name: string) : torch.Device =
-        let cuda (number: int) =
-            if not (torch.cuda.is_available ()) then
-                raise (ArgumentException $"--device {name}: this libtorch sees no CUDA device")
-
-            torch.device $"cuda:{number}"
-
-        match (if isNull name then [||] else name.Split ':') with
-        | [| "cpu" |] -> torch.CPU
-        | [| "cuda" |] -> cuda 0
-        | [| "cuda"; number |] when Seq.forall Char.IsAsciiDigit number && fst (Int32.TryParse number) ->
-            cuda (int number)
-        | _ -> raise (ArgumentException $"--device {name}: cpu, cuda or cuda:N is expected")
 
     let private several (source: PruneSource) : PruneSource =
         let own = source.Labels[.. source.Count - 1]
@@ -143,7 +130,7 @@ module internal PruneSource =
                   ReadOnlyMemory(MemoryMarshal.AsBytes(ReadOnlySpan all.Labels).ToArray()) ]
           Model =
             fun () ->
-                new ImageClassifier(all, (if isNull o.Model then "lenet" else o.Model), device o.Device)
+                new ImageClassifier(all, (if isNull o.Model then "lenet" else o.Model), Native.device o.Device)
                 :> IRowClassifier }
 
     let private texts (o: DataPruningOptions) : PruneSource =
@@ -184,7 +171,7 @@ module internal PruneSource =
         let all = Array.concat [ rows.Rows; test; clean ]
         let tests, cleans = behind rows.Rows.Length test.Length clean.Length
         let texts = all |> Array.map _.Text
-        let device = device o.Device
+        let device = Native.device o.Device
 
         { Name = o.Data
           Classes = rows.Classes

@@ -114,6 +114,35 @@ let tests =
               testCase $"advice for '{error}'"
               <| fun _ -> Expect.stringContains (Native.advice error) words ""
 
+          testCase "a device's name is one that this libtorch has, or is refused by name"
+          <| fun _ ->
+              let refused (words: string) (name: string) =
+                  Expect.throwsC (fun () -> Native.device name |> ignore) (fun e ->
+                      Expect.isTrue (e :? ArgumentException) $"{e}"
+                      Expect.stringContains e.Message words name)
+
+              Expect.equal (string (Native.device "cpu")) "cpu" "the processor"
+
+              for name in
+                  [ ""
+                    "gpu"
+                    "CPU"
+                    "cpu:0:1"
+                    "cuda:"
+                    "cuda:-1"
+                    "cuda:x"
+                    "cuda:99999999999" ] do
+                  refused $"device {name}: cpu, cuda or cuda:N" name
+
+              if torch.cuda.is_available () then
+                  Expect.equal (string (Native.device "cuda")) "cuda:0" "the first"
+                  refused "device cuda:4096: there are" "cuda:4096"
+              else
+                  for name in [ "cuda"; "cuda:0" ] do
+                      refused $"device {name}: this libtorch has no CUDA device" name
+
+              Expect.throwsT<ArgumentNullException> (fun () -> Native.device null |> ignore) "null"
+
           testCase "the library of this process: TorchSharp's version is the one that is told of, libtorch fits it"
           <| fun _ ->
               let described = Native.describe ()

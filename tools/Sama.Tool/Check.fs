@@ -14,26 +14,6 @@ open Sama.Tool.Outcome
 /// Bytes in use after a group of checks.
 type private Memory = { After: string; Bytes: int64 }
 
-let private deviceOf (name: string) : torch.Device =
-    match name.Split ':' with
-    | [| "cpu" |] -> torch.CPU
-    | [| "cuda" |]
-    | [| "cuda"; _ |] when not (torch.cuda.is_available ()) ->
-        raise (
-            InvalidOperationException
-                $"libtorch offers no CUDA device; SAMA_LIBTORCH must name a CUDA build (of an installed PyTorch: torch/lib)\n{Native.describe ()}"
-        )
-    | [| "cuda" |] -> torch.device "cuda:0"
-    | [| "cuda"; ordinal |] when fst (Int32.TryParse ordinal) && int ordinal < torch.cuda.device_count () ->
-        torch.device name
-    | _ ->
-        raise (
-            ArgumentException(
-                $"--device is cpu, cuda or cuda:N with N below {torch.cuda.device_count ()}, not '{name}'",
-                "device"
-            )
-        )
-
 let private print (groups: (string * Outcome list) list) =
     for group, outcomes in groups do
         let passed = outcomes |> List.filter _.Passed |> List.length
@@ -88,7 +68,7 @@ let run (device: string) (json: string option) : bool =
     Native.initialize ()
     let description = Native.describe ()
     printfn $"{description}\n"
-    let on = deviceOf device
+    let on = Native.device device
 
     let outcomes, memory =
         List.unzip

@@ -234,3 +234,33 @@ module Native =
           Libraries = if loaded.IsSome then inMemory () else []
           Devices = NativeDevices.processor () :: devices
           Mismatch = if loaded.IsSome then mismatch version else null }
+
+    /// The device of a name, as options have it: cpu, cuda, which is cuda:0, or cuda:N. ArgumentException for another name, and for a
+    /// device that this libtorch does not have.
+    let device (name: string) : torch.Device =
+        ArgumentNullException.ThrowIfNull(name, nameof name)
+
+        let cuda (number: int) =
+            let count =
+                if torch.cuda.is_available () then
+                    torch.cuda.device_count ()
+                else
+                    0
+
+            if count = 0 then
+                raise (
+                    ArgumentException
+                        $"device {name}: this libtorch has no CUDA device; SAMA_LIBTORCH names the folder of one that has (of an installed PyTorch: torch/lib)"
+                )
+
+            if number >= count then
+                raise (ArgumentException $"device {name}: there are {count} CUDA devices, from cuda:0 on")
+
+            torch.device $"cuda:{number}"
+
+        match name.Split ':' with
+        | [| "cpu" |] -> torch.CPU
+        | [| "cuda" |] -> cuda 0
+        | [| "cuda"; number |] when Seq.forall Char.IsAsciiDigit number && fst (Int32.TryParse number) ->
+            cuda (int number)
+        | _ -> raise (ArgumentException $"device {name}: cpu, cuda or cuda:N is expected")
