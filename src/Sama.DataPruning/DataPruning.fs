@@ -176,6 +176,9 @@ type DataPruning =
               FullSeconds = full
               Judged = (if curve.Length = 0 then 0 else judges)
               Share = o.Keep
+              Notes =
+                [| if source.Trained > 0 then
+                       $"{source.Trained} of {source.Trained + source.Test.Length} test rows do not judge: they are rows to train on as well." |]
               Written = [| out "kept.txt"; out "scores.jsonl"; out "report.html" |] }
 
         let judged =

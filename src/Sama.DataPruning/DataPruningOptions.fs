@@ -89,6 +89,8 @@ type DataPruningResult =
         Judged: int
         /// the share kept
         Share: float
+        /// what the rows lack, a sentence each: test rows that do not judge, for they are rows to train on as well
+        Notes: string[]
         /// the files that were written
         Written: string[]
     }

@@ -140,6 +140,7 @@ module internal PruneReport =
                 else
                     ""
             )
+            .Paragraph(String.concat " " result.Notes)
             .Table(
                 [| "class"; "rows"; "kept"; "share" |],
                 source.Classes

@@ -1,6 +1,7 @@
 namespace Sama.DataPruning
 
 open System
+open System.Collections.Generic
 open System.IO
 open System.Runtime.InteropServices
 open System.Security.Cryptography
@@ -21,6 +22,8 @@ type internal PruneSource =
         Count: int
         /// numbers of the rows to judge by, none where none are given
         Test: int[]
+        /// test rows that do not judge, for they are rows to train on as well
+        Trained: int
         /// numbers of the clean rows, null where none are given
         Clean: int[]
         /// of all these rows
@@ -60,6 +63,32 @@ module internal PruneSource =
             )
 
         source
+
+    /// Test rows that are trained on as well, text by text or pixel by pixel, do not judge; DataException where none is left.
+    let private unseen (source: PruneSource) : PruneSource =
+        let content (row: int) : string =
+            if isNull source.Texts then
+                Convert.ToHexString(SHA256.HashData(source.Images.Image row))
+            else
+                source.Texts[row]
+
+        let clean = if isNull source.Clean then [||] else source.Clean
+
+        let trained =
+            Array.append [| 0 .. source.Count - 1 |] clean |> Seq.map content |> HashSet
+
+        let test = source.Test |> Array.filter (content >> trained.Contains >> not)
+
+        if test.Length = 0 && source.Test.Length > 0 then
+            let all = source.Test.Length
+
+            raise (
+                DataException(source.Name, Nullable(), null, $"all {all} test rows are rows to train on as well", null)
+            )
+
+        { source with
+            Test = test
+            Trained = source.Test.Length - test.Length }
 
     /// Numbers of rows behind so many, of lists one behind the other.
     let private behind (count: int) (tests: int) (clean: int) : int[] * int[] =
@@ -119,6 +148,7 @@ module internal PruneSource =
           Classes = all.Classes
           Count = read.Train.Count
           Test = tests
+          Trained = 0
           Clean = cleans
           Labels = all.Labels
           Ids = all.Ids
@@ -177,6 +207,7 @@ module internal PruneSource =
           Classes = rows.Classes
           Count = rows.Rows.Length
           Test = tests
+          Trained = 0
           Clean = cleans
           Labels = all |> Array.map _.Label
           Ids = all |> Array.map _.Id
@@ -201,7 +232,8 @@ module internal PruneSource =
                         device = device
                     ) }
 
-    /// ArgumentException without data; what the readers throw; DataException for one class alone.
+    /// ArgumentException without data; what the readers throw; DataException for one class alone, and for test rows that are
+    /// all trained on.
     let read (o: DataPruningOptions) : PruneSource =
         if String.IsNullOrEmpty o.Data then
             raise (ArgumentException "--data is needed: a folder of images, or a file of labelled texts")
@@ -212,9 +244,9 @@ module internal PruneSource =
                     $"{o.Data} does not exist: a folder of images or a file of labelled texts is expected"
             )
 
-        several (
-            if Directory.Exists o.Data && not (DataReader.IsWrench o.Data) then
-                images o
-            else
-                texts o
-        )
+        (if Directory.Exists o.Data && not (DataReader.IsWrench o.Data) then
+             images o
+         else
+             texts o)
+        |> several
+        |> unseen

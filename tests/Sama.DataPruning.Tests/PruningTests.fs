@@ -152,6 +152,39 @@ let private written =
                   Expect.stringContains html "24 rows" "a fifth judges"
                   Expect.stringContains html "rows of all strata" "table")
 
+          testCase "test rows that are trained on do not judge, and are told"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let csv (name: string) (texts: string seq) =
+                      let path = Path.Combine(folder, name)
+
+                      File.WriteAllLines(
+                          path,
+                          Seq.append [ "text,label" ] [ for text in texts -> $"{text},{text[0]}" ]
+                      )
+
+                      path
+
+                  let texts which =
+                      [ for i in 1..20 do
+                            $"x {which} one {i}"
+                            $"y {which} two {i}" ]
+
+                  let options = optionsOf folder
+                  options.Data <- csv "rows.csv" (texts "own")
+                  options.Test <- csv "test.csv" (List.take 5 (texts "own") @ texts "other")
+                  options.Scores <- "random"
+                  let result = DataPruning.Run options
+                  Expect.equal result.Judged 40 "the others"
+                  Expect.stringStarts (Array.exactlyOne result.Notes) "5 of 45 test rows do not judge" "told"
+                  let html = File.ReadAllText(Path.Combine(options.Out, "report.html"))
+                  Expect.stringContains html result.Notes[0] "in the report"
+                  options.Test <- csv "same.csv" (texts "own")
+                  refused<DataException> [ "all 40 test rows" ] (fun () -> DataPruning.Run options |> ignore)
+                  let images = optionsOf folder
+                  images.Test <- images.Data
+                  refused<DataException> [ "all 120 test rows" ] (fun () -> DataPruning.Run images |> ignore))
+
           testCase "clean rows apart: SAMA learns from them, and they are neither pruned nor judge the curve"
           <| fun _ ->
               withFolder (fun folder ->

@@ -140,6 +140,9 @@ let private told (result: DataPruningResult) : unit =
         printfn
             $"the search took {result.Score.Seconds:F1} s, {result.Score.Seconds / result.FullSeconds:F2} of a full training"
 
+    for note in result.Notes do
+        printfn $"note: {note}"
+
     if result.RandomIsAhead then
         printfn $"warning: as many rows at random train a better model here; try another method of --scores, or random"
 
