@@ -105,13 +105,12 @@ let private panel
 
     plot.Axes.Bottom.TickGenerator <- ticks
     plot.Title title
-    plot.Axes.Title.Label.Bold <- false
     plot.Axes.Margins(bottom = 0.0)
     plot.ShowLegend legend |> ignore
     plot
 
 let private picture (path: string) (rows: Row list) =
-    Exactness.Picture.useFont ()
+    Sama.Pictures.Require path
     let encoder = rows |> List.filter (fun r -> r.Model = "encoder")
     let names = List.ofSeq colours.Keys
 

@@ -124,7 +124,7 @@ let private run (parsed: ParseResults<Arguments>) folders (data: string) steps t
     let frozen = parsed.TryGetResult Frozen
     let kept = frozen |> Option.map string |> Option.defaultValue "all but one"
     let drawn = parsed.TryGetResult Picture
-    Results.RequireFolder(Option.toObj drawn)
+    Pictures.Require(Option.toObj drawn)
     let world = lazy Tasks.read token folders frozen
 
     Results.Complete(

@@ -11,7 +11,7 @@ return Ending.run("FewShot", "with --report the same command goes on from here",
         var options = Options.Of(args);
         Native.Initialize();
         set_default_device(Native.Device(options.Device));
-        Results.RequireFolder(options.Picture);
+        Pictures.Require(options.Picture);
         var characters = new Lazy<Characters>(() => options.Data is { } path ? Characters.OfZip(path) : Characters.Generated());
         var asked =
             from shots in Numbers.parse("--shots", options.Shots)

@@ -10,7 +10,7 @@ type Rows =
 
 /// The curves of P2 as a PNG.
 let private picture (rows: Curves.Row list) (path: string) =
-    Picture.useFont ()
+    Sama.Pictures.Require path
     let plot = new Plot()
 
     let shapes =

@@ -28,10 +28,6 @@ let logarithmic (plot: Plot) (title: string) (x: string) (y: string) : unit =
     plot.XLabel x
     plot.YLabel y
 
-    // the font has no bold face
-    for label in [ plot.Axes.Title.Label; plot.Axes.Bottom.Label; plot.Axes.Left.Label ] do
-        label.Bold <- false
-
 let private panel (rows: Row list) (problem: string) : Plot =
     let plot = new Plot()
 
@@ -55,26 +51,9 @@ let private panel (rows: Row list) (problem: string) : Plot =
     plot.ShowLegend Alignment.LowerLeft |> ignore
     plot
 
-/// The drawing library here looks for no fonts of the system by itself. InvalidDataException if there is none.
-let useFont () =
-    let folder = "/usr/share/fonts"
-
-    let fonts =
-        if Directory.Exists folder then
-            Directory.GetFiles(folder, "*Sans.ttf", SearchOption.AllDirectories)
-        else
-            [||]
-
-    match fonts with
-    | [||] ->
-        raise (InvalidDataException $"no font *Sans.ttf under {folder}: install fonts-dejavu-core for the picture")
-    | found ->
-        Fonts.AddFontFile("sans", found[0])
-        Fonts.Default <- "sans"
-
 /// Writes P1 to P4 side by side as a PNG.
 let write (path: string) (rows: Row list) : unit =
-    useFont ()
+    Sama.Pictures.Require path
     let multi = Multiplot()
     let problems = [ "P1"; "P2"; "P3"; "P4" ]
     multi.RemovePlot(multi.GetPlot 0)

@@ -46,10 +46,6 @@ let private panel (title: string) (curves: (string * (float * float) list) list)
     plot.Title title
     plot.XLabel "base step"
 
-    // the font has no bold face
-    for label in [ plot.Axes.Title.Label; plot.Axes.Bottom.Label; plot.Axes.Left.Label ] do
-        label.Bold <- false
-
     plot.ShowLegend Alignment.UpperRight |> ignore
     plot
 
@@ -67,7 +63,7 @@ let write (path: string) (jsonLines: string) : unit =
     let milliseconds phase =
         [ for step, s in smoothed [ "phases"; phase ] -> step, 1000.0 * s ]
 
-    Picture.useFont ()
+    Sama.Pictures.Require path
     let multi = Multiplot()
     multi.RemovePlot(multi.GetPlot 0)
 

@@ -1,0 +1,34 @@
+namespace Sama
+
+open System.IO
+open ScottPlot
+
+/// Plots that are written as files.
+[<AbstractClass; Sealed>]
+type Pictures =
+
+    /// What a picture at this path needs, asked before hours are spent; null asks for none. The drawing library looks for no fonts of
+    /// the system by itself: without one it leaves all text out. DirectoryNotFoundException unless a file can be made
+    /// there, InvalidDataException if there is no font.
+    static member Require(path: string) : unit =
+        if not (isNull path) then
+            Report.requireFolder path
+            let folder = "/usr/share/fonts"
+
+            let fonts =
+                if Directory.Exists folder then
+                    Directory.GetFiles(folder, "*Sans.ttf", SearchOption.AllDirectories)
+                else
+                    [||]
+
+            if fonts.Length = 0 then
+                raise (
+                    InvalidDataException
+                        $"no font *Sans.ttf under {folder}: install fonts-dejavu-core for the picture {path}"
+                )
+
+            // labels of axes are bold, for which the font has another file
+            for bold in [ false; true ] do
+                Fonts.AddFontFile("sans", fonts[0], bold, false)
+
+            Fonts.Default <- "sans"
