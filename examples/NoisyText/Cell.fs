@@ -75,17 +75,30 @@ type private Chosen(whole: IRowClassifier, rows: int[]) =
 
         member _.Dispose() = ()
 
-/// The pretrained encoder over all texts of a data set, whose frozen layers run once for all cells.
-let encoder (settings: Settings) (splits: WrenchSplits) : EncoderClassifier =
-    new EncoderClassifier(
-        settings.Model,
-        Seq.concat [ splits.Train.Texts; splits.Valid.Texts; splits.Test.Texts ]
-        |> Seq.distinct
-        |> Array.ofSeq,
-        splits.Train.Classes,
-        settings.Frozen,
-        device = settings.Device
-    )
+/// Pretrained encoders over all texts of a data set, one at a time, whose frozen layers run once for all cells of the set; null
+/// for the small encoder.
+type Encoders(settings: Settings) =
+    let mutable held = "", (null: EncoderClassifier)
+
+    let free () =
+        if not (isNull (snd held)) then
+            (snd held :> IDisposable).Dispose()
+
+        held <- "", null
+
+    member _.Of(name: string, splits: WrenchSplits) : EncoderClassifier =
+        if not (isNull settings.Model) && fst held <> name then
+            free ()
+            let texts = Seq.concat [ splits.Train.Texts; splits.Valid.Texts; splits.Test.Texts ]
+            let texts, classes = Array.ofSeq (Seq.distinct texts), splits.Train.Classes
+
+            held <-
+                name, new EncoderClassifier(settings.Model, texts, classes, settings.Frozen, device = settings.Device)
+
+        snd held
+
+    interface IDisposable with
+        member _.Dispose() = free ()
 
 /// `perClass` rows of each class, all of a rarer one, and the rows that are left, in an order drawn by the seed.
 let private drawn (seed: int) (perClass: int) (rows: Row[]) : Row[] * Row[] =

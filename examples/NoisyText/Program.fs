@@ -4,11 +4,9 @@ open System
 open System.IO
 open System.Threading
 open Argu
-open TorchSharp
 open Sama
 open Sama.Functional
 open Sama.DataOptimization
-open Sama.TextCleaning
 open NoisyText.Cell
 
 type Arguments =
@@ -98,47 +96,23 @@ let private run (parsed: ParseResults<Arguments>) (token: CancellationToken) : u
     // a rank alone without a launcher; several share every batch
     use ranks = Ranks.start RankOptions.Default
     let settings = settingsOf ranks token parsed
-    // the pretrained encoder of the set that its turn has come to
-    let held = ref ("", null)
+    use encoders = new Encoders(settings)
 
-    let free () =
-        Option.iter
-            (fun (encoder: EncoderClassifier) -> (encoder :> IDisposable).Dispose())
-            (Option.ofObj (snd held.Value))
+    Results.Complete(
+        Option.toObj (parsed.TryGetResult Report),
+        settingOf parsed,
+        [| for name, splits in sets do
+               for perClass in Numbers.parse "--clean" (parsed.GetResult(Clean, "30")) do
+                   for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) do
+                       let make watch =
+                           let splits = splits.Force()
+                           let encoder = encoders.Of(name, splits)
+                           Cell.run settings encoder name splits perClass seed (Results.Watched watch)
 
-    let encoderOf (name: string) splits =
-        if not (isNull settings.Model) && fst held.Value <> name then
-            free ()
-            held.Value <- "", null
-            held.Value <- name, Cell.encoder settings splits
-
-        snd held.Value
-
-    try
-        Results.Complete(
-            Option.toObj (parsed.TryGetResult Report),
-            settingOf parsed,
-            [| for name, splits in sets do
-                   for perClass in Numbers.parse "--clean" (parsed.GetResult(Clean, "30")) do
-                       for seed in Numbers.parse "--seeds" (parsed.GetResult(Seeds, "0")) do
-                           let make watch =
-                               let splits = splits.Force()
-
-                               Cell.run
-                                   settings
-                                   (encoderOf name splits)
-                                   name
-                                   splits
-                                   perClass
-                                   seed
-                                   (Results.Watched watch)
-
-                           struct ($"{name}, {perClass} clean rows a class, seed {seed}", Func<_, _> make) |],
-            (fun cells -> Table.print (List.ofSeq cells)),
-            ranks.Rank
-        )
-    finally
-        free ()
+                       struct ($"{name}, {perClass} clean rows a class, seed {seed}", Func<_, _> make) |],
+        (fun cells -> Table.print (List.ofSeq cells)),
+        ranks.Rank
+    )
 
 [<EntryPoint>]
 let main args =
