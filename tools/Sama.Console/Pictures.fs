@@ -8,8 +8,8 @@ open ScottPlot
 type Pictures =
 
     /// What a picture at this path needs, asked before hours are spent; null asks for none. The drawing library looks for no fonts of
-    /// the system by itself: without one it leaves all text out. DirectoryNotFoundException unless a file can be made
-    /// there, InvalidDataException if there is no font.
+    /// the system by itself: without one it leaves all text out, which is warned of. DirectoryNotFoundException unless a file
+    /// can be made there.
     static member Require(path: string) : unit =
         if not (isNull path) then
             Report.requireFolder path
@@ -22,13 +22,12 @@ type Pictures =
                     [||]
 
             if fonts.Length = 0 then
-                raise (
-                    InvalidDataException
-                        $"no font *Sans.ttf under {folder}: install fonts-dejavu-core for the picture {path}"
-                )
+                eprintfn
+                    $"warning: no font *Sans.ttf under {folder}, so {path} will have no text: install fonts-dejavu-core"
 
             // labels of axes are bold, for which the font has another file
-            for bold in [ false; true ] do
-                Fonts.AddFontFile("sans", fonts[0], bold, false)
+            for font in Array.truncate 1 fonts do
+                for bold in [ false; true ] do
+                    Fonts.AddFontFile("sans", font, bold, false)
 
-            Fonts.Default <- "sans"
+                Fonts.Default <- "sans"
