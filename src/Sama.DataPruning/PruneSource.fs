@@ -48,19 +48,14 @@ module internal PruneSource =
 
         Convert.ToHexString(sha.GetHashAndReset())[..31]
 
+    let private bad (source: PruneSource) (reason: string) : 'a =
+        raise (DataException(source.Name, Nullable(), null, reason, null))
+
     let private several (source: PruneSource) : PruneSource =
         let own = source.Labels[.. source.Count - 1]
 
         if (Array.distinct own).Length < 2 then
-            raise (
-                DataException(
-                    source.Name,
-                    Nullable(),
-                    null,
-                    $"all {source.Count} rows are of one class, {source.Classes[own[0]]}: at least two are needed",
-                    null
-                )
-            )
+            bad source $"all {source.Count} rows are of one class, {source.Classes[own[0]]}: at least two are needed"
 
         source
 
@@ -72,23 +67,22 @@ module internal PruneSource =
             else
                 source.Texts[row]
 
-        let clean = if isNull source.Clean then [||] else source.Clean
+        if source.Test.Length = 0 then
+            source
+        else
+            let clean = if isNull source.Clean then [||] else source.Clean
 
-        let trained =
-            Array.append [| 0 .. source.Count - 1 |] clean |> Seq.map content |> HashSet
+            let trained =
+                Array.append [| 0 .. source.Count - 1 |] clean |> Seq.map content |> HashSet
 
-        let test = source.Test |> Array.filter (content >> trained.Contains >> not)
+            let test = source.Test |> Array.filter (content >> trained.Contains >> not)
 
-        if test.Length = 0 && source.Test.Length > 0 then
-            let all = source.Test.Length
+            if test.Length = 0 then
+                bad source $"all {source.Test.Length} test rows are rows to train on as well"
 
-            raise (
-                DataException(source.Name, Nullable(), null, $"all {all} test rows are rows to train on as well", null)
-            )
-
-        { source with
-            Test = test
-            Trained = source.Test.Length - test.Length }
+            { source with
+                Test = test
+                Trained = source.Test.Length - test.Length }
 
     /// Numbers of rows behind so many, of lists one behind the other.
     let private behind (count: int) (tests: int) (clean: int) : int[] * int[] =
