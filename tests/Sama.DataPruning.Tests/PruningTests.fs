@@ -399,6 +399,8 @@ let private stopped =
                                   set o (Path.Combine(o.Out, written))))
 
                   refused<ArgumentException> [ "--cutoff" ] (fun () -> run (fun o -> o.HardCutoff <- 0.1))
+                  refused<ArgumentException> [ "Rate" ] (fun () -> run _.Pruning.set_Rate(Nullable -1.0))
+                  refused<ArgumentException> [ "Epochs" ] (fun () -> run _.Pruning.set_Epochs(0))
                   refused<ArgumentException> [ "'vgg'" ] (fun () -> run (fun o -> o.Model <- "vgg"))
 
                   refused<FileNotFoundException> [ "nowhere" ] (fun () ->
@@ -407,6 +409,9 @@ let private stopped =
                   Expect.isFalse (Directory.Exists(Path.Combine(folder, "out"))) "no folder for nothing"
                   let one = Path.Combine(folder, "one")
                   cifar (Path.Combine(one, "data.bin")) 1 [| 3; 3; 3 |] |> ignore
-                  refused<DataException> [ one; "one class, 3" ] (fun () -> run (fun o -> o.Data <- one))) ]
+                  refused<DataException> [ one; "one class, 3" ] (fun () -> run (fun o -> o.Data <- one))
+
+                  refused<InvalidOperationException> [ "diverges"; "a rate below 1E+30" ] (fun () ->
+                      run _.Pruning.set_Rate(Nullable 1e30))) ]
 
 let tests = testList "pruning" [ written; stopped ]
