@@ -61,10 +61,7 @@ type OutFolder(path: string, written: IReadOnlyList<string>, mark: string) =
     member _.Older(own: IReadOnlyList<string>) : string[] =
         Check.notNull (nameof own) own
 
-        written
-        |> Seq.except own
-        |> Seq.filter (inside >> Path.Exists)
-        |> Array.ofSeq
+        written |> Seq.except own |> Seq.filter (inside >> Path.Exists) |> Array.ofSeq
 
     /// SHA-256, in hexadecimal digits, of the names and contents of a folder's own files: what a state that is made of them
     /// belongs to. DirectoryNotFoundException.
@@ -72,7 +69,9 @@ type OutFolder(path: string, written: IReadOnlyList<string>, mark: string) =
         Check.notNull (nameof folder) folder
         use sha = IncrementalHash.CreateHash HashAlgorithmName.SHA256
 
-        for file in Directory.GetFiles folder |> Array.sortWith (fun a b -> String.CompareOrdinal(a, b)) do
+        for file in
+            Directory.GetFiles folder
+            |> Array.sortWith (fun a b -> String.CompareOrdinal(a, b)) do
             use stream = File.OpenRead file
             sha.AppendData(Encoding.UTF8.GetBytes $"{Path.GetFileName file} {stream.Length}\n")
             sha.AppendData(SHA256.HashData stream)

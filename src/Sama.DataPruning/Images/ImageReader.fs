@@ -48,7 +48,8 @@ type ImageReader =
             let classes = names (inside "train")
 
             let test =
-                [ "test"; "val"; "valid"; "validation" ] |> List.tryFind (inside >> Directory.Exists)
+                [ "test"; "val"; "valid"; "validation" ]
+                |> List.tryFind (inside >> Directory.Exists)
 
             { Train = ImageFolders.read (inside "train") classes size
               Test =
