@@ -11,6 +11,7 @@ open SkiaSharp
 open Sama.DataOptimization
 open Sama.DataPruning
 open Sama.DataPruning.Tests.Files
+open Sama.Tests.Watching
 
 let private optionsOf (folder: string) : DataPruningOptions =
     let data = Path.Combine(folder, "data")
@@ -342,10 +343,9 @@ let private stopped =
                   stopped.Pruning.Cancellation <- source.Token
 
                   stopped.Pruning.Progress <-
-                      { new IProgress<StageProgress> with
-                          member _.Report at =
-                              if at.Stage.StartsWith "all rows" then
-                                  source.Cancel() }
+                      watching (fun at ->
+                          if at.Stage.StartsWith "all rows" then
+                              source.Cancel())
 
                   Expect.throwsT<OperationCanceledException> (fun () -> DataPruning.Run stopped |> ignore) "stopped"
                   Expect.isFalse (File.Exists(Path.Combine(stopped.Out, "kept.txt"))) "nothing half-written"
@@ -357,9 +357,7 @@ let private stopped =
                   again.Resume <- true
                   let trained = HashSet()
 
-                  again.Pruning.Progress <-
-                      { new IProgress<StageProgress> with
-                          member _.Report at = trained.Add at.Stage |> ignore }
+                  again.Pruning.Progress <- watching (fun at -> trained.Add at.Stage |> ignore)
 
                   let result = DataPruning.Run again
                   Expect.equal result.Kept expected.Kept "kept"

@@ -10,6 +10,7 @@ open Sama.DataOptimization
 open Sama.Language
 open Sama.TextCleaning
 open Sama.TextCleaning.Tests.Files
+open Sama.Tests.Watching
 
 let private optionsOf (folder: string) : TextCleaningOptions =
     let path name = Path.Combine(folder, name)
@@ -87,10 +88,9 @@ let tests =
                   stopped.Cleaning.Cancellation <- source.Token
 
                   stopped.Cleaning.Progress <-
-                      { new IProgress<StageProgress> with
-                          member _.Report at =
-                              if at.Done = 3 then
-                                  source.Cancel() }
+                      watching (fun at ->
+                          if at.Done = 3 then
+                              source.Cancel())
 
                   Expect.throwsC (fun () -> TextCleaning.Run stopped |> ignore) (fun e ->
                       Expect.isTrue (e :? OperationCanceledException) $"{e}")
@@ -99,9 +99,7 @@ let tests =
                   again.Resume <- true
                   let trained = HashSet()
 
-                  again.Cleaning.Progress <-
-                      { new IProgress<StageProgress> with
-                          member _.Report at = trained.Add at.Stage |> ignore }
+                  again.Cleaning.Progress <- watching (fun at -> trained.Add at.Stage |> ignore)
 
                   TextCleaning.Run again |> ignore
                   Expect.isFalse (trained.Contains "noisy") "the first"
