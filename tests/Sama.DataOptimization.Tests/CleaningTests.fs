@@ -153,7 +153,7 @@ let tests =
           testCase "whatever is wrong with the labels, the choice is not far below the control"
           <| fun _ ->
               let gains =
-                  [ for name, data in drawnKinds 1 do
+                  [ for name, data in drawnKinds 1 @ drawnKinds 2 do
                         use model: IRowClassifier = new Linear(fst data, 3)
                         let options = CleaningOptions(Steps = 60, TuningSteps = 30, TrainAll = true)
                         let result = DataCleaning.Run(model, snd data, options)

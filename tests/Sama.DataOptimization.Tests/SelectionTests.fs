@@ -96,6 +96,25 @@ let tests =
 
               refused<ArgumentException> [ "Trusted"; "0 candidates" ] (fun () -> choose 0 [ 30; 32 ] |> ignore)
 
+          testCase "what is expected of the trusted before decides between equals, and gives way to rows"
+          <| fun _ ->
+              let right n = String('1', n) + String('0', 60 - n)
+
+              let choose gain rights =
+                  let candidates = rights |> List.mapi (fun i n -> from $"{i}" (right n))
+
+                  let options =
+                      SelectionOptions(Trusted = 2, StandardErrors = 2.0, TrustedGain = Nullable gain)
+
+                  (Selection.Choose(candidates, options)).Name
+
+              Expect.equal (choose 0.02 [ 30; 30; 30 ]) "1" "equal"
+              Expect.equal (choose 0.06 [ 30; 29; 31 ]) "1" "a row less"
+              Expect.equal (choose 0.02 [ 30; 20; 30 ]) "0" "ten rows less"
+              Expect.equal (choose -0.06 [ 30; 31; 30 ]) "0" "a loss is expected"
+              Expect.equal (choose 0.02 [ 30; 30; 50 ]) "2" "ahead"
+              refused<ArgumentException> [ "TrustedGain" ] (fun () -> choose nan [ 30; 30 ] |> ignore)
+
           testCase "of those ahead of the control the best is taken, whatever its place"
           <| fun _ ->
               let right n = String('1', n) + String('0', 60 - n)

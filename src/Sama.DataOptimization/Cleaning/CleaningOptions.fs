@@ -58,10 +58,10 @@ type CleaningOptions() =
     member val Smoothing = 0.1 with get, set
 
     /// How the choice weighs evidence: by log-loss after calibration, of which few rows tell more than of right and wrong.
-    /// Between the control and the average of four trainings, then clean, the expected gain decides; they are left
-    /// for what is ahead by two and a half standard errors.
+    /// Between the control and the average of four trainings, then clean, the expected gain decides, where of the average
+    /// as much gain is expected before as of others loss; they are left for what is ahead by two and a half standard errors.
     member val Selection =
-        SelectionOptions(Criterion = Criterion.LogLoss, Trusted = 2, StandardErrors = 2.5) with get, set
+        SelectionOptions(Criterion = Criterion.LogLoss, Trusted = 2, StandardErrors = 2.5, TrustedGain = Nullable 0.04) with get, set
 
     /// Names of the ways to consider, of `DataCleaning.Candidates`; the control, the first of these, is always one. Null: all.
     member val Ways: IReadOnlyList<string> = null with get, set

@@ -135,7 +135,10 @@ type SelectionOptions() =
     /// criterion. Unless told −0.02 of accuracy, −0.04 nats of log-loss: methods disappoint.
     member val ExpectedGain = Nullable<float>() with get, set
 
-    /// Standard deviation of that expectation, in the same units; infinity believes the held-out rows alone. Unless
+    /// The same of those of the first `Trusted` behind the first; unless told as `ExpectedGain`.
+    member val TrustedGain = Nullable<float>() with get, set
+
+    /// Standard deviation of these expectations, in the same units; infinity believes the held-out rows alone. Unless
     /// told 0.03 of accuracy, 0.06 nats of log-loss.
     member val GainSpread = Nullable<float>() with get, set
 
@@ -150,5 +153,6 @@ type SelectionOptions() =
             Trusted = trusted.Length,
             StandardErrors = o.StandardErrors,
             ExpectedGain = o.ExpectedGain,
+            TrustedGain = o.TrustedGain,
             GainSpread = o.GainSpread
         )

@@ -105,7 +105,8 @@ type Selection =
     /// the noisy labels, say); the others are the simple before the complex, "do nothing" among them.
     ///
     /// 1. Each candidate's paired gain over the first, d with standard error s, is drawn towards what is expected of
-    ///    it before, N(μ, τ²): (μ/τ² + d/s²) / (1/τ² + 1/s²), 0 for the first itself. The best is the one that can be
+    ///    it before, N(μ, τ²): (μ/τ² + d/s²) / (1/τ² + 1/s²), 0 for the first itself; μ is `TrustedGain` for the first
+    ///    `Trusted`, `ExpectedGain` for others. The best is the one that can be
     ///    expected to gain the most, the first in order of equal ones; so none is best that is expected to be worse than
     ///    the control.
     /// 2. The best is chosen if it is one of the first `Trusted`, or ahead of the best of these by more than
@@ -133,8 +134,10 @@ type Selection =
             if value.HasValue then value.Value else unit * otherwise
 
         let expected = given options.ExpectedGain -0.02
+        let trusted = options.TrustedGain.GetValueOrDefault expected
         let spread = given options.GainSpread 0.03
         Check.that (nameof options.ExpectedGain) (Double.IsFinite expected) (fun () -> $"{expected} is not finite")
+        Check.that (nameof options.TrustedGain) (Double.IsFinite trusted) (fun () -> $"{trusted} is not finite")
         Check.that (nameof options.GainSpread) (spread > 0.0) (fun () -> $"{spread} is not above 0")
 
         let gains =
@@ -146,6 +149,7 @@ type Selection =
             |> Array.mapi (fun index (struct (gain, error)) ->
                 let known = 1.0 / (error * error)
                 let before = 1.0 / (spread * spread)
+                let expected = if index < options.Trusted then trusted else expected
 
                 if index = 0 then 0.0
                 elif Double.IsInfinity known then gain
