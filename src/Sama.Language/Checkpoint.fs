@@ -186,6 +186,11 @@ module internal Checkpoint =
           "vocab.json"
           "merges.txt" ]
 
+    /// FileNotFoundException for a folder without a tokenizer.
+    let requireTokenizer (source: string) : unit =
+        if not (tokenizerFiles |> List.exists (fun name -> File.Exists(Path.Combine(source, name)))) then
+            raise (FileNotFoundException $"'{source}' holds no tokenizer's file to copy")
+
     /// Copies what a tokenizer is read from; nothing into its own folder.
     let copyTokenizer (source: string) (folder: string) : unit =
         if Path.GetFullPath source <> Path.GetFullPath folder then
