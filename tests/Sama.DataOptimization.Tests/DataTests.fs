@@ -105,10 +105,10 @@ let private badFiles =
           fails
               "label of a wrong kind"
               "a.jsonl"
-              (json [ good[0]; """{"text":"b","label":1.5}""" ])
+              (json [ good[0]; """{"text":"b","label":{"name":"x"}}""" ])
               2
               "label"
-              [ "1.5" ]
+              [ "a string or a number"; "Object" ]
               plain
           fails
               "label that is a list"

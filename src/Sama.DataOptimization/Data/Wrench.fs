@@ -80,7 +80,7 @@ module internal Wrench =
                 raise (DataException(path, Nullable(), e.Column, reason, e))
 
         let labelled (row: RawRow) =
-            if row.RawLabel = "-1" then
+            if not (isNull row.RawLabel) && Spelling.whole row.RawLabel = "-1" then
                 { row with RawLabel = null }
             else
                 row
