@@ -54,6 +54,7 @@ type Corrections =
                   "share", torch.tensor [| shareLogit |] ]
 
         let judge (find: string -> Tensor) (view: RowView) =
+            Features.requireClasses classes view.Batch
             let votes = votesOf view.Batch
 
             if votes.shape[1] <> int64 rules then
@@ -129,12 +130,13 @@ type Corrections =
             let present = batch.Terms.ge(zero).to_type(batch.Known.dtype).unsqueeze 2L
 
             let each =
-                (find "terms").index_select(0L, (batch.Terms.clamp_min zero).reshape -1L).view (rows, width, -1L)
+                (Features.rowsOf (find "terms") "term" ((batch.Terms.clamp_min zero).reshape -1L)).view (rows, width, -1L)
 
             4.0 * (each * present).sum 1L
             / present.sum(1L).clamp_min(Scalar.op_Implicit 1.0).sqrt ()
 
         let judge (find: string -> Tensor) (view: RowView) =
+            Features.requireClasses classes view.Batch
             let given = view.Batch.Given
 
             let known =
