@@ -93,6 +93,24 @@ let tests =
                   Expect.equal data.Truths [| 1; 1; 3; 0 |] "truths"
                   Expect.equal (data.Votes |> Array.map Array.head) [| -1; 2; -1; 3 |] "votes"
 
+          testCase "a vote of -1 is an abstention where -1 is no class; where it is one, it is neither"
+          <| fun _ ->
+              let options = ReadOptions(VoteColumns = [| "vote" |])
+
+              for vote in [ "-1"; "-1.0" ] do
+                  withFile "a.csv" [ "text,label,vote"; "a,-1,"; $"b,1,{vote}" ] (fun path ->
+                      refused<DataException> [ "line 3"; "vote"; "-1 is a class as well" ] (fun () ->
+                          DataReader.Read(path, options) |> ignore))
+
+              withFile "a.csv" [ "text,label,vote"; "a,-1,1"; "b,1," ] (fun path ->
+                  let data = DataReader.Read(path, options)
+                  Expect.equal (data.Classes, data.Votes) ([| "-1"; "1" |], [| [| 1 |]; [| -1 |] |]) "nothing abstains")
+
+          testCase "a field given twice is no field"
+          <| fun _ ->
+              withFile "a.jsonl" [ """{"text":"a","label":"x"}"""; """{"text":"b","label":"x","label":"y"}""" ] (fun path ->
+                  refused<DataException> [ "line 2"; "label" ] (fun () -> DataReader.Read path |> ignore))
+
           testCase "names of letters that are alike but for a mark, or for its letter, are two"
           <| fun _ ->
               for name, other in [ "caf\u00e9", "cafe"; "\u00e9", "\u00e8"; "a\u0301b", "ab\u0301"; "\uac00", "\uac01" ] do

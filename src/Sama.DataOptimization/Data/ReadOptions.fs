@@ -18,7 +18,7 @@ type ReadOptions() =
     member val VotesColumn: string = null with get, set
 
     /// Columns of one rule's votes each; null, as it is made, if there are none. A vote is a class, or -1, null or
-    /// nothing where the rule abstains.
+    /// nothing where the rule abstains; where -1 is a class, a vote of -1 is an error.
     member val VoteColumns: IReadOnlyList<string> = null with get, set
 
     /// Names of the classes, in order: every other label is an error. Null, as it is made, takes the labels that

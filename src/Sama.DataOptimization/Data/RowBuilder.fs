@@ -98,6 +98,8 @@ module internal RowBuilder =
         names
         |> Array.iteri (fun number name -> numbers.TryAdd(Spelling.whole name, number) |> ignore)
 
+        let isAmbiguous = numbers.ContainsKey "-1"
+
         let number line column (name: string) =
             match numbers.TryGetValue name, numbers.TryGetValue(Spelling.whole name) with
             | (true, number), _
@@ -134,6 +136,13 @@ module internal RowBuilder =
                 raw.RawVotes
                 |> Array.mapi (fun rule vote ->
                     if abstains vote then
+                        if isAmbiguous && not (nothing vote) then
+                            bad
+                                file
+                                raw.RawLine
+                                rules[rule]
+                                "the vote -1 is an abstention, and -1 is a class as well: leave the field empty where a rule abstains, and name the class otherwise"
+
                         -1
                     else
                         number raw.RawLine rules[rule] vote)
