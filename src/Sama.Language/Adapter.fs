@@ -115,6 +115,7 @@ module internal Adapter =
             for slice in layout.Slices do
                 let name = prefix + slice.Name
                 let entry = file.Entry name
+                Checkpoint.requireFloats file entry
 
                 if entry.Shape <> slice.Shape then
                     let shown (shape: int64[]) = String.Join("x", shape)

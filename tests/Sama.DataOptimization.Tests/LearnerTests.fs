@@ -344,6 +344,33 @@ let private laws =
           for terms, words in [ [| [| 1 |]; null |], [ "terms[1]" ]; [| [||]; [| -1 |] |], [ "row 1"; "from 0" ] ] do
               refused<ArgumentException> words (fun () -> new RowTable(2, [| 0; 1 |], terms = terms) |> ignore)
 
+      testCase "two learners of one thing make no learner of both; other types than λ's are named"
+      <| fun _ ->
+          use _ = torch.NewDisposeScope()
+          use table = new RowTable(2, [| 0; 1 |], sources = [| 0; 1 |], terms = [| [| 1 |]; [| 2 |] |])
+          let model = LogLinear.FromAgreement([| [| 0 |]; [| 1 |] |], 2)
+          let log = torch.zeros (2L, 2L) - log 2.0
+
+          let judge (learner: DataLearner) (log: Tensor) =
+              let lambda = asParams [ for struct (name, value) in learner.Start() -> name, value ]
+              learner.Targets(lambda, table.At [| 0; 1 |], log) |> ignore
+
+          let weights, labels = ExampleWeights.PerRow 2, Corrections.LabelModel(model, 2)
+          judge (DataLearner.Combine(weights, labels)) log
+          judge (DataLearner.Combine(labels, weights)) log
+
+          refused<ArgumentException> [ "both learn weights"; "a weight a row"; "a weight a source" ] (fun () ->
+              judge (DataLearner.Combine(weights, ExampleWeights.PerSource 2)) log)
+
+          refused<ArgumentException> [ "both learn labels" ] (fun () ->
+              judge (DataLearner.Combine(Corrections.FromTerms 2, labels)) log)
+
+          for learner in [ ExampleWeights.FromFeatures 2; Corrections.FromTerms 2 ] do
+              let lambda = asParams [ for struct (name, value) in learner.Start() -> name, value ]
+
+              refused<ArgumentException> [ "Float64"; "Float32"; "RowTable" ] (fun () ->
+                  learner.Targets(lambda, table.At [| 0; 1 |], log.to_type torch.float64) |> ignore)
+
       testCase "labels that are no class are named"
       <| fun _ ->
           use _ = torch.NewDisposeScope()

@@ -171,6 +171,33 @@ let tests =
                       Expect.throwsC (fun () -> model.LoadAdapter folder |> ignore) (fun e ->
                           Expect.isTrue (e :? InvalidDataException && e.Message.Contains key) e.Message))
 
+          testCase "adapters in half precision are widened; those of whole numbers are refused"
+          <| fun _ ->
+              use _ = torch.NewDisposeScope()
+              use model = Encoder.Create(config Family.Bert, Head.Classifier, 1L)
+              use lora = model.WithLora(LoraOptions(rank = 4))
+
+              let stored (dtype: torch.ScalarType) (read: string -> unit) =
+                  use folder = new Folder()
+                  lora.SaveAdapter folder.Path
+                  let path = folder.At "adapter_model.safetensors"
+
+                  let tensors =
+                      use file = SafetensorsFile.Open path
+                      [ for entry in file.Entries -> struct (entry.Name, file.Read(entry.Name).to_type dtype) ]
+
+                  Safetensors.Save(path, tensors)
+                  read folder.Path
+
+              stored torch.bfloat16 (fun folder ->
+                  use read = model.LoadAdapter folder
+                  let half = lora.Initial.to_type(torch.bfloat16).to_type torch.float32
+                  Expect.equal (apart read.Initial half) 0.0 "exactly")
+
+              stored torch.int64 (fun folder ->
+                  Expect.throwsC (fun () -> model.LoadAdapter folder |> ignore) (fun e ->
+                      Expect.isTrue (e :? InvalidDataException && e.Message.Contains "I64") e.Message))
+
           testCase "what does not fit is refused by name"
           <| fun _ ->
               use folder = new Folder()

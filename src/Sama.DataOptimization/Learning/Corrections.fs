@@ -150,17 +150,16 @@ type Corrections =
 
             let inner =
                 torch.tanh (
-                    torch.nn.functional.linear (
-                        torch.cat ([| Features.predicted features view; given |], 1L),
-                        find "hidden",
-                        find "hiddenBias"
-                    )
+                    Features.linear
+                        (torch.cat ([| Features.predicted features view; given |], 1L))
+                        (find "hidden")
+                        (find "hiddenBias")
                 )
 
             let out =
                 torch.sigmoid (
-                    torch.nn.functional.linear (inner, find "output", find "outputBias")
-                    + torch.nn.functional.linear (known, find "clues")
+                    Features.linear inner (find "output") (find "outputBias")
+                    + Features.linear known (find "clues") null
                 )
 
             let weight, share = out.narrow (1L, 0L, 1L), out.narrow (1L, 1L, 1L)

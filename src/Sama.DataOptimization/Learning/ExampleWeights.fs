@@ -59,7 +59,7 @@ type ExampleWeights =
 
         let judge (find: string -> Tensor) (view: RowView) =
             let linear (x: Tensor) (name: string) =
-                torch.nn.functional.linear (x, find name)
+                Features.linear x (find name) null
 
             let fromClues =
                 if label + votes > 0L then

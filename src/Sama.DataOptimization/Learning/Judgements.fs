@@ -61,6 +61,13 @@ module internal Features =
 
         table.index_select (0L, numbers)
 
+    /// W x + b (b may be null). ArgumentException where the table's type, or the model's, is not that of λ.
+    let linear (x: Tensor) (weight: Tensor) (bias: Tensor) : Tensor =
+        Check.that "batch" (x.dtype = weight.dtype) (fun () ->
+            $"the rows' features are {x.dtype}, λ is {weight.dtype}: RowTable takes the model's dtype, and λ is to be of it too")
+
+        torch.nn.functional.linear (x, weight, bias)
+
     /// ArgumentException for a table of other classes than the learner's.
     let requireClasses (classes: int) (batch: RowBatch) : unit =
         Check.that "batch" (batch.Given.shape[1] = int64 classes) (fun () ->
