@@ -91,7 +91,8 @@ module internal Checkpoint =
     let requireFloats (owner: SafetensorsFile) (entry: SafetensorsEntry) : unit =
         if not (List.contains entry.Dtype [ "F64"; "F32"; "F16"; "BF16" ]) then
             raise (
-                InvalidDataException $"'{owner.Path}', tensor '{entry.Name}': its dtype is {entry.Dtype}; weights are floats of 16 bits or more"
+                InvalidDataException
+                    $"'{owner.Path}', tensor '{entry.Name}': its dtype is {entry.Dtype}; weights are floats of 16 bits or more"
             )
 
     let private read (file: SafetensorsFolder) (name: string) (view: Tensor) : unit =
@@ -191,7 +192,12 @@ module internal Checkpoint =
 
     /// FileNotFoundException for a folder without a tokenizer.
     let requireTokenizer (source: string) : unit =
-        if not (tokenizerFiles |> List.exists (fun name -> File.Exists(Path.Combine(source, name)))) then
+        if
+            not (
+                tokenizerFiles
+                |> List.exists (fun name -> File.Exists(Path.Combine(source, name)))
+            )
+        then
             raise (FileNotFoundException $"'{source}' holds no tokenizer's file to copy")
 
     /// Copies what a tokenizer is read from; nothing into its own folder.

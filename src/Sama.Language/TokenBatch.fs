@@ -139,8 +139,7 @@ type TokenBatch internal (inputIds: Tensor, attentionMask: Tensor, tokenTypeIds:
 
     /// The batch on a device; the caller disposes it.
     member _.To(device: torch.Device) : TokenBatch =
-        let moved (tensor: Tensor) =
-            (alive tensor).``to``(device).alias ()
+        let moved (tensor: Tensor) = (alive tensor).``to``(device).alias ()
 
         new TokenBatch(moved inputIds, moved attentionMask, moved tokenTypeIds, facts)
 

@@ -156,8 +156,12 @@ let private badFiles =
 
           testCase "a gzip that is cut short anywhere is no gzip; one of several members is"
           <| fun _ ->
-              let rows = [ for i in 0..199 -> $$"""{"text":"row {{i * 7919 % 1009}}","label":{{i % 2}}}""" ]
-              let packed (rows: string list) = zip (Encoding.UTF8.GetBytes(json rows + "\n"))
+              let rows =
+                  [ for i in 0..199 -> $$"""{"text":"row {{i * 7919 % 1009}}","label":{{i % 2}}}""" ]
+
+              let packed (rows: string list) =
+                  zip (Encoding.UTF8.GetBytes(json rows + "\n"))
+
               let whole = packed rows
 
               for length in 0 .. max 1 (whole.Length / 150) .. whole.Length - 1 do
@@ -167,10 +171,10 @@ let private badFiles =
               withBytes "a.jsonl.gz" (Array.append whole [| 0uy |]) (fun path ->
                   refused<DataException> [ path; "followed by" ] (fun () -> DataReader.ReadBytes path |> ignore))
 
-              let several = Array.concat [| packed rows[..99]; packed rows[100..120]; packed rows[121..] |]
+              let several =
+                  Array.concat [| packed rows[..99]; packed rows[100..120]; packed rows[121..] |]
 
-              withBytes "a.jsonl.gz" several (fun path ->
-                  Expect.hasLength (DataReader.Read path).Rows 200 "rows")
+              withBytes "a.jsonl.gz" several (fun path -> Expect.hasLength (DataReader.Read path).Rows 200 "rows")
 
               withBytes "a.jsonl.gz" several[.. several.Length - 30] (fun path ->
                   refused<DataException> [ path; "gzip" ] (fun () -> DataReader.Read path |> ignore))

@@ -329,7 +329,9 @@ let private laws =
 
           let batch = table.At [| 2; 1; 0 |]
           let log = torch.zeros (3L, 3L) - log 3.0
-          let model classes = LogLinear.FromAgreement([| [| 0 |]; [| 1 |] |], classes)
+
+          let model classes =
+              LogLinear.FromAgreement([| [| 0 |]; [| 1 |] |], classes)
 
           for learner, words in
               [ ExampleWeights.PerRow 2, [ "row 2"; "of 2" ]
@@ -341,13 +343,18 @@ let private laws =
               let lambda = asParams [ for struct (name, value) in learner.Start() -> name, value ]
               refused<ArgumentException> words (fun () -> learner.Targets(lambda, batch, log) |> ignore)
 
-          for terms, words in [ [| [| 1 |]; null |], [ "terms[1]" ]; [| [||]; [| -1 |] |], [ "row 1"; "from 0" ] ] do
+          for terms, words in
+              [ [| [| 1 |]; null |], [ "terms[1]" ]
+                [| [||]; [| -1 |] |], [ "row 1"; "from 0" ] ] do
               refused<ArgumentException> words (fun () -> new RowTable(2, [| 0; 1 |], terms = terms) |> ignore)
 
       testCase "two learners of one thing make no learner of both; other types than λ's are named"
       <| fun _ ->
           use _ = torch.NewDisposeScope()
-          use table = new RowTable(2, [| 0; 1 |], sources = [| 0; 1 |], terms = [| [| 1 |]; [| 2 |] |])
+
+          use table =
+              new RowTable(2, [| 0; 1 |], sources = [| 0; 1 |], terms = [| [| 1 |]; [| 2 |] |])
+
           let model = LogLinear.FromAgreement([| [| 0 |]; [| 1 |] |], 2)
           let log = torch.zeros (2L, 2L) - log 2.0
 
@@ -369,7 +376,8 @@ let private laws =
               let lambda = asParams [ for struct (name, value) in learner.Start() -> name, value ]
 
               refused<ArgumentException> [ "Float64"; "Float32"; "RowTable" ] (fun () ->
-                  learner.Targets(lambda, table.At [| 0; 1 |], log.to_type torch.float64) |> ignore)
+                  learner.Targets(lambda, table.At [| 0; 1 |], log.to_type torch.float64)
+                  |> ignore)
 
       testCase "labels that are no class are named"
       <| fun _ ->
@@ -378,8 +386,12 @@ let private laws =
 
           for label in [ 3L; -1L ] do
               let labels = torch.tensor [| 0L; label |]
-              refused<ArgumentException> [ $"label {label}"; "3 classes" ] (fun () -> Bootstrapping.Soft(log, labels) |> ignore)
-              refused<ArgumentException> [ $"label {label}"; "3 classes" ] (fun () -> Bootstrapping.Hard(log, labels) |> ignore)
+
+              refused<ArgumentException> [ $"label {label}"; "3 classes" ] (fun () ->
+                  Bootstrapping.Soft(log, labels) |> ignore)
+
+              refused<ArgumentException> [ $"label {label}"; "3 classes" ] (fun () ->
+                  Bootstrapping.Hard(log, labels) |> ignore)
 
       testCase "after the end it says so; an average follows its own parameters alone"
       <| fun _ ->
@@ -387,7 +399,10 @@ let private laws =
           let table = new RowTable(2, [| 0; 1 |])
           (table :> IDisposable).Dispose()
           refused<ObjectDisposedException> [ "RowTable" ] (fun () -> table.At [| 0 |] |> ignore)
-          let named names = asParams [ for name, size in names -> name, torch.ones [| size |] ]
+
+          let named names =
+              asParams [ for name, size in names -> name, torch.ones [| size |] ]
+
           let average = new AveragedParameters(named [ "a", 2L; "b", 3L ])
           average.Follow(named [ "a", 2L; "b", 3L ])
 
@@ -395,7 +410,10 @@ let private laws =
               refused<ArgumentException> [ "other parameters" ] (fun () -> average.Follow(named other))
 
           (average :> IDisposable).Dispose()
-          refused<ObjectDisposedException> [ "AveragedParameters" ] (fun () -> average.Follow(named [ "a", 2L; "b", 3L ]))
+
+          refused<ObjectDisposedException> [ "AveragedParameters" ] (fun () ->
+              average.Follow(named [ "a", 2L; "b", 3L ]))
+
           refused<ObjectDisposedException> [ "AveragedParameters" ] (fun () -> average.Parameters |> ignore)
 
       testCase "a table of many classes takes no room for rows times classes, and tells the same"
@@ -408,15 +426,24 @@ let private laws =
           Expect.isLessThan (GC.GetAllocatedBytesForCurrentThread() - before) 50_000_000L "bytes"
           Expect.equal (batch.Given.argmax(1L).data<int64>().ToArray()) [| 350L; 150L |] "labels"
           Expect.equal (batch.Given.sum().item<float32> ()) 2f "and nothing else"
-          let soft = Array.init 3 (fun row -> Array.init 3 (fun c -> if c = row then 1.0 else 0.0))
+
+          let soft =
+              Array.init 3 (fun row -> Array.init 3 (fun c -> if c = row then 1.0 else 0.0))
+
           use hard = new RowTable(3, [| 0; 1; 2 |], dtype = torch.float64)
           use given = new RowTable(3, [| 0; 1; 2 |], soft, dtype = torch.float64)
-          Expect.isTrue ((hard.At [| 2; 0 |]).Given.Equals((given.At [| 2; 0 |]).Given)) "as one-hot rows that are given"
+
+          Expect.isTrue
+              ((hard.At [| 2; 0 |]).Given.Equals((given.At [| 2; 0 |]).Given))
+              "as one-hot rows that are given"
 
       testCase "adjustment: a class without a target has a share all the same"
       <| fun _ ->
           use _ = torch.NewDisposeScope()
-          let log, targets = torch.zeros (1L, 2L) - log 2.0, torch.tensor(array2D [ [ 1f; 0f ] ])
+
+          let log, targets =
+              torch.zeros (1L, 2L) - log 2.0, torch.tensor (array2D [ [ 1f; 0f ] ])
+
           let prior = LogitAdjustment.Prior([| 0; 1 |], 2)
 
           for pseudo in [ 0.0; -1.0; nan; infinity ] do

@@ -108,12 +108,18 @@ let tests =
 
           testCase "a field given twice is no field"
           <| fun _ ->
-              withFile "a.jsonl" [ """{"text":"a","label":"x"}"""; """{"text":"b","label":"x","label":"y"}""" ] (fun path ->
-                  refused<DataException> [ "line 2"; "label" ] (fun () -> DataReader.Read path |> ignore))
+              withFile
+                  "a.jsonl"
+                  [ """{"text":"a","label":"x"}"""; """{"text":"b","label":"x","label":"y"}""" ]
+                  (fun path -> refused<DataException> [ "line 2"; "label" ] (fun () -> DataReader.Read path |> ignore))
 
           testCase "names of letters that are alike but for a mark, or for its letter, are two"
           <| fun _ ->
-              for name, other in [ "caf\u00e9", "cafe"; "\u00e9", "\u00e8"; "a\u0301b", "ab\u0301"; "\uac00", "\uac01" ] do
+              for name, other in
+                  [ "caf\u00e9", "cafe"
+                    "\u00e9", "\u00e8"
+                    "a\u0301b", "ab\u0301"
+                    "\uac00", "\uac01" ] do
                   withFile "a.csv" [ "text,label"; $"a,{name}"; $"b,{other}" ] (fun path ->
                       Expect.hasLength (DataReader.Read path).Classes 2 $"{name} {other}")
 
@@ -146,10 +152,17 @@ let tests =
 
               withFile
                   "a.jsonl"
-                  [ """{"text":1.50,"id":7.0,"label":1e3}"""; """{"text":"b","id":-0,"label":"1000"}"""; """{"text":"c","id":"x","label":2E-1}""" ]
+                  [ """{"text":1.50,"id":7.0,"label":1e3}"""
+                    """{"text":"b","id":-0,"label":"1000"}"""
+                    """{"text":"c","id":"x","label":2E-1}""" ]
                   (fun path ->
                       let data = DataReader.Read(path, ReadOptions(IdColumn = "id"))
-                      Expect.equal (data.Rows[0].Text, data.Rows[0].Id, data.Rows[1].Id) ("1.50", "7.0", "0") "as written"
+
+                      Expect.equal
+                          (data.Rows[0].Text, data.Rows[0].Id, data.Rows[1].Id)
+                          ("1.50", "7.0", "0")
+                          "as written"
+
                       Expect.equal data.Classes [| "0.2"; "1000" |] "without exponents"
                       Expect.equal data.Labels [| 1; 1; 0 |] "one name")
 

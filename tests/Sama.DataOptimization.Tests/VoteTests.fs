@@ -238,7 +238,10 @@ let private logLinear =
           <| fun _ ->
               let classes, rules = 5000, 4
               let random = Random 3
-              let votes = Array.init 30 (fun _ -> Array.init rules (fun _ -> random.Next(-1, classes)))
+
+              let votes =
+                  Array.init 30 (fun _ -> Array.init rules (fun _ -> random.Next(-1, classes)))
+
               let before = GC.GetAllocatedBytesForCurrentThread()
               let model = LogLinear.Fit(votes, classes, votes[..1], [| 17; 4000 |])
               let p = model.Predict [| votes[0]; Array.create rules 4321; Array.create rules -1 |]

@@ -137,7 +137,8 @@ let tests =
                   ("LORA", "4", "8", "SEQ_CLS")
                   "keys"
 
-          testCase "a folder as PEFT writes it: modules that the model has not are passed over, options that are not known are not"
+          testCase
+              "a folder as PEFT writes it: modules that the model has not are passed over, options that are not known are not"
           <| fun _ ->
               use model = Encoder.Create(config Family.Bert, Head.Classifier, 1L)
               use lora = model.WithLora(LoraOptions(rank = 4))

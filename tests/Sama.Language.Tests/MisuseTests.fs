@@ -91,7 +91,9 @@ let private batches =
           let gone = ids [| 1L |]
           gone.Dispose()
           refused<ArgumentException> "inputIds is disposed" (fun () -> new TokenBatch(gone) |> ignore)
-          refused<ArgumentException> "attentionMask is disposed" (fun () -> new TokenBatch(ids [| 1L |], gone) |> ignore) ]
+
+          refused<ArgumentException> "attentionMask is disposed" (fun () ->
+              new TokenBatch(ids [| 1L |], gone) |> ignore) ]
 
 let private labelled =
     [ testCase "labels that are no class, or no token, are named"

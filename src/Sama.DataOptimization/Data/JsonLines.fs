@@ -39,7 +39,8 @@ module internal JsonLines =
             bad file line null "a JSON list: one object a line is expected (JSON lines), no list of them"
 
         try
-            let document = JsonDocument.Parse(text, JsonDocumentOptions(AllowDuplicateProperties = false))
+            let document =
+                JsonDocument.Parse(text, JsonDocumentOptions(AllowDuplicateProperties = false))
 
             if document.RootElement.ValueKind <> JsonValueKind.Object then
                 bad file line null "one JSON object a line is expected"

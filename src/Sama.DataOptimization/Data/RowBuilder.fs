@@ -22,7 +22,8 @@ module internal RowBuilder =
 
     let private nothing (value: string) = String.IsNullOrWhiteSpace value
 
-    let private abstains (value: string) = nothing value || Spelling.whole value = "-1"
+    let private abstains (value: string) =
+        nothing value || Spelling.whole value = "-1"
 
     let private isWhole (name: string) =
         match Int64.TryParse(name, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture) with

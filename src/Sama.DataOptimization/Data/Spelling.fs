@@ -53,7 +53,9 @@ module internal Spelling =
         | _ when c >= '\uAC00' && c <= '\uD7A3' ->
             // a Hangul syllable: initial, vowel, final
             let at = int c - 0xAC00
-            text.Append(char (0x1100 + at / 588)).Append(char (0x1161 + at % 588 / 28)) |> ignore
+
+            text.Append(char (0x1100 + at / 588)).Append(char (0x1161 + at % 588 / 28))
+            |> ignore
 
             if at % 28 > 0 then
                 text.Append(char (0x11A7 + at % 28)) |> ignore

@@ -21,7 +21,8 @@ module internal Wrench =
         let text = TextFile.read path
 
         try
-            let document = JsonDocument.Parse(text, JsonDocumentOptions(AllowDuplicateProperties = false))
+            let document =
+                JsonDocument.Parse(text, JsonDocumentOptions(AllowDuplicateProperties = false))
 
             if document.RootElement.ValueKind <> JsonValueKind.Object then
                 TextFile.bad path (Nullable()) null "one JSON object is expected"

@@ -54,9 +54,12 @@ type Calibration =
         let place (confidence: float) =
             let near = max 0 (min (bins - 1) (int (ceil (confidence * float bins)) - 1))
 
-            if near > 0 && confidence <= low near then near - 1
-            elif near < bins - 1 && confidence > low (near + 1) then near + 1
-            else near
+            if near > 0 && confidence <= low near then
+                near - 1
+            elif near < bins - 1 && confidence > low (near + 1) then
+                near + 1
+            else
+                near
 
         let held = rows |> Array.groupBy (fst >> place) |> dict
 

@@ -34,7 +34,8 @@ type AveragedParameters(start: Params, [<Optional; DefaultParameterValue(0.99)>]
         let shapes (layout: Layout) =
             [ for slice in layout.Slices -> slice.Name, List.ofArray slice.Shape ]
 
-        Object.ReferenceEquals(layout, start.Layout) || shapes layout = shapes start.Layout
+        Object.ReferenceEquals(layout, start.Layout)
+        || shapes layout = shapes start.Layout
 
     /// The averages, by name; borrowed, they move with `Follow`.
     member _.Parameters =

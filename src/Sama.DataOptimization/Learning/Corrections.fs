@@ -130,7 +130,8 @@ type Corrections =
             let present = batch.Terms.ge(zero).to_type(batch.Known.dtype).unsqueeze 2L
 
             let each =
-                (Features.rowsOf (find "terms") "term" ((batch.Terms.clamp_min zero).reshape -1L)).view (rows, width, -1L)
+                (Features.rowsOf (find "terms") "term" ((batch.Terms.clamp_min zero).reshape -1L))
+                    .view (rows, width, -1L)
 
             4.0 * (each * present).sum 1L
             / present.sum(1L).clamp_min(Scalar.op_Implicit 1.0).sqrt ()

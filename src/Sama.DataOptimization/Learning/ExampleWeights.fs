@@ -58,8 +58,7 @@ type ExampleWeights =
                   "bias", torch.zeros 1L ]
 
         let judge (find: string -> Tensor) (view: RowView) =
-            let linear (x: Tensor) (name: string) =
-                Features.linear x (find name) null
+            let linear (x: Tensor) (name: string) = Features.linear x (find name) null
 
             let fromClues =
                 if label + votes > 0L then

@@ -26,7 +26,8 @@ type LogitAdjustment =
         Fresh.like (nameof prior) [| logProbabilities.shape[1] |] prior
 
         // a class without a target and without these had the share 0, whose logarithm times 0 is no number
-        Check.that (nameof pseudo) (Double.IsFinite pseudo && pseudo > 0.0) (fun () -> $"{pseudo} rows: a number above 0 is expected")
+        Check.that (nameof pseudo) (Double.IsFinite pseudo && pseudo > 0.0) (fun () ->
+            $"{pseudo} rows: a number above 0 is expected")
 
         Fresh.tensor (fun () ->
             let mass = targets.sum 0L + prior * pseudo

@@ -70,7 +70,9 @@ type RowTable
 
             for row in 0 .. terms.Length - 1 do
                 Check.notNull $"terms[{row}]" terms[row]
-                Check.that (nameof terms) (Array.forall (fun t -> t >= 0) terms[row]) (fun () -> $"row {row}: terms count from 0")
+
+                Check.that (nameof terms) (Array.forall (fun t -> t >= 0) terms[row]) (fun () ->
+                    $"row {row}: terms count from 0")
 
     let device = if isNull device then torch.CPU else device
     let count = labels.Length
@@ -99,7 +101,10 @@ type RowTable
     let oneHot (labels: Tensor) : Tensor =
         use at = labels.unsqueeze 1L
         use ones = torch.ones_like (at, dtype = dtype)
-        let spread = torch.zeros (labels.shape[0], int64 classes, dtype = dtype, device = device)
+
+        let spread =
+            torch.zeros (labels.shape[0], int64 classes, dtype = dtype, device = device)
+
         spread.scatter_ (1L, at, ones) |> ignore
         spread
 

@@ -7,8 +7,7 @@ open System.Runtime.InteropServices
 /// A log-linear label model that was fitted: p(class = c | votes) ∝ exp(b_c + Σ over rules that vote of W[rule][vote][c]).
 /// Rules times classes times classes are many where classes are: rows of votes that do not occur are not held.
 [<Sealed>]
-type LogLinearModel
-    internal (bias: float[], weights: VoteRows, start: VoteRows, gradientNorm: float, converged: bool) =
+type LogLinearModel internal (bias: float[], weights: VoteRows, start: VoteRows, gradientNorm: float, converged: bool) =
     let classes = bias.Length
 
     /// The classes' scores where every rule abstains.

@@ -5,7 +5,8 @@ open System.Collections.Generic
 /// A row of numbers, one a class, of every vote of every rule: [rule][vote][class]. Rows that are not given are made when
 /// they are asked for.
 [<Sealed>]
-type internal VoteRows(rules: int, classes: int, otherwise: int -> float[], given: Dictionary<struct (int * int), float[]>) =
+type internal VoteRows
+    (rules: int, classes: int, otherwise: int -> float[], given: Dictionary<struct (int * int), float[]>) =
     member _.Rules = rules
     member _.Given = given
 
@@ -21,7 +22,9 @@ type internal VoteRows(rules: int, classes: int, otherwise: int -> float[], give
 
     /// The same with what a function makes of every row.
     member _.Map(change: float[] -> float[]) : VoteRows =
-        let changed = given |> Seq.map (fun item -> KeyValuePair(item.Key, change item.Value))
+        let changed =
+            given |> Seq.map (fun item -> KeyValuePair(item.Key, change item.Value))
+
         VoteRows(rules, classes, otherwise >> change, Dictionary changed)
 
     /// The same with other rows for some votes.
