@@ -111,6 +111,16 @@ let private labelled =
               refused<ArgumentException> $"a label is {label}; 0 to 39" (fun () ->
                   words.Loss(words.At(), batch, ids [| -100L; label; 5L |]) |> ignore)
 
+          let states = words.LastHiddenState(words.At(), batch)
+
+          refused<ArgumentException> "a label is 40; 0 to 39" (fun () ->
+              MaskedWords.Losses(
+                  states,
+                  ids [| -100L; 40L; 5L |],
+                  fun picked -> torch.zeros (picked.shape[0], 40L)
+              )
+              |> ignore)
+
           let none = words.Losses(words.At(), batch, ids [| -100L; -100L; -100L |])
           Expect.equal none.shape [| 0L |] "nothing labelled, nothing wrong"
 
