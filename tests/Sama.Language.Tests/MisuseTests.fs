@@ -114,11 +114,7 @@ let private labelled =
           let states = words.LastHiddenState(words.At(), batch)
 
           refused<ArgumentException> "a label is 40; 0 to 39" (fun () ->
-              MaskedWords.Losses(
-                  states,
-                  ids [| -100L; 40L; 5L |],
-                  fun picked -> torch.zeros (picked.shape[0], 40L)
-              )
+              MaskedWords.Losses(states, ids [| -100L; 40L; 5L |], fun picked -> torch.zeros (picked.shape[0], 40L))
               |> ignore)
 
           let none = words.Losses(words.At(), batch, ids [| -100L; -100L; -100L |])
