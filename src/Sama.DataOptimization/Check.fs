@@ -153,6 +153,12 @@ module internal Simplex =
         let sum = Array.sum values
         Array.map (fun value -> value / sum) values
 
+    let normaliseInPlace (values: float[]) : unit =
+        let sum = Array.sum values
+
+        for i in 0 .. values.Length - 1 do
+            values[i] <- values[i] / sum
+
     /// log Σ exp, without overflow.
     let logSumExp (values: float[]) : float =
         let most = Array.max values

@@ -75,14 +75,22 @@ module internal Adapter =
             | found when found = expected -> ()
             | found -> raise (Json.fail path $"'{key}' is '{found}', only '{expected}' is known")
 
-        for key in [ "rank_pattern"; "alpha_pattern" ] do
+        for key in [ "rank_pattern"; "alpha_pattern"; "layers_to_transform"; "exclude_modules" ] do
             match Json.tryGet json key with
-            | :? JsonObject as pattern when pattern.Count > 0 ->
-                raise (Json.fail path $"'{key}' gives parts options of their own, which is not known here")
-            | _ -> ()
+            | null -> ()
+            | :? JsonObject as pattern when pattern.Count = 0 -> ()
+            | :? JsonArray as parts when parts.Count = 0 -> ()
+            | _ -> raise (Json.fail path $"'{key}' treats parts apart, which is not known here")
 
-    /// The options of a folder of adapters.
-    let readOptions (folder: string) : LoraOptions =
+    /// PEFT writes 'score' beside 'classifier', of which a model has one: those that the model has are trained. What a file
+    /// holds beyond them is refused when it is read.
+    let private trained (full: Layout) (modules: string list) : string[] =
+        [| for word in List.distinct modules do
+               if full.Slices |> Seq.exists (fun s -> Lora.isTrained [ word ] s.Name) then
+                   word |]
+
+    /// The options of a folder of adapters of a model.
+    let readOptions (full: Layout) (folder: string) : LoraOptions =
         let path = Path.Combine(folder, "adapter_config.json")
         let json = Json.read path
         refuse path json
@@ -93,7 +101,7 @@ module internal Adapter =
                 Json.number path json "lora_alpha" 8.0,
                 Json.number path json "lora_dropout" 0.0,
                 Array.ofList (Json.texts path json "target_modules"),
-                Array.ofList (Json.texts path json "modules_to_save")
+                trained full (Json.texts path json "modules_to_save")
             )
         with :? ArgumentException as e ->
             raise (Json.fail path e.Message)
@@ -107,6 +115,7 @@ module internal Adapter =
             for slice in layout.Slices do
                 let name = prefix + slice.Name
                 let entry = file.Entry name
+                Checkpoint.requireFloats file entry
 
                 if entry.Shape <> slice.Shape then
                     let shown (shape: int64[]) = String.Join("x", shape)

@@ -87,14 +87,18 @@ module internal Checkpoint =
     let private isBody (name: string) =
         name.StartsWith "embeddings." || name.StartsWith "encoder."
 
+    /// InvalidDataException for a tensor of a file that holds no floating-point numbers.
+    let requireFloats (owner: SafetensorsFile) (entry: SafetensorsEntry) : unit =
+        if not (List.contains entry.Dtype [ "F64"; "F32"; "F16"; "BF16" ]) then
+            raise (
+                InvalidDataException
+                    $"'{owner.Path}', tensor '{entry.Name}': its dtype is {entry.Dtype}; weights are floats of 16 bits or more"
+            )
+
     let private read (file: SafetensorsFolder) (name: string) (view: Tensor) : unit =
         let owner = file.File name
         let entry = owner.Entry name
-
-        if not (List.contains entry.Dtype [ "F64"; "F32"; "F16"; "BF16" ]) then
-            raise (
-                InvalidDataException $"'{owner.Path}', tensor '{name}': its dtype is {entry.Dtype}; weights are floats"
-            )
+        requireFloats owner entry
 
         if entry.Shape <> view.shape then
             let shown (shape: int64[]) = String.Join("x", shape)
@@ -185,6 +189,16 @@ module internal Checkpoint =
           "vocab.txt"
           "vocab.json"
           "merges.txt" ]
+
+    /// FileNotFoundException for a folder without a tokenizer.
+    let requireTokenizer (source: string) : unit =
+        if
+            not (
+                tokenizerFiles
+                |> List.exists (fun name -> File.Exists(Path.Combine(source, name)))
+            )
+        then
+            raise (FileNotFoundException $"'{source}' holds no tokenizer's file to copy")
 
     /// Copies what a tokenizer is read from; nothing into its own folder.
     let copyTokenizer (source: string) (folder: string) : unit =

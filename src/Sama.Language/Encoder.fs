@@ -43,10 +43,14 @@ type Encoder
 
         vector
 
-    let copyTokenizer (source: string) (target: string) =
+    /// Before anything is written: what copies the tokenizer's files.
+    let tokenizerCopy (source: string) : string -> unit =
+        if not (isNull source) then
+            Sama.Language.Checkpoint.requireTokenizer source
+
         match (if isNull source then folder else source) with
-        | null -> ()
-        | source -> Sama.Language.Checkpoint.copyTokenizer source target
+        | null -> ignore
+        | source -> Sama.Language.Checkpoint.copyTokenizer source
 
     /// Reads a Hugging Face folder: config.json, and model.safetensors or its shards (F32, F64, F16 or BF16). `head`
     /// (default: a classifier where `labels` or `labelNames` are given, else what config.json's `architectures` says) may be
@@ -182,7 +186,7 @@ type Encoder
     /// The same model with the adapters of a folder that PEFT or `SaveAdapter` wrote. FileNotFoundException;
     /// InvalidDataException naming file and tensor or key.
     member model.LoadAdapter(adapterFolder: string) : Encoder =
-        let options = Adapter.readOptions adapterFolder
+        let options = Adapter.readOptions full adapterFolder
 
         let adapted =
             try
@@ -205,6 +209,7 @@ type Encoder
     /// Writes an ordinary Hugging Face folder that transformers loads: config.json, model.safetensors (or shards of at most
     /// `shardBytes`) with adapters merged in, and the tokenizer's files of `tokenizerFolder` (null: of the folder that was
     /// read, if one was). `vector`: θ; null: the initial values. The folder is made if it is not there.
+    /// FileNotFoundException for a `tokenizerFolder` without any.
     member model.Save
         (
             target: string,
@@ -217,10 +222,11 @@ type Encoder
         if shardBytes < 1L then
             invalidArg (nameof shardBytes) $"shards of {shardBytes} bytes"
 
+        let copyTokenizer = tokenizerCopy tokenizerFolder
         use merged = model.Merge vector
         Directory.CreateDirectory target |> ignore
         Sama.Language.Checkpoint.save target full merged shardBytes
-        copyTokenizer tokenizerFolder target
+        copyTokenizer target
 
         let dtype =
             if merged.dtype = torch.ScalarType.Float64 then
@@ -231,7 +237,7 @@ type Encoder
         config.Write(target, Parameters.architecture config head, dtype)
 
     /// Writes the adapters and trained modules alone, as PEFT does: adapter_model.safetensors, adapter_config.json and the
-    /// tokenizer's files. InvalidOperationException without adapters.
+    /// tokenizer's files. InvalidOperationException without adapters; else as `Save`.
     member _.SaveAdapter
         (
             target: string,
@@ -243,10 +249,10 @@ type Encoder
         if isNull lora then
             invalidOp "the model has no adapters: save it whole"
 
-        let theta = theta vector
+        let theta, copyTokenizer = theta vector, tokenizerCopy tokenizerFolder
         Directory.CreateDirectory target |> ignore
         Adapter.save target folder head lora layout theta
-        copyTokenizer tokenizerFolder target
+        copyTokenizer target
 
     interface IDisposable with
         /// Frees the initial and the frozen values.

@@ -5,33 +5,7 @@ open System.Collections.Generic
 open System.IO
 open System.Runtime.InteropServices
 open System.Text.Json.Nodes
-
-/// The architectures, which differ in positions, heads and names.
-type Family =
-    /// Devlin et al., 2019
-    | Bert = 0
-    /// Liu et al., 2019
-    | Roberta = 1
-
-/// What follows the encoder.
-type Head =
-    /// hidden states and, in layout, the pooler
-    | None = 0
-    /// logits of classes
-    | Classifier = 1
-    /// logits of the vocabulary at each token
-    | MaskedLanguageModel = 2
-
-/// The nonlinearity between a layer's two dense parts.
-type Activation =
-    /// x/2 (1 + erf(x/√2))
-    | Gelu = 0
-    /// x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))
-    | GeluTanh = 1
-    /// max(x, 0)
-    | Relu = 2
-    /// x σ(x)
-    | Silu = 3
+open Sama.Language.ConfigKeys
 
 /// What config.json says of a BERT or RoBERTa encoder.
 [<NoComparison>]
@@ -113,7 +87,7 @@ type EncoderConfig =
 
         { config with
             Labels = Array.ofSeq labels
-            Source = Config.ofOneLabel config.Source }
+            Source = ConfigKeys.ofOneLabel config.Source }
 
     /// The longest input: RoBERTa's positions begin behind the pad's.
     member config.MaximumTokens: int64 =
@@ -138,35 +112,12 @@ type EncoderConfig =
 /// config.json, read and written.
 module internal Config =
 
-    let private activations =
-        [ "gelu", Activation.Gelu
-          "gelu_new", Activation.GeluTanh
-          "gelu_pytorch_tanh", Activation.GeluTanh
-          "relu", Activation.Relu
-          "silu", Activation.Silu
-          "swish", Activation.Silu ]
-
-    let private families = [ "bert", Family.Bert; "roberta", Family.Roberta ]
-
-    /// The names in the order of their keys; without `id2label` there are `num_labels`, 2 by default.
-    let private labels path (json: JsonObject) : string[] =
-        match Json.tryGet json "id2label" with
-        | :? JsonObject as names when names.Count > 0 ->
-            [| for i in 0 .. names.Count - 1 ->
-                   match names[string i] with
-                   | name when not (isNull name) -> name.ToString()
-                   | _ -> raise (Json.fail path $"'id2label' has {names.Count} entries and no name for {i}") |]
-        | null -> [| for i in 0L .. Json.count path json 1L "num_labels" 2L - 1L -> $"LABEL_{i}" |]
-        | other -> raise (Json.fail path $"'id2label' is {other.ToJsonString()}, names by number are expected")
-
-    /// The json without the kind of problem that the labels before were of: transformers goes by it.
-    let ofOneLabel (source: string) : string =
-        if isNull source then
+    /// What config.json calls the kind of problem; null if it does not.
+    let problem (config: EncoderConfig) : string =
+        if isNull config.Source then
             null
         else
-            let json = JsonNode.Parse(source).AsObject()
-            json.Remove "problem_type" |> ignore
-            json.ToJsonString()
+            ConfigKeys.problem config.Source
 
     /// What no encoder can be, as the error that `fail` makes of the reason.
     let check (fail: string -> exn) (config: EncoderConfig) : unit =
@@ -209,27 +160,6 @@ module internal Config =
         if config.MaximumTokens < 1L then
             raise (fail $"{config.Positions} positions leave no room for a token")
 
-    let private refuse path (json: JsonObject) : unit =
-        for key in [ "is_decoder"; "add_cross_attention" ] do
-            if Json.flag path json key false then
-                raise (Json.fail path $"'{key}' is true: this is an encoder's reader, not a decoder's")
-
-        match Json.text path json "position_embedding_type" "absolute" with
-        | "absolute" -> ()
-        | other -> raise (Json.fail path $"'position_embedding_type' is '{other}'; only absolute positions are known")
-
-        if not (Json.flag path json "tie_word_embeddings" true) then
-            raise (Json.fail path "'tie_word_embeddings' is false: an output table of its own is not known")
-
-    let private oneOf path (json: JsonObject) key missing (known: (string * 'T) list) : 'T =
-        let found = Json.text path json key missing
-
-        match known |> List.tryFind (fun (name, _) -> name = found) with
-        | Some(_, value) -> value
-        | None ->
-            let all = known |> List.map fst |> String.concat ", "
-            raise (Json.fail path $"'{key}' is '{found}'; known are: {all}")
-
     let read (path: string) : EncoderConfig =
         let json = Json.read path
         refuse path json
@@ -267,20 +197,6 @@ module internal Config =
 
         check (Json.fail path) config
         config
-
-    let private keyOf (known: (string * 'T) list) (value: 'T) =
-        known |> List.find (fun (_, own) -> own = value) |> fst
-
-    let private set (json: JsonObject) (key: string) (value: JsonNode) = json[key] <- value
-
-    let private number (x: float) : JsonNode = JsonValue.Create x
-    let private whole (x: int64) : JsonNode = JsonValue.Create x
-    let private text (x: string) : JsonNode = JsonValue.Create x
-
-    let private setLabels (json: JsonObject) (labels: IReadOnlyList<string>) =
-        json.Remove "num_labels" |> ignore
-        set json "id2label" (JsonObject(labels |> Seq.mapi (fun i name -> KeyValuePair(string i, text name))))
-        set json "label2id" (JsonObject(labels |> Seq.mapi (fun i name -> KeyValuePair(name, whole (int64 i)))))
 
     /// The json of a config as transformers reads it.
     let bytes (config: EncoderConfig) (architecture: string) (dtype: string) : byte[] =

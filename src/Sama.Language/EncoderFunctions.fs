@@ -51,6 +51,7 @@ type EncoderFunctions
             if isNull frozen then
                 null
             else
+                ObjectDisposedException.ThrowIf(initial.IsInvalid, typeof<EncoderFunctions>)
                 frozen.Like theta[layout.Slices[0].Name]
 
         let find (name: string) : Tensor =
@@ -78,6 +79,10 @@ type EncoderFunctions
     let require (wanted: Head) (what: string) =
         if head <> wanted then
             invalidOp $"{what} needs the head {wanted}, this model has {head}"
+
+    let requireClasses (what: string) =
+        require Head.Classifier what
+        Labels.requireClasses config what
 
     let states (theta: Params) (batch: TokenBatch) (training: bool) : Weights * Tensor list =
         ArgumentNullException.ThrowIfNull(batch, nameof batch)
@@ -208,11 +213,12 @@ type EncoderFunctions
         | Head.MaskedLanguageModel -> last theta batch training ||> Network.vocabulary
         | _ -> invalidOp "the model has no head, hence no logits: load it with labels or a head"
 
-    /// Log probabilities of the classes: [rows, labels].
+    /// Log probabilities of the classes: [rows, labels]. InvalidOperationException for another head, for one class, and where
+    /// config.json's `problem_type` is not that of one class a text.
     member model.LogProbabilities
         (theta: Params, batch: TokenBatch, [<Optional; DefaultParameterValue(false)>] training: bool)
         : Tensor =
-        require Head.Classifier "a row's log probabilities"
+        requireClasses "a row's log probability"
         torch.nn.functional.log_softmax (model.Logits(theta, batch, training), 1L)
 
     /// Log probabilities of the classes from the output of the first layers, [rows, tokens, hidden], which a caller may keep
@@ -226,12 +232,12 @@ type EncoderFunctions
             layers: int,
             [<Optional; DefaultParameterValue(false)>] training: bool
         ) : Tensor =
-        require Head.Classifier "a row's log probabilities"
+        requireClasses "a row's log probability"
         torch.nn.functional.log_softmax (lastFrom theta batch states layers training ||> Network.classify, 1L)
 
     /// Cross entropies. Of a classifier, with labels [rows] (int64): [rows]. Of a masked language model, with labels
     /// [rows, tokens] and -100 where there is none: of the labelled positions in row-major order. ArgumentException for
-    /// labels of another shape or type.
+    /// labels of another shape or type, or that are no class; InvalidOperationException as `LogProbabilities`.
     member _.Losses
         (theta: Params, batch: TokenBatch, labels: Tensor, [<Optional; DefaultParameterValue(false)>] training: bool)
         : Tensor =
@@ -256,13 +262,18 @@ type EncoderFunctions
             torch.nn.functional.cross_entropy (logits, labels, reduction = torch.nn.Reduction.None)
 
         match head with
-        | Head.Classifier -> crossEntropy (last theta batch training ||> Network.classify) labels
+        | Head.Classifier ->
+            requireClasses "a row's loss"
+            Labels.require (int64 config.Labels.Count) labels
+            crossEntropy (last theta batch training ||> Network.classify) labels
         | Head.MaskedLanguageModel ->
             let w, hidden = last theta batch training
             let flat = labels.reshape -1L
             let at = flat.ne(Scalar.op_Implicit -100L).nonzero().reshape -1L
             let picked = hidden.reshape(-1L, config.HiddenSize).index_select (0L, at)
-            crossEntropy (Network.vocabulary w picked) (flat.index_select (0L, at))
+            let labelled = flat.index_select (0L, at)
+            Labels.require config.VocabularySize labelled
+            crossEntropy (Network.vocabulary w picked) labelled
         | _ -> invalidOp "the model has no head, hence no losses: load it with labels or a head"
 
     /// The mean of `Losses`, 0-D; NaN where there is no label at all.

@@ -83,15 +83,9 @@ type LayerStates
 
     do
         // they live as long as this, whatever scope it is made in
-        for tensor in
-            [ tokens.InputIds
-              tokens.AttentionMask
-              tokens.TokenTypeIds
-              places.InputIds
-              places.AttentionMask
-              places.TokenTypeIds
-              states ] do
-            tensor.DetachFromDisposeScope() |> ignore
+        tokens.DetachFromDisposeScope() |> ignore
+        places.DetachFromDisposeScope() |> ignore
+        states.DetachFromDisposeScope() |> ignore
 
         if first then
             (batch :> IDisposable).Dispose()

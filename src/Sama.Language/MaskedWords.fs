@@ -46,7 +46,8 @@ type MaskedWords =
 
     /// Mean cross entropy of each row's hidden words, 0 for a row without any: [rows]. `states` [rows, tokens, hidden] are a
     /// model's, `labels` [rows, tokens] as `Hide` gives them; `logits` makes of states [words, hidden] the logits
-    /// [words, vocabulary] that labels count in. Differentiable. ArgumentException for labels of another shape or type.
+    /// [words, vocabulary] that labels count in. Differentiable. ArgumentException for labels of
+    /// another shape or type, or that are no word.
     static member Losses(states: Tensor, labels: Tensor, logits: Func<Tensor, Tensor>) : Tensor =
         ArgumentNullException.ThrowIfNull(states, nameof states)
         ArgumentNullException.ThrowIfNull(labels, nameof labels)
@@ -68,12 +69,11 @@ type MaskedWords =
             let at = hidden.reshape(-1L).nonzero().reshape -1L
             let picked = states.reshape(flat.shape[0], -1L).index_select (0L, at)
 
+            let scores, words = logits.Invoke picked, flat.index_select (0L, at)
+            Labels.require scores.shape[1] words
+
             let each =
-                torch.nn.functional.cross_entropy (
-                    logits.Invoke picked,
-                    flat.index_select (0L, at),
-                    reduction = torch.nn.Reduction.None
-                )
+                torch.nn.functional.cross_entropy (scores, words, reduction = torch.nn.Reduction.None)
 
             let sums = torch.zeros_like(flat, dtype = each.dtype).index_add (0L, at, each, 1)
             sums.view_as(labels).sum 1L / hidden.sum(1L).clamp_min (Scalar.op_Implicit 1L))

@@ -18,6 +18,9 @@ type internal BatchFacts =
 type TokenBatch internal (inputIds: Tensor, attentionMask: Tensor, tokenTypeIds: Tensor, facts: BatchFacts) =
 
     static let check (name: string) (reference: Tensor) (tensor: Tensor) =
+        if tensor.IsInvalid then
+            invalidArg name $"{name} is disposed"
+
         if tensor.dtype <> torch.ScalarType.Int64 then
             invalidArg name $"{name} is {tensor.dtype}, int64 is expected"
 
@@ -40,6 +43,18 @@ type TokenBatch internal (inputIds: Tensor, attentionMask: Tensor, tokenTypeIds:
             invalidArg name $"{name} holds {(if least < 0L then least else largest)}; 0 to {most} is expected"
 
         least, largest
+
+    /// ObjectDisposedException once it, or the scope that it was made in, is disposed.
+    static let alive (tensor: Tensor) : Tensor =
+        ObjectDisposedException.ThrowIf(tensor.IsInvalid, typeof<TokenBatch>)
+        tensor
+
+    let requireRows (rows: Tensor) =
+        if rows.dtype <> torch.ScalarType.Int64 || rows.dim () <> 1L || rows.numel () = 0L then
+            let shape = String.Join("x", rows.shape)
+            invalidArg (nameof rows) $"the rows are {rows.dtype} [{shape}], int64 [rows] with at least one is expected"
+
+        range (nameof rows) ((alive inputIds).shape[0] - 1L) rows |> ignore
 
     /// Of tensors that the batch takes over: it disposes them. The mask is 1 at what takes part and 0 elsewhere (null:
     /// ones), the types are those of the sentences (null: zeros). ArgumentException for other types or shapes, and for
@@ -81,26 +96,28 @@ type TokenBatch internal (inputIds: Tensor, attentionMask: Tensor, tokenTypeIds:
         )
 
     /// Token ids.
-    member _.InputIds = inputIds
+    member _.InputIds = alive inputIds
 
     /// 1 at what takes part.
-    member _.AttentionMask = attentionMask
+    member _.AttentionMask = alive attentionMask
 
     /// 0, and 1 for the second sentence of a BERT pair.
-    member _.TokenTypeIds = tokenTypeIds
+    member _.TokenTypeIds = alive tokenTypeIds
 
     /// Rows.
-    member _.Count = inputIds.shape[0]
+    member _.Count = (alive inputIds).shape[0]
 
     /// Tokens of a row, pads included.
-    member _.Tokens = inputIds.shape[1]
+    member _.Tokens = (alive inputIds).shape[1]
 
     member internal _.Facts = facts
 
     /// The rows of those numbers (int64, on the batch's device, any may repeat), as a new batch; the last columns that are
     /// masked in all of them are left out (the first ones are not, since BERT counts positions from them). The caller disposes it.
+    /// ArgumentException for other rows.
     member _.Rows(rows: Tensor) : TokenBatch =
         ArgumentNullException.ThrowIfNull(rows, nameof rows)
+        requireRows rows
 
         Scope.run (fun keep ->
             let pick (tensor: Tensor) = tensor.index_select (0L, rows)
@@ -122,8 +139,16 @@ type TokenBatch internal (inputIds: Tensor, attentionMask: Tensor, tokenTypeIds:
 
     /// The batch on a device; the caller disposes it.
     member _.To(device: torch.Device) : TokenBatch =
-        let moved (tensor: Tensor) = tensor.``to``(device).alias ()
+        let moved (tensor: Tensor) = (alive tensor).``to``(device).alias ()
+
         new TokenBatch(moved inputIds, moved attentionMask, moved tokenTypeIds, facts)
+
+    /// The batch itself, whose tensors from now on outlive the dispose scope that they were made in.
+    member batch.DetachFromDisposeScope() : TokenBatch =
+        for tensor in [ inputIds; attentionMask; tokenTypeIds ] do
+            (alive tensor).DetachFromDisposeScope() |> ignore
+
+        batch
 
     interface IDisposable with
         /// Frees its tensors.

@@ -89,12 +89,7 @@ type EncoderClassifier
         use tokenizer = Tokenizer.Load folder
         let most = int (min (int64 tokens) whole.Config.MaximumTokens)
         use read = tokenizer.EncodeBatch(texts, maxLength = most)
-        let batch = read.To device
-
-        for tensor in parts batch do
-            tensor.DetachFromDisposeScope() |> ignore
-
-        batch
+        (read.To device).DetachFromDisposeScope()
 
     /// What the frozen layers make of every token of every text, of the first alone where nothing else is read.
     let states = lazy (new LayerStates(whole, batch, below, first = isWhole))

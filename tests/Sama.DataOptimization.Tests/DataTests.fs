@@ -105,10 +105,10 @@ let private badFiles =
           fails
               "label of a wrong kind"
               "a.jsonl"
-              (json [ good[0]; """{"text":"b","label":1.5}""" ])
+              (json [ good[0]; """{"text":"b","label":{"name":"x"}}""" ])
               2
               "label"
-              [ "1.5" ]
+              [ "a string or a number"; "Object" ]
               plain
           fails
               "label that is a list"
@@ -153,6 +153,31 @@ let private badFiles =
                   File.Delete(at "b.txt")
                   File.Delete(at "a.x.txt.gz")
                   Expect.throwsT<FileNotFoundException> (fun () -> DataReader.ReadTexts folder |> ignore) "no text")
+
+          testCase "a gzip that is cut short anywhere is no gzip; one of several members is"
+          <| fun _ ->
+              let rows =
+                  [ for i in 0..199 -> $$"""{"text":"row {{i * 7919 % 1009}}","label":{{i % 2}}}""" ]
+
+              let packed (rows: string list) =
+                  zip (Encoding.UTF8.GetBytes(json rows + "\n"))
+
+              let whole = packed rows
+
+              for length in 0 .. max 1 (whole.Length / 150) .. whole.Length - 1 do
+                  withBytes "a.jsonl.gz" whole[.. length - 1] (fun path ->
+                      refused<DataException> [ path ] (fun () -> DataReader.Read path |> ignore))
+
+              withBytes "a.jsonl.gz" (Array.append whole [| 0uy |]) (fun path ->
+                  refused<DataException> [ path; "followed by" ] (fun () -> DataReader.ReadBytes path |> ignore))
+
+              let several =
+                  Array.concat [| packed rows[..99]; packed rows[100..120]; packed rows[121..] |]
+
+              withBytes "a.jsonl.gz" several (fun path -> Expect.hasLength (DataReader.Read path).Rows 200 "rows")
+
+              withBytes "a.jsonl.gz" several[.. several.Length - 30] (fun path ->
+                  refused<DataException> [ path; "gzip" ] (fun () -> DataReader.Read path |> ignore))
 
           testCase "no gzip, no file"
           <| fun _ ->

@@ -100,6 +100,14 @@ let private accuracy =
 
               close (Calibration.ExpectedError(p, y, 7)) expected "ece"
 
+          testCase "a probability at the end of a bin is in that bin, of every number of bins"
+          <| fun _ ->
+              for count in 1..60 do
+                  for at in (count + 1) / 2 .. count do
+                      let edge = float at / float count
+                      let bins = Calibration.Bins([| [| edge; 1.0 - edge |] |], [| 0 |], count)
+                      Expect.equal (Array.findIndex (fun bin -> bin.Count = 1) bins) (at - 1) $"{at} of {count}"
+
           testCase "ECE, Brier and log-loss by hand"
           <| fun _ ->
               let p = [| [| 0.9; 0.1 |]; [| 0.9; 0.1 |]; [| 0.3; 0.7 |]; [| 0.0; 1.0 |] |]

@@ -320,6 +320,139 @@ let private laws =
 
           refused<ArgumentException> [ "row 5"; "2 rows" ] (fun () -> table.At [| 5 |] |> ignore)
 
+      testCase "what a learner has not is named: rows, sources, terms, classes"
+      <| fun _ ->
+          use _ = torch.NewDisposeScope()
+
+          use table =
+              new RowTable(3, [| 0; 1; 2 |], sources = [| 0; 4; 1 |], terms = [| [| 1; 9 |]; [||]; [| 77 |] |])
+
+          let batch = table.At [| 2; 1; 0 |]
+          let log = torch.zeros (3L, 3L) - log 3.0
+
+          let model classes =
+              LogLinear.FromAgreement([| [| 0 |]; [| 1 |] |], classes)
+
+          for learner, words in
+              [ ExampleWeights.PerRow 2, [ "row 2"; "of 2" ]
+                ExampleWeights.PerSource 4, [ "source 4"; "of 4" ]
+                Corrections.FromTerms(3, 0, 77), [ "term 77"; "of 77" ]
+                Corrections.FromTerms 4, [ "3 classes"; "of 4" ]
+                Corrections.LabelModel(model 2, 1), [ "3 classes"; "of 2" ]
+                ExampleWeights.FromFeatures 2, [ "3 classes"; "of 2" ] ] do
+              let lambda = asParams [ for struct (name, value) in learner.Start() -> name, value ]
+              refused<ArgumentException> words (fun () -> learner.Targets(lambda, batch, log) |> ignore)
+
+          for terms, words in
+              [ [| [| 1 |]; null |], [ "terms[1]" ]
+                [| [||]; [| -1 |] |], [ "row 1"; "from 0" ] ] do
+              refused<ArgumentException> words (fun () -> new RowTable(2, [| 0; 1 |], terms = terms) |> ignore)
+
+      testCase "two learners of one thing make no learner of both; other types than λ's are named"
+      <| fun _ ->
+          use _ = torch.NewDisposeScope()
+
+          use table =
+              new RowTable(2, [| 0; 1 |], sources = [| 0; 1 |], terms = [| [| 1 |]; [| 2 |] |])
+
+          let model = LogLinear.FromAgreement([| [| 0 |]; [| 1 |] |], 2)
+          let log = torch.zeros (2L, 2L) - log 2.0
+
+          let judge (learner: DataLearner) (log: Tensor) =
+              let lambda = asParams [ for struct (name, value) in learner.Start() -> name, value ]
+              learner.Targets(lambda, table.At [| 0; 1 |], log) |> ignore
+
+          let weights, labels = ExampleWeights.PerRow 2, Corrections.LabelModel(model, 2)
+          judge (DataLearner.Combine(weights, labels)) log
+          judge (DataLearner.Combine(labels, weights)) log
+
+          refused<ArgumentException> [ "both learn weights"; "a weight a row"; "a weight a source" ] (fun () ->
+              judge (DataLearner.Combine(weights, ExampleWeights.PerSource 2)) log)
+
+          refused<ArgumentException> [ "both learn labels" ] (fun () ->
+              judge (DataLearner.Combine(Corrections.FromTerms 2, labels)) log)
+
+          for learner in [ ExampleWeights.FromFeatures 2; Corrections.FromTerms 2 ] do
+              let lambda = asParams [ for struct (name, value) in learner.Start() -> name, value ]
+
+              refused<ArgumentException> [ "Float64"; "Float32"; "RowTable" ] (fun () ->
+                  learner.Targets(lambda, table.At [| 0; 1 |], log.to_type torch.float64)
+                  |> ignore)
+
+      testCase "labels that are no class are named"
+      <| fun _ ->
+          use _ = torch.NewDisposeScope()
+          let log = torch.zeros (2L, 3L) - log 3.0
+
+          for label in [ 3L; -1L ] do
+              let labels = torch.tensor [| 0L; label |]
+
+              refused<ArgumentException> [ $"label {label}"; "3 classes" ] (fun () ->
+                  Bootstrapping.Soft(log, labels) |> ignore)
+
+              refused<ArgumentException> [ $"label {label}"; "3 classes" ] (fun () ->
+                  Bootstrapping.Hard(log, labels) |> ignore)
+
+      testCase "after the end it says so; an average follows its own parameters alone"
+      <| fun _ ->
+          use _ = torch.NewDisposeScope()
+          let table = new RowTable(2, [| 0; 1 |])
+          (table :> IDisposable).Dispose()
+          refused<ObjectDisposedException> [ "RowTable" ] (fun () -> table.At [| 0 |] |> ignore)
+
+          let named names =
+              asParams [ for name, size in names -> name, torch.ones [| size |] ]
+
+          let average = new AveragedParameters(named [ "a", 2L; "b", 3L ])
+          average.Follow(named [ "a", 2L; "b", 3L ])
+
+          for other in [ [ "b", 3L; "a", 2L ]; [ "a", 3L; "b", 2L ]; [ "a", 2L; "c", 3L ] ] do
+              refused<ArgumentException> [ "other parameters" ] (fun () -> average.Follow(named other))
+
+          (average :> IDisposable).Dispose()
+
+          refused<ObjectDisposedException> [ "AveragedParameters" ] (fun () ->
+              average.Follow(named [ "a", 2L; "b", 3L ]))
+
+          refused<ObjectDisposedException> [ "AveragedParameters" ] (fun () -> average.Parameters |> ignore)
+
+      testCase "a table of many classes takes no room for rows times classes, and tells the same"
+      <| fun _ ->
+          use _ = torch.NewDisposeScope()
+          let labels = Array.init 2000 (fun row -> row * 50)
+          let before = GC.GetAllocatedBytesForCurrentThread()
+          use table = new RowTable(100_000, labels)
+          let batch = table.At [| 7; 3 |]
+          Expect.isLessThan (GC.GetAllocatedBytesForCurrentThread() - before) 50_000_000L "bytes"
+          Expect.equal (batch.Given.argmax(1L).data<int64>().ToArray()) [| 350L; 150L |] "labels"
+          Expect.equal (batch.Given.sum().item<float32> ()) 2f "and nothing else"
+
+          let soft =
+              Array.init 3 (fun row -> Array.init 3 (fun c -> if c = row then 1.0 else 0.0))
+
+          use hard = new RowTable(3, [| 0; 1; 2 |], dtype = torch.float64)
+          use given = new RowTable(3, [| 0; 1; 2 |], soft, dtype = torch.float64)
+
+          Expect.isTrue
+              ((hard.At [| 2; 0 |]).Given.Equals((given.At [| 2; 0 |]).Given))
+              "as one-hot rows that are given"
+
+      testCase "adjustment: a class without a target has a share all the same"
+      <| fun _ ->
+          use _ = torch.NewDisposeScope()
+
+          let log, targets =
+              torch.zeros (1L, 2L) - log 2.0, torch.tensor (array2D [ [ 1f; 0f ] ])
+
+          let prior = LogitAdjustment.Prior([| 0; 1 |], 2)
+
+          for pseudo in [ 0.0; -1.0; nan; infinity ] do
+              refused<ArgumentException> [ "above 0" ] (fun () ->
+                  LogitAdjustment.Apply(log, targets, prior, pseudo) |> ignore)
+
+          let adjusted = LogitAdjustment.Apply(log, targets, prior, 1e-3)
+          Expect.isTrue ((adjusted * targets).sum().isfinite().item<bool> ()) "finite"
+
       testCase "no tensor is left behind by a table, an average, a judgement"
       <| fun _ ->
           let live () =

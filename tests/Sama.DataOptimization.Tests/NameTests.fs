@@ -25,7 +25,13 @@ let private alike =
       "sport", " sport"
       "sport", "Sport"
       "SPORT", "sport"
-      "спорт", "Спорт" ]
+      "спорт", "Спорт"
+      "caf\u00e9", "cafe\u0301"
+      "\u1ec7", "e\u0302\u0323"
+      "\u1ec7", "\u1eb9\u0302"
+      "\u00c5", "\u212b"
+      "\ud55c\uae00", "\u1112\u1161\u11ab\u1100\u1173\u11af"
+      "\u00c9", "e\u0301" ]
 
 let private columns =
     ReadOptions(TruthColumn = "truth", VoteColumns = [| "vote" |], SeveralClasses = false)
@@ -86,6 +92,79 @@ let tests =
                   Expect.equal data.Labels [| 2; 1; 3; 0 |] "labels"
                   Expect.equal data.Truths [| 1; 1; 3; 0 |] "truths"
                   Expect.equal (data.Votes |> Array.map Array.head) [| -1; 2; -1; 3 |] "votes"
+
+          testCase "a vote of -1 is an abstention where -1 is no class; where it is one, it is neither"
+          <| fun _ ->
+              let options = ReadOptions(VoteColumns = [| "vote" |])
+
+              for vote in [ "-1"; "-1.0" ] do
+                  withFile "a.csv" [ "text,label,vote"; "a,-1,"; $"b,1,{vote}" ] (fun path ->
+                      refused<DataException> [ "line 3"; "vote"; "-1 is a class as well" ] (fun () ->
+                          DataReader.Read(path, options) |> ignore))
+
+              withFile "a.csv" [ "text,label,vote"; "a,-1,1"; "b,1," ] (fun path ->
+                  let data = DataReader.Read(path, options)
+                  Expect.equal (data.Classes, data.Votes) ([| "-1"; "1" |], [| [| 1 |]; [| -1 |] |]) "nothing abstains")
+
+          testCase "a field given twice is no field"
+          <| fun _ ->
+              withFile
+                  "a.jsonl"
+                  [ """{"text":"a","label":"x"}"""; """{"text":"b","label":"x","label":"y"}""" ]
+                  (fun path -> refused<DataException> [ "line 2"; "label" ] (fun () -> DataReader.Read path |> ignore))
+
+          testCase "names of letters that are alike but for a mark, or for its letter, are two"
+          <| fun _ ->
+              for name, other in
+                  [ "caf\u00e9", "cafe"
+                    "\u00e9", "\u00e8"
+                    "a\u0301b", "ab\u0301"
+                    "\uac00", "\uac01" ] do
+                  withFile "a.csv" [ "text,label"; $"a,{name}"; $"b,{other}" ] (fun path ->
+                      Expect.hasLength (DataReader.Read path).Classes 2 $"{name} {other}")
+
+          testCase "a name that is almost one of the classes given says which"
+          <| fun _ ->
+              for name, given, words in
+                  [ "Cat", "cat", [ "'cat' is written almost alike" ]
+                    "cafe\u0301", "caf\u00e9", [ "'caf\u00e9' is written almost alike"; "letters with marks" ] ] do
+                  withFile "a.csv" [ "text,label"; $"a,{name}"; "b,dog" ] (fun path ->
+                      refused<DataException> ("line 2" :: $"'{name}'" :: words) (fun () ->
+                          DataReader.Read(path, ReadOptions(Classes = [| given; "dog" |])) |> ignore))
+
+          testCase "numbers are names alike in CSV and in JSON lines; a text and an id are as they are written"
+          <| fun _ ->
+              for labels in
+                  [ [ "1.5"; "1"; "1.0"; "-2.50" ]
+                    [ "1.0"; "2"; "2.00"; "-0.0" ]
+                    [ "12345678901234567890"; "0.1"; "3.0" ]
+                    [ "1.0"; "0"; "1" ] ] do
+                  let mutable found = []
+
+                  for file, lines in
+                      [ "a.csv", "text,label" :: [ for label in labels -> $"a,{label}" ]
+                        "a.jsonl", [ for label in labels -> $$"""{"text":"a","label":{{label}}}""" ] ] do
+                      withFile file lines (fun path ->
+                          let data = DataReader.Read path
+                          found <- (data.Classes, data.Labels) :: found)
+
+                  Expect.equal found[0] found[1] (String.Join(" ", labels))
+
+              withFile
+                  "a.jsonl"
+                  [ """{"text":1.50,"id":7.0,"label":1e3}"""
+                    """{"text":"b","id":-0,"label":"1000"}"""
+                    """{"text":"c","id":"x","label":2E-1}""" ]
+                  (fun path ->
+                      let data = DataReader.Read(path, ReadOptions(IdColumn = "id"))
+
+                      Expect.equal
+                          (data.Rows[0].Text, data.Rows[0].Id, data.Rows[1].Id)
+                          ("1.50", "7.0", "0")
+                          "as written"
+
+                      Expect.equal data.Classes [| "0.2"; "1000" |] "without exponents"
+                      Expect.equal data.Labels [| 1; 1; 0 |] "one name")
 
           testCase "decimal fractions among names are names; a file is read by the classes of another"
           <| fun _ ->

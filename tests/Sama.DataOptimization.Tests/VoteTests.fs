@@ -234,6 +234,24 @@ let private logLinear =
               let fit, moved = negativeLog model votes[..7] y[..7]
               Expect.isLessThan (fit + strength / 2.0 * moved) (start + 1e-9) "below the start"
 
+          testCase "of thousands of classes the votes that occur alone take room"
+          <| fun _ ->
+              let classes, rules = 5000, 4
+              let random = Random 3
+
+              let votes =
+                  Array.init 30 (fun _ -> Array.init rules (fun _ -> random.Next(-1, classes)))
+
+              let before = GC.GetAllocatedBytesForCurrentThread()
+              let model = LogLinear.Fit(votes, classes, votes[..1], [| 17; 4000 |])
+              let p = model.Predict [| votes[0]; Array.create rules 4321; Array.create rules -1 |]
+              // every vote's weights for all classes would be 800 MB
+              Expect.isLessThan (GC.GetAllocatedBytesForCurrentThread() - before) 400_000_000L "bytes"
+              let start = LogLinear.FromAgreement(votes, classes).Predict [| votes[0] |]
+              Expect.isGreaterThan p[0].[17] (2.0 * start[0].[17]) "the clean row's label"
+              Expect.equal ((Rows.Argmax p)[1]) 4321 "the belief in votes that did not occur"
+              closeAll [| Array.sum p[1]; Array.sum p[2] |] [| 1.0; 1.0 |] "probabilities"
+
           testCase "a strong prior stays at the start, a weak one fits the clean rows"
           <| fun _ ->
               let random = Random 5

@@ -4,6 +4,7 @@ module Sama.Language.Tests.AdapterTests
 open System
 open System.IO
 open System.Text.Json
+open System.Text.Json.Nodes
 open Expecto
 open TorchSharp
 open Sama
@@ -135,6 +136,68 @@ let tests =
                   (key "peft_type", key "r", key "lora_alpha", key "task_type")
                   ("LORA", "4", "8", "SEQ_CLS")
                   "keys"
+
+          testCase
+              "a folder as PEFT writes it: modules that the model has not are passed over, options that are not known are not"
+          <| fun _ ->
+              use model = Encoder.Create(config Family.Bert, Head.Classifier, 1L)
+              use lora = model.WithLora(LoraOptions(rank = 4))
+
+              let edited (change: JsonObject -> unit) (read: string -> unit) =
+                  use folder = new Folder()
+                  lora.SaveAdapter folder.Path
+                  let path = folder.At "adapter_config.json"
+                  let json = JsonNode.Parse(File.ReadAllText path).AsObject()
+                  change json
+                  File.WriteAllText(path, json.ToJsonString())
+                  read folder.Path
+
+              // PEFT names the modules of both kinds of classifiers, and one again that is asked for
+              edited
+                  (fun json -> json["modules_to_save"] <- JsonNode.Parse """["classifier","classifier","score"]""")
+                  (fun folder ->
+                      use read = model.LoadAdapter folder
+                      Expect.equal (apart read.Initial lora.Initial) 0.0 "the same")
+
+              edited (fun json -> json["modules_to_save"] <- JsonNode.Parse """["score"]""") (fun folder ->
+                  Expect.throwsC (fun () -> model.LoadAdapter folder |> ignore) (fun e ->
+                      Expect.isTrue (e :? InvalidDataException && e.Message.Contains "classifier") e.Message))
+
+              for key, value in
+                  [ "layers_to_transform", "[0]"
+                    "layers_to_transform", "0"
+                    "exclude_modules", "[\"value\"]"
+                    "rank_pattern", "{\"query\":2}" ] do
+                  edited (fun json -> json[key] <- JsonNode.Parse value) (fun folder ->
+                      Expect.throwsC (fun () -> model.LoadAdapter folder |> ignore) (fun e ->
+                          Expect.isTrue (e :? InvalidDataException && e.Message.Contains key) e.Message))
+
+          testCase "adapters in half precision are widened; those of whole numbers are refused"
+          <| fun _ ->
+              use _ = torch.NewDisposeScope()
+              use model = Encoder.Create(config Family.Bert, Head.Classifier, 1L)
+              use lora = model.WithLora(LoraOptions(rank = 4))
+
+              let stored (dtype: torch.ScalarType) (read: string -> unit) =
+                  use folder = new Folder()
+                  lora.SaveAdapter folder.Path
+                  let path = folder.At "adapter_model.safetensors"
+
+                  let tensors =
+                      use file = SafetensorsFile.Open path
+                      [ for entry in file.Entries -> struct (entry.Name, file.Read(entry.Name).to_type dtype) ]
+
+                  Safetensors.Save(path, tensors)
+                  read folder.Path
+
+              stored torch.bfloat16 (fun folder ->
+                  use read = model.LoadAdapter folder
+                  let half = lora.Initial.to_type(torch.bfloat16).to_type torch.float32
+                  Expect.equal (apart read.Initial half) 0.0 "exactly")
+
+              stored torch.int64 (fun folder ->
+                  Expect.throwsC (fun () -> model.LoadAdapter folder |> ignore) (fun e ->
+                      Expect.isTrue (e :? InvalidDataException && e.Message.Contains "I64") e.Message))
 
           testCase "what does not fit is refused by name"
           <| fun _ ->

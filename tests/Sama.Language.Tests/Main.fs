@@ -16,6 +16,7 @@ let main args =
               EncoderTests.tests
               AdapterTests.tests
               AuxiliaryTests.tests
+              MisuseTests.tests
               BilevelTests.tests
               SurfaceTests.tests
               FixtureTests.tests ]

@@ -90,6 +90,12 @@ type DataReader =
                File.Exists(Path.Combine(path, name + ".json"))
                || File.Exists(Path.Combine(path, name + ".json.gz")))
 
+    /// The bytes of a file, unpacked where its name ends in .gz, or its .gz where it is not there. DataException for a gzip
+    /// that is damaged or cut short, FileNotFoundException.
+    static member ReadBytes(path: string) : byte[] =
+        Check.notNull (nameof path) path
+        TextFile.bytes path
+
     /// Texts without labels: the lines of a file, of all .txt and .txt.gz files of a folder in the order of their names, or the
     /// training rows of a WRENCH folder. Blank lines are passed over, spaces at the ends left out. DataException for bytes that
     /// are not UTF-8 or no text, FileNotFoundException where there is no such file or none in the folder.

@@ -1,7 +1,6 @@
 namespace Sama.DataOptimization
 
 open System
-open System.Globalization
 open System.Text.Json
 
 /// Rows as one JSON object a line.
@@ -25,30 +24,23 @@ module internal JsonLines =
                     | true, inner -> find inner name[dot + 1 ..]
                     | _ -> None
 
-    /// A class, a text or an id: a string or a whole number; null for null.
+    /// A class, a text or an id: a string, or a number as it is written; null for null.
     let private name file line column (element: JsonElement) : string =
         match element.ValueKind with
         | JsonValueKind.Null -> null
         | JsonValueKind.String -> element.GetString()
         | JsonValueKind.True -> "true"
         | JsonValueKind.False -> "false"
-        | JsonValueKind.Number ->
-            match element.TryGetInt64() with
-            | true, value -> value.ToString CultureInfo.InvariantCulture
-            | _ ->
-                // 1.0 is one
-                match element.TryGetDecimal() with
-                | true, value when Decimal.IsInteger value ->
-                    (Decimal.Truncate value).ToString("F0", CultureInfo.InvariantCulture)
-                | _ -> bad file line column $"{element.GetRawText()} is no whole number"
-        | kind -> bad file line column $"a string or a whole number is expected, not {kind}"
+        | JsonValueKind.Number -> Spelling.number (element.GetRawText())
+        | kind -> bad file line column $"a string or a number is expected, not {kind}"
 
     let private parse file line (text: string) : JsonDocument =
         if text.TrimStart().StartsWith '[' then
             bad file line null "a JSON list: one object a line is expected (JSON lines), no list of them"
 
         try
-            let document = JsonDocument.Parse text
+            let document =
+                JsonDocument.Parse(text, JsonDocumentOptions(AllowDuplicateProperties = false))
 
             if document.RootElement.ValueKind <> JsonValueKind.Object then
                 bad file line null "one JSON object a line is expected"

@@ -18,12 +18,12 @@ type ReadOptions() =
     member val VotesColumn: string = null with get, set
 
     /// Columns of one rule's votes each; null, as it is made, if there are none. A vote is a class, or -1, null or
-    /// nothing where the rule abstains.
+    /// nothing where the rule abstains; where -1 is a class, a vote of -1 is an error.
     member val VoteColumns: IReadOnlyList<string> = null with get, set
 
     /// Names of the classes, in order: every other label is an error. Null, as it is made, takes the labels that
-    /// occur, in order, whole numbers by value (1.0 is 1); labels that differ by case or by spaces around them alone are an
-    /// error then. Give a second file the classes of the first.
+    /// occur, in order, whole numbers by value (1.0 is 1); labels that differ alone by case, by spaces around them or by how accented letters
+    /// are composed are an error then. Give a second file the classes of the first.
     member val Classes: IReadOnlyList<string> = null with get, set
 
     /// Whether every row has to have a label; true as it is made. Otherwise an empty or missing one is -1.

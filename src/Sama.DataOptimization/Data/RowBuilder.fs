@@ -22,16 +22,8 @@ module internal RowBuilder =
 
     let private nothing (value: string) = String.IsNullOrWhiteSpace value
 
-    /// The name, or the whole number that a decimal fraction is, as tables write one in a column with gaps: "1.0" is "1".
-    let private whole (name: string) : string =
-        match name.IndexOf '.' with
-        | dot when dot > 0 && dot < name.Length - 1 && Seq.forall ((=) '0') name[dot + 1 ..] ->
-            match Int64.TryParse(name[.. dot - 1], NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture) with
-            | true, value -> value.ToString CultureInfo.InvariantCulture
-            | _ -> name
-        | _ -> name
-
-    let private abstains (value: string) = nothing value || whole value = "-1"
+    let private abstains (value: string) =
+        nothing value || Spelling.whole value = "-1"
 
     let private isWhole (name: string) =
         match Int64.TryParse(name, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture) with
@@ -42,23 +34,20 @@ module internal RowBuilder =
     let private sorted (names: string seq) : string[] =
         let names = names |> Seq.distinct |> Array.ofSeq
 
-        if names |> Array.forall (whole >> isWhole) then
-            names |> Array.map whole |> Array.distinct |> Array.sortBy int64
+        if names |> Array.forall (Spelling.whole >> isWhole) then
+            names |> Array.map Spelling.whole |> Array.distinct |> Array.sortBy int64
         else
             Array.sortWith (fun a b -> String.CompareOrdinal(a, b)) names
 
-    /// Names that a reader takes for one: they differ by spaces around them, or by case.
-    let private alike (name: string) = name.Trim().ToUpperInvariant()
-
     /// Two spellings of one class would be two classes: DataException.
     let private distinct (file: string) (names: string[]) : string[] =
-        for _, same in names |> Array.groupBy alike do
+        for _, same in names |> Array.groupBy Spelling.alike do
             if same.Length > 1 then
                 TextFile.bad
                     file
                     (Nullable())
                     null
-                    $"the classes '{same[0]}' and '{same[1]}' are written almost alike: make them one, or name all classes in the options if both are meant"
+                    $"the classes '{same[0]}' and '{same[1]}' are written almost alike{Spelling.difference same[0] same[1]}: make them one, or name all classes in the options if both are meant"
 
         names
 
@@ -108,15 +97,25 @@ module internal RowBuilder =
         names |> Array.iteri (fun number name -> numbers[name] <- number)
 
         names
-        |> Array.iteri (fun number name -> numbers.TryAdd(whole name, number) |> ignore)
+        |> Array.iteri (fun number name -> numbers.TryAdd(Spelling.whole name, number) |> ignore)
+
+        let isAmbiguous = numbers.ContainsKey "-1"
 
         let number line column (name: string) =
-            match numbers.TryGetValue name, numbers.TryGetValue(whole name) with
+            match numbers.TryGetValue name, numbers.TryGetValue(Spelling.whole name) with
             | (true, number), _
             | _, (true, number) -> number
             | _ ->
                 let known = String.Join(", ", names |> Seq.truncate 20)
-                bad file line column $"'{name}' is not one of the {names.Length} classes: {known}"
+
+                let hint =
+                    names
+                    |> Seq.filter (fun own -> Spelling.alike own = Spelling.alike name)
+                    |> Seq.map (fun own -> $"; '{own}' is written almost alike{Spelling.difference own name}")
+                    |> Seq.tryHead
+                    |> Option.defaultValue ""
+
+                bad file line column $"'{name}' is not one of the {names.Length} classes: {known}{hint}"
 
         let row (raw: RawRow) =
             if nothing raw.RawText then
@@ -138,6 +137,13 @@ module internal RowBuilder =
                 raw.RawVotes
                 |> Array.mapi (fun rule vote ->
                     if abstains vote then
+                        if isAmbiguous && not (nothing vote) then
+                            bad
+                                file
+                                raw.RawLine
+                                rules[rule]
+                                "the vote -1 is an abstention, and -1 is a class as well: leave the field empty where a rule abstains, and name the class otherwise"
+
                         -1
                     else
                         number raw.RawLine rules[rule] vote)

@@ -19,7 +19,8 @@ module internal TextFile =
     let kind (path: string) =
         Path.GetExtension(if zipped path then path[.. path.Length - 4] else path).ToLowerInvariant()
 
-    let private bytes (path: string) : byte[] =
+    /// A file, or its .gz, unpacked. DataException where that is no whole gzip, FileNotFoundException.
+    let bytes (path: string) : byte[] =
         let path =
             if not (File.Exists path) && File.Exists(path + ".gz") then
                 path + ".gz"
@@ -29,19 +30,15 @@ module internal TextFile =
         if not (File.Exists path) then
             raise (FileNotFoundException($"{path} does not exist", path))
 
-        if zipped path then
-            use file = File.OpenRead path
-            use stream = new GZipStream(file, CompressionMode.Decompress)
-            use whole = new MemoryStream()
+        let found = File.ReadAllBytes path
 
+        if zipped path then
             try
-                stream.CopyTo whole
+                Gzip.unpack found
             with :? InvalidDataException as e ->
                 raise (DataException(path, Nullable(), null, $"no valid gzip ({e.Message})", e))
-
-            whole.ToArray()
         else
-            File.ReadAllBytes path
+            found
 
     /// The line, from 1, of the first bytes that are not UTF-8. A line break is never part of a longer sequence.
     let private badLine (bytes: byte[]) =

@@ -21,7 +21,8 @@ module internal Wrench =
         let text = TextFile.read path
 
         try
-            let document = JsonDocument.Parse text
+            let document =
+                JsonDocument.Parse(text, JsonDocumentOptions(AllowDuplicateProperties = false))
 
             if document.RootElement.ValueKind <> JsonValueKind.Object then
                 TextFile.bad path (Nullable()) null "one JSON object is expected"
@@ -80,7 +81,7 @@ module internal Wrench =
                 raise (DataException(path, Nullable(), e.Column, reason, e))
 
         let labelled (row: RawRow) =
-            if row.RawLabel = "-1" then
+            if not (isNull row.RawLabel) && Spelling.whole row.RawLabel = "-1" then
                 { row with RawLabel = null }
             else
                 row

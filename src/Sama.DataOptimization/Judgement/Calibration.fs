@@ -48,8 +48,18 @@ type Calibration =
                 probabilities
                 labels
 
+        let low bin = float bin / float bins
+
+        // by the ends that the bins have: a product rounds beside them
         let place (confidence: float) =
-            max 0 (min (bins - 1) (int (ceil (confidence * float bins)) - 1))
+            let near = max 0 (min (bins - 1) (int (ceil (confidence * float bins)) - 1))
+
+            if near > 0 && confidence <= low near then
+                near - 1
+            elif near < bins - 1 && confidence > low (near + 1) then
+                near + 1
+            else
+                near
 
         let held = rows |> Array.groupBy (fst >> place) |> dict
 
@@ -65,8 +75,8 @@ type Calibration =
                 else
                     Array.averageBy part inside
 
-            { Low = float bin / float bins
-              High = float (bin + 1) / float bins
+            { Low = low bin
+              High = low (bin + 1)
               Count = inside.Length
               Confidence = mean fst
               Accuracy = mean snd })

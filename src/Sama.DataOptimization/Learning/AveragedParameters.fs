@@ -27,8 +27,20 @@ type AveragedParameters(start: Params, [<Optional; DefaultParameterValue(0.99)>]
 
     let mutable seen = 0L
 
+    let requireAlive () =
+        ObjectDisposedException.ThrowIf(vector.IsInvalid, typeof<AveragedParameters>)
+
+    let isLike (layout: Layout) =
+        let shapes (layout: Layout) =
+            [ for slice in layout.Slices -> slice.Name, List.ofArray slice.Shape ]
+
+        Object.ReferenceEquals(layout, start.Layout)
+        || shapes layout = shapes start.Layout
+
     /// The averages, by name; borrowed, they move with `Follow`.
-    member _.Parameters = parameters
+    member _.Parameters =
+        requireAlive ()
+        parameters
 
     /// How often it has followed.
     member _.Followed = seen
@@ -38,8 +50,10 @@ type AveragedParameters(start: Params, [<Optional; DefaultParameterValue(0.99)>]
     member _.Follow(latest: Params) : unit =
         Check.notNull (nameof latest) latest
 
-        Check.that (nameof latest) (latest.Vector.numel () = vector.numel ()) (fun () ->
-            $"{latest.Vector.numel ()} numbers, the average has {vector.numel ()}")
+        requireAlive ()
+
+        Check.that (nameof latest) (isLike latest.Layout) (fun () ->
+            $"other parameters than the average's:\n{latest}\nin place of\n{parameters}")
 
         seen <- seen + 1L
         let kept = min decay (float seen / (10.0 + float seen))

@@ -54,6 +54,7 @@ type Corrections =
                   "share", torch.tensor [| shareLogit |] ]
 
         let judge (find: string -> Tensor) (view: RowView) =
+            Features.requireClasses classes view.Batch
             let votes = votesOf view.Batch
 
             if votes.shape[1] <> int64 rules then
@@ -129,12 +130,14 @@ type Corrections =
             let present = batch.Terms.ge(zero).to_type(batch.Known.dtype).unsqueeze 2L
 
             let each =
-                (find "terms").index_select(0L, (batch.Terms.clamp_min zero).reshape -1L).view (rows, width, -1L)
+                (Features.rowsOf (find "terms") "term" ((batch.Terms.clamp_min zero).reshape -1L))
+                    .view (rows, width, -1L)
 
             4.0 * (each * present).sum 1L
             / present.sum(1L).clamp_min(Scalar.op_Implicit 1.0).sqrt ()
 
         let judge (find: string -> Tensor) (view: RowView) =
+            Features.requireClasses classes view.Batch
             let given = view.Batch.Given
 
             let known =
@@ -148,17 +151,16 @@ type Corrections =
 
             let inner =
                 torch.tanh (
-                    torch.nn.functional.linear (
-                        torch.cat ([| Features.predicted features view; given |], 1L),
-                        find "hidden",
-                        find "hiddenBias"
-                    )
+                    Features.linear
+                        (torch.cat ([| Features.predicted features view; given |], 1L))
+                        (find "hidden")
+                        (find "hiddenBias")
                 )
 
             let out =
                 torch.sigmoid (
-                    torch.nn.functional.linear (inner, find "output", find "outputBias")
-                    + torch.nn.functional.linear (known, find "clues")
+                    Features.linear inner (find "output") (find "outputBias")
+                    + Features.linear known (find "clues") null
                 )
 
             let weight, share = out.narrow (1L, 0L, 1L), out.narrow (1L, 1L, 1L)

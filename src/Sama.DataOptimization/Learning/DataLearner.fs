@@ -209,7 +209,7 @@ type DataLearner
             (fun pass theta lambda batch -> loss.Invoke(pass, theta, batch) + penalty (find lambda))
 
     /// One learner of another's weights and of this one's labels, or the other way round: the parameters of both, with
-    /// their learner's name before them. ArgumentException if both have one name.
+    /// their learner's name before them. ArgumentException if both have one name; when they judge, if both learn the same.
     static member Combine(weights: DataLearner, labels: DataLearner) : DataLearner =
         Check.notNull (nameof weights) weights
         Check.notNull (nameof labels) labels
@@ -227,9 +227,13 @@ type DataLearner
                 let a, b =
                     weights.Judge (part weights find) view, labels.Judge (part labels find) view
 
-                let other first second = if isNull first then second else first
+                let one (what: string) (first: Tensor) (second: Tensor) =
+                    Check.that (nameof labels) (isNull first || isNull second) (fun () ->
+                        $"{weights.Name} and {labels.Name} both learn {what}: one of them would never be heard")
 
-                { Logits = other a.Logits b.Logits
-                  Targets = other b.Targets a.Targets }),
+                    if isNull first then second else first
+
+                { Logits = one "weights" a.Logits b.Logits
+                  Targets = one "labels" b.Targets a.Targets }),
             (fun find -> weights.Pull(part weights find) + labels.Pull(part labels find))
         )

@@ -37,6 +37,7 @@ type ExampleWeights =
 
         let clues (view: RowView) =
             [| if label > 0L then
+                   Features.requireClasses classes view.Batch
                    view.Batch.Given
                if votes > 0L then
                    if isNull view.Batch.Votes || view.Batch.Votes.shape[1] <> votes then
@@ -57,8 +58,7 @@ type ExampleWeights =
                   "bias", torch.zeros 1L ]
 
         let judge (find: string -> Tensor) (view: RowView) =
-            let linear (x: Tensor) (name: string) =
-                torch.nn.functional.linear (x, find name)
+            let linear (x: Tensor) (name: string) = Features.linear x (find name) null
 
             let fromClues =
                 if label + votes > 0L then
@@ -85,12 +85,12 @@ type ExampleWeights =
 
         DataLearner("weights from features", start, judge, none)
 
-    static member private Table(name: string, size: int, index: RowBatch -> Tensor) =
+    static member private Table(name: string, what: string, size: int, index: RowBatch -> Tensor) =
         DataLearner(
             name,
             (fun _ -> Features.kept [ "logits", torch.zeros (int64 size) ]),
             (fun find view ->
-                { Logits = (find "logits").index_select (0L, index view.Batch)
+                { Logits = Features.rowsOf (find "logits") what (index view.Batch)
                   Targets = null }),
             none
         )
@@ -98,7 +98,7 @@ type ExampleWeights =
     /// One weight a row of the table (Ren et al., 2018, kept between steps). ArgumentException for fewer than one row.
     static member PerRow(rows: int) : DataLearner =
         Check.that (nameof rows) (rows > 0) (fun () -> $"{rows} rows")
-        ExampleWeights.Table("a weight a row", rows, _.Rows)
+        ExampleWeights.Table("a weight a row", "row", rows, _.Rows)
 
     /// One weight a source or domain. ArgumentException for fewer than two sources.
     static member PerSource(sources: int) : DataLearner =
@@ -106,6 +106,7 @@ type ExampleWeights =
 
         ExampleWeights.Table(
             "a weight a source",
+            "source",
             sources,
             fun batch ->
                 if isNull batch.Sources then

@@ -50,6 +50,29 @@ module internal Features =
 
     let has (features: RowFeatures) (one: RowFeatures) = features &&& one = one
 
+    /// Rows of a table of λ by their numbers. ArgumentException for one beyond it, on the CPU alone: no pass waits for a
+    /// device to ask.
+    let rowsOf (table: Tensor) (what: string) (numbers: Tensor) : Tensor =
+        if numbers.device_type = DeviceType.CPU then
+            use most = numbers.max ()
+
+            Check.that "batch" (most.item<int64> () < table.shape[0]) (fun () ->
+                $"the batch holds {what} {most.item<int64> ()}, the learner is of {table.shape[0]}")
+
+        table.index_select (0L, numbers)
+
+    /// W x + b (b may be null). ArgumentException where the table's type, or the model's, is not that of λ.
+    let linear (x: Tensor) (weight: Tensor) (bias: Tensor) : Tensor =
+        Check.that "batch" (x.dtype = weight.dtype) (fun () ->
+            $"the rows' features are {x.dtype}, λ is {weight.dtype}: RowTable takes the model's dtype, and λ is to be of it too")
+
+        torch.nn.functional.linear (x, weight, bias)
+
+    /// ArgumentException for a table of other classes than the learner's.
+    let requireClasses (classes: int) (batch: RowBatch) : unit =
+        Check.that "batch" (batch.Given.shape[1] = int64 classes) (fun () ->
+            $"the table has {batch.Given.shape[1]} classes, the learner is of {classes}")
+
     /// How many columns `predicted` gives.
     let width (features: RowFeatures) : int64 =
         [ RowFeatures.Loss

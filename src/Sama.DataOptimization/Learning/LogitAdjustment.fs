@@ -1,5 +1,6 @@
 namespace Sama.DataOptimization
 
+open System
 open System.Runtime.InteropServices
 open TorchSharp
 open Sama
@@ -11,7 +12,8 @@ type LogitAdjustment =
     /// Log-probabilities [n, C] for a loss on targets [n, C], which may be weighed, so that the model itself keeps the
     /// classes' shares `prior` [C]: log softmax(log p + log π − log prior) with π the targets' shares in the batch, `pseudo`
     /// rows of `prior` added. Without it targets that distrust most labels of a class take the class from the model.
-    /// Differentiable in all three; borrowed, the result is the caller's. ArgumentException for other shapes.
+    /// Differentiable in all three; borrowed, the result is the caller's. ArgumentException for other shapes, and a `pseudo` that
+    /// is not above 0.
     static member Apply
         (
             logProbabilities: torch.Tensor,
@@ -22,7 +24,10 @@ type LogitAdjustment =
         Fresh.matrix (nameof logProbabilities) logProbabilities
         Fresh.like (nameof targets) logProbabilities.shape targets
         Fresh.like (nameof prior) [| logProbabilities.shape[1] |] prior
-        Check.least (nameof pseudo) 0.0 pseudo
+
+        // a class without a target and without these had the share 0, whose logarithm times 0 is no number
+        Check.that (nameof pseudo) (Double.IsFinite pseudo && pseudo > 0.0) (fun () ->
+            $"{pseudo} rows: a number above 0 is expected")
 
         Fresh.tensor (fun () ->
             let mass = targets.sum 0L + prior * pseudo

@@ -68,6 +68,12 @@ type RowTable
         if not (isNull terms) then
             Check.length (nameof terms) labels.Length terms
 
+            for row in 0 .. terms.Length - 1 do
+                Check.notNull $"terms[{row}]" terms[row]
+
+                Check.that (nameof terms) (Array.forall (fun t -> t >= 0) terms[row]) (fun () ->
+                    $"row {row}: terms count from 0")
+
     let device = if isNull device then torch.CPU else device
     let count = labels.Length
 
@@ -82,17 +88,25 @@ type RowTable
 
     let labelTensor = numbers labels
 
+    /// Null where the labels are: they are spread over the classes batch by batch, for rows times classes may be many.
     let givenTensor =
         use _ = torch.NewDisposeScope()
 
-        let flat =
-            if isNull given then
-                labels
-                |> Array.collect (fun label -> Array.init classes (fun c -> if c = label then 1f else 0f))
-            else
-                given |> Array.collect (Array.map float32)
+        if isNull given then
+            null
+        else
+            let flat = given |> Array.collect (Array.map float32)
+            hold (torch.tensor(flat, dtype = dtype, device = device).view (int64 count, int64 classes))
 
-        hold (torch.tensor(flat, dtype = dtype, device = device).view (int64 count, int64 classes))
+    let oneHot (labels: Tensor) : Tensor =
+        use at = labels.unsqueeze 1L
+        use ones = torch.ones_like (at, dtype = dtype)
+
+        let spread =
+            torch.zeros (labels.shape[0], int64 classes, dtype = dtype, device = device)
+
+        spread.scatter_ (1L, at, ones) |> ignore
+        spread
 
     let knownTensor =
         let mark row =
@@ -137,8 +151,9 @@ type RowTable
     member _.Votes = votes
 
     /// What is known of some rows, in the order asked for; the tensors belong to the caller's scope. ArgumentException for
-    /// no rows or a row that is not there.
+    /// no rows or a row that is not there, ObjectDisposedException.
     member _.At(rows: int[]) : RowBatch =
+        ObjectDisposedException.ThrowIf(labelTensor.IsInvalid, typeof<RowTable>)
         Rows.Require(rows, count)
         let index = torch.tensor (Array.map int64 rows, device = device)
 
@@ -148,9 +163,11 @@ type RowTable
             else
                 tensor.index_select (0L, index)
 
+        let own = pick labelTensor
+
         { Rows = index
-          Labels = pick labelTensor
-          Given = pick givenTensor
+          Labels = own
+          Given = (if isNull given then oneHot own else pick givenTensor)
           Known = pick knownTensor
           Votes = pick votesTensor
           Sources = pick sourcesTensor

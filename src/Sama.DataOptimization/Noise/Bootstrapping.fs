@@ -12,8 +12,7 @@ type Bootstrapping =
         Fresh.matrix (nameof logProbabilities) logProbabilities
         Fresh.like (nameof labels) [| logProbabilities.shape[0] |] labels
         Check.that (nameof beta) (beta >= 0.0 && beta <= 1.0) (fun () -> $"{beta} is not in 0 .. 1")
-
-        Check.that (nameof labels) (labels.dtype = torch.int64) (fun () -> $"dtype {labels.dtype}, int64 is expected")
+        Fresh.classes (nameof labels) logProbabilities.shape[1] labels
 
         Fresh.tensor (fun () ->
             let given = logProbabilities.gather(1L, labels.unsqueeze (1L)).squeeze (1L)
@@ -22,7 +21,7 @@ type Bootstrapping =
 
     /// Soft bootstrapping, per row −Σ_k [β t_k + (1 − β) q_k] log q_k with t the label's one-hot and q the model's
     /// probabilities, both of whose occurrences carry the gradient: cross-entropy beside a minimum of entropy.
-    /// ArgumentException for other shapes or dtypes or β outside 0 .. 1.
+    /// ArgumentException for other shapes or dtypes, a label that is no class, or β outside 0 .. 1.
     static member Soft
         (logProbabilities: torch.Tensor, labels: torch.Tensor, [<Optional; DefaultParameterValue(0.95)>] beta: float)
         : torch.Tensor =

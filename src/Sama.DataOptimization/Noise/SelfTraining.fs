@@ -17,6 +17,18 @@ module internal Fresh =
         Check.that name (values.dim () = 2L && values.shape[0] > 0L && values.shape[1] > 1L) (fun () ->
             $"""shape [{String.Join(", ", values.shape)}]: rows of at least two classes are expected""")
 
+    /// ArgumentException for a class that is none of 0 .. classes − 1, on the CPU alone: no pass waits for a device to ask.
+    let classes (name: string) (classes: int64) (labels: torch.Tensor) : unit =
+        Check.that name (labels.dtype = torch.int64) (fun () -> $"dtype {labels.dtype}, int64 is expected")
+
+        if labels.device_type = DeviceType.CPU && labels.numel () > 0L then
+            use least = labels.min ()
+            use most = labels.max ()
+            let least, most = least.item<int64> (), most.item<int64> ()
+
+            Check.that name (least >= 0L && most < classes) (fun () ->
+                $"label {(if least < 0L then least else most)} is not one of the {classes} classes 0 to {classes - 1L}")
+
     let like (name: string) (shape: int64[]) (values: torch.Tensor) : unit =
         Check.notNull name values
 

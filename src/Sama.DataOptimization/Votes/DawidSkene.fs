@@ -89,7 +89,10 @@ type DawidSkene =
             votes
             posterior
 
-        Simplex.normalise prior, counts |> Array.map (Array.map Simplex.normalise)
+        for cells in counts do
+            cells |> Array.iter Simplex.normaliseInPlace
+
+        Simplex.normalise prior, counts
 
     /// Fits by EM from the majority vote, so the same votes give the same model. Each abstention is one more outcome of
     /// its rule: a rule that votes for one class alone says something by its silence only. With `modelAbstentions` false

@@ -1,22 +1,25 @@
 namespace Sama.DataOptimization
 
 open System
+open System.Collections.Generic
 open System.Runtime.InteropServices
 
 /// A log-linear label model that was fitted: p(class = c | votes) ∝ exp(b_c + Σ over rules that vote of W[rule][vote][c]).
+/// Rules times classes times classes are many where classes are: rows of votes that do not occur are not held.
 [<Sealed>]
-type LogLinearModel
-    internal (bias: float[], weights: float[][][], start: float[][][], gradientNorm: float, converged: bool) =
+type LogLinearModel internal (bias: float[], weights: VoteRows, start: VoteRows, gradientNorm: float, converged: bool) =
     let classes = bias.Length
 
     /// The classes' scores where every rule abstains.
     member _.Bias = Array.copy bias
 
     /// What a vote says for each class, in nats: [rule][vote][class].
-    member _.Weights = Array.map (Array.map Array.copy) weights
+    member _.Weights = weights.All
 
     /// The weights it was started at and is pulled towards: the rules' agreement.
-    member _.Start = Array.map (Array.map Array.copy) start
+    member _.Start = start.All
+
+    member internal _.Said = weights
 
     /// Norm of the gradient where the fit ended.
     member _.GradientNorm = gradientNorm
@@ -28,8 +31,8 @@ type LogLinearModel
     member _.Predict(votes: int[][]) : float[][] =
         let rules = Check.votes (nameof votes) classes votes
 
-        Check.that (nameof votes) (rules = weights.Length) (fun () ->
-            $"{rules} votes a row, the model has {weights.Length} rules")
+        Check.that (nameof votes) (rules = weights.Rules) (fun () ->
+            $"{rules} votes a row, the model has {weights.Rules} rules")
 
         votes
         |> Array.map (fun row ->
@@ -38,7 +41,7 @@ type LogLinearModel
             row
             |> Array.iteri (fun rule vote ->
                 if vote >= 0 then
-                    let said = weights[rule][vote]
+                    let said = weights.Row(rule, vote)
 
                     for c in 0 .. classes - 1 do
                         scores[c] <- scores[c] + said[c])
@@ -50,13 +53,22 @@ module internal LogLinearFit =
 
     /// p(class | rule votes v), [rule][v][class], by the share of each class among the *other* rules' votes on the rows
     /// where the rule votes v, with `belief` rows more that say the vote is right in `trust` of them.
-    let agreement (votes: int[][]) classes trust belief =
+    let agreement (votes: int[][]) classes trust belief : VoteRows =
         let rules = votes[0].Length
         let wrong = (1.0 - trust) / float (classes - 1)
 
-        let counts =
-            Array.init rules (fun _ ->
-                Array.init classes (fun v -> Array.init classes (fun c -> belief * (if c = v then trust else wrong))))
+        let believed v =
+            Array.init classes (fun c -> belief * (if c = v then trust else wrong))
+
+        let counts = Dictionary<struct (int * int), float[]>()
+
+        let cellsOf rule vote =
+            match counts.TryGetValue(struct (rule, vote)) with
+            | true, cells -> cells
+            | _ ->
+                let cells = believed vote
+                counts[struct (rule, vote)] <- cells
+                cells
 
         for row in votes do
             let given = Array.zeroCreate<float> classes
@@ -71,20 +83,38 @@ module internal LogLinearFit =
                 let vote = row[rule]
 
                 if vote >= 0 && total > 1.0 then
-                    let cells = counts[rule][vote]
+                    let cells = cellsOf rule vote
 
                     for c in 0 .. classes - 1 do
                         let others = given[c] - (if c = vote then 1.0 else 0.0)
                         cells[c] <- cells[c] + others / (total - 1.0)
 
-        counts |> Array.map (Array.map Simplex.normalise)
+        VoteRows(rules, classes, believed, counts).Map Simplex.normalise
 
-    /// One vector of all parameters: the bias, then the weights.
-    let index (classes: int) (rule: int) (vote: int) (c: int) : int =
-        classes + (rule * classes + vote) * classes + c
+    /// The votes that occur, in order: the others' weights stay at the start.
+    let occurring (votes: int[][]) : struct (int * int)[] =
+        [| for row in votes do
+               for rule in 0 .. row.Length - 1 do
+                   if row[rule] >= 0 then
+                       struct (rule, row[rule]) |]
+        |> Array.distinct
+        |> Array.sort
+
+    /// Where the weights of votes stand in one vector of all parameters: the bias, then those of each of the votes.
+    let places (classes: int) (votes: struct (int * int)[]) : Dictionary<struct (int * int), int> =
+        Dictionary(votes |> Seq.mapi (fun i vote -> KeyValuePair(vote, classes * (i + 1))))
 
     /// Value and gradient of −Σ log p(label | votes) + strength/2 ‖x − x₀‖²; the bias is held where it is not fitted.
-    let objective classes (votes: int[][]) (labels: int[]) strength fitBias (start: float[]) (x: float[]) =
+    let objective
+        classes
+        (places: Dictionary<struct (int * int), int>)
+        (votes: int[][])
+        (labels: int[])
+        strength
+        fitBias
+        (start: float[])
+        (x: float[])
+        =
         let gradient = Array.map2 (fun x x0 -> strength * (x - x0)) x start
 
         let mutable value =
@@ -95,7 +125,7 @@ module internal LogLinearFit =
                 let fired =
                     [| for rule in 0 .. row.Length - 1 do
                            if row[rule] >= 0 then
-                               index classes rule (row[rule]) 0 |]
+                               places[struct (rule, row[rule])] |]
 
                 let scores =
                     Array.init classes (fun c -> x[c] + Array.sumBy (fun at -> x[at + c]) fired)
@@ -187,8 +217,8 @@ type LogLinear =
             Simplex.normalise counts
 
         let weights =
-            LogLinearFit.agreement votes classes trust belief
-            |> Array.map (Array.map (Array.mapi (fun c share -> log share - log prior[c])))
+            (LogLinearFit.agreement votes classes trust belief)
+                .Map(Array.mapi (fun c share -> log share - log prior[c]))
 
         LogLinearModel(Array.map log prior, weights, weights, 0.0, true)
 
@@ -224,18 +254,25 @@ type LogLinear =
 
         Check.least (nameof tolerance) 0.0 tolerance
 
-        let x0 = Array.append start.Bias (start.Weights |> Array.collect (Array.collect id))
+        let shown = LogLinearFit.occurring cleanVotes
+        let places = LogLinearFit.places classes shown
+
+        let x0 =
+            shown
+            |> Array.map (fun (struct (rule, vote)) -> start.Said.Row(rule, vote))
+            |> Array.append [| start.Bias |]
+            |> Array.concat
 
         let struct (x, norm) =
             LogLinearFit.minimise
-                (LogLinearFit.objective classes cleanVotes cleanLabels strength fitBias x0)
+                (LogLinearFit.objective classes places cleanVotes cleanLabels strength fitBias x0)
                 x0
                 tolerance
                 10000
 
-        let weights =
-            Array.init rules (fun rule ->
-                Array.init classes (fun vote ->
-                    Array.init classes (fun c -> x[LogLinearFit.index classes rule vote c])))
+        let fitted =
+            places
+            |> Seq.map (fun item -> KeyValuePair(item.Key, Array.sub x item.Value classes))
+            |> Dictionary
 
-        LogLinearModel(x[.. classes - 1], weights, start.Weights, norm, norm <= tolerance)
+        LogLinearModel(x[.. classes - 1], start.Said.With fitted, start.Said, norm, norm <= tolerance)

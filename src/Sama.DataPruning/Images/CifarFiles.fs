@@ -2,6 +2,7 @@ namespace Sama.DataPruning
 
 open System
 open System.IO
+open Sama.DataOptimization
 
 /// CIFAR-10's binary files: records of a label byte and 3072 bytes, red, green and blue planes of 32 x 32. A .cjpk file packs
 /// the same as JPEGs that share their header: CJPK, the header's length, the number n of images, the header, n label bytes,
@@ -20,7 +21,7 @@ module internal CifarFiles =
         int value
 
     let private records (path: string) : (int * byte[])[] =
-        let bytes = Bytes.read path
+        let bytes = DataReader.ReadBytes path
         let size = pixels + 1
 
         if bytes.Length = 0 || bytes.Length % size <> 0 then
@@ -29,7 +30,7 @@ module internal CifarFiles =
         Array.init (bytes.Length / size) (fun i -> label path i bytes[i * size], Array.sub bytes (i * size + 1) pixels)
 
     let private packed (path: string) : (int * byte[])[] =
-        let bytes = Bytes.read path
+        let bytes = DataReader.ReadBytes path
 
         let cut () =
             Bytes.bad path "no whole pack of JPEGs (CJPK)"

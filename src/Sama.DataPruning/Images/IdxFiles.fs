@@ -3,6 +3,7 @@ namespace Sama.DataPruning
 open System
 open System.Buffers.Binary
 open System.IO
+open Sama.DataOptimization
 
 /// IDX files as MNIST has them: images (magic 0x803) and labels (0x801), sizes as big-endian numbers of 32 bits.
 module internal IdxFiles =
@@ -12,7 +13,7 @@ module internal IdxFiles =
 
     /// Magic, sizes and content. DataException naming the file.
     let private content (path: string) (magic: int) (sizes: int) (what: string) : int[] * byte[] =
-        let bytes = Bytes.read path
+        let bytes = DataReader.ReadBytes path
 
         let number i =
             BinaryPrimitives.ReadInt32BigEndian(ReadOnlySpan(bytes, 4 * i, 4))

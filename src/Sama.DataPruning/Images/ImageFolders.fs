@@ -2,6 +2,7 @@ namespace Sama.DataPruning
 
 open System
 open System.IO
+open Sama.DataOptimization
 
 /// A folder a class, PNG and JPEG inside.
 module internal ImageFolders =
@@ -50,7 +51,7 @@ module internal ImageFolders =
 
         let decoded =
             files
-            |> Array.map (fun (_, path) -> Pictures.decode path (Bytes.read path) size)
+            |> Array.map (fun (_, path) -> Pictures.decode path (DataReader.ReadBytes path) size)
 
         let struct (_, high, wide) = decoded[0]
 

@@ -22,6 +22,7 @@ open System
 open System.Buffers
 open System.Collections.Generic
 open System.IO
+open System.Text
 open System.Text.Encodings.Web
 open System.Text.Json
 open System.Text.Unicode
@@ -216,6 +217,10 @@ module internal SafetensorsHeader =
         [| for struct (name, kind, shape) in tensors do
                if isNull name || name = "__metadata__" || not (names.Add name) then
                    invalidArg (nameof tensors) $"the name '{name}' is null, reserved or given twice"
+
+               // it would be written as another one
+               if Encoding.UTF8.GetString(Encoding.UTF8.GetBytes name) <> name then
+                   invalidArg (nameof tensors) $"the name '{name}' holds half a surrogate pair, which no text may"
 
                let dtype = SafetensorsTypes.dtypeOf kind
                let length = SafetensorsTypes.sizeOf dtype shape
