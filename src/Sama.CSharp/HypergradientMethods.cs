@@ -226,11 +226,6 @@ public static class HypergradientMethodExtensions
             Tuple<Tensor, Report> Respond(IBaseSolution solution, Tensor v)
             {
                 var (response, report) = bestResponse(solution, v);
-                if (response is null || report is null)
-                    throw new InvalidOperationException($"method '{name}' returned null");
-                if (!response.shape.SequenceEqual(solution.Lambda.shape))
-                    throw new InvalidOperationException(
-                        $"method '{name}' returned shape [{string.Join('x', response.shape)}], λ has [{string.Join('x', solution.Lambda.shape)}]");
                 return Tuple.Create(response, report);
             }
 

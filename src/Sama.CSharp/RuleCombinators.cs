@@ -76,11 +76,6 @@ public static partial class UpdateRuleExtensions
             Tuple<Tensor, RuleState> Step(RuleState state, Tensor g, Tensor theta)
             {
                 var (update, next) = step(state, g, theta);
-                if (update is null || next is null)
-                    throw new InvalidOperationException($"the step of rule '{name}' returned null");
-                if (!update.shape.SequenceEqual(g.shape) || update.dtype != g.dtype)
-                    throw new InvalidOperationException(
-                        $"the step of rule '{name}' returned {update.dtype} [{string.Join('x', update.shape)}], the gradient is {g.dtype} [{string.Join('x', g.shape)}]");
                 return Tuple.Create(update, next);
             }
 

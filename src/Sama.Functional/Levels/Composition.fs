@@ -202,6 +202,9 @@ module internal Composition =
                 (nameof options)
                 $"Unroll ({options.Unroll}) and Accumulate ({options.Accumulate}) are at least 1, WarmUp ({options.WarmUp}) at least 0"
 
+        Options.requireOne "NonFinite" options.NonFinite
+        Options.requireOne "Precision" options.Precision
+
         if options.Precision = Precision.BFloat16 then
             match levels |> List.tryFind _.Module.IsSome with
             | Some level ->

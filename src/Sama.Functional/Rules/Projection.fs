@@ -107,8 +107,15 @@ module Projection =
           Learn = rule.Learn >> projected name elementwise onto }
 
     /// u = θ − P(θ − rule's u), P a differentiable function of each parameter in its own shape; the adaptation goes
-    /// through P by differentiation. θ − u is P up to one rounding.
-    let project (onto: Tensor -> Tensor) (rule: UpdateRule) : UpdateRule = projected "project" false onto rule
+    /// through P by differentiation. θ − u is P up to one rounding. InvalidOperationException when P returns a tensor of
+    /// another shape or type.
+    let project (onto: Tensor -> Tensor) (rule: UpdateRule) : UpdateRule =
+        let what = $"the projection of rule '{rule.Name}'"
+
+        let onto (x: Tensor) =
+            Contract.run what (fun () -> onto x) |> Contract.like what "the parameter" x
+
+        projected "project" false onto rule
 
     /// Every coordinate stays in [lower, upper]; those that are stopped have adaptation 0. ArgumentException for an
     /// empty box or NaN; bounds may be infinite.

@@ -38,7 +38,7 @@ type internal LevelRun(level: Level, atRest: BoundRule, own: LevelState) =
 
     let hide () =
         if not (isNull shown) then
-            for handle in Array.append shown.Views [| shown.Vector |] do
+            for handle in Array.append shown.Views [| shown.Given |] do
                 handle.Dispose()
 
     member _.Level = level
@@ -56,7 +56,7 @@ type internal LevelRun(level: Level, atRest: BoundRule, own: LevelState) =
     member _.Parameters: Params =
         if
             isNull shown
-            || shown.Vector.IsInvalid
+            || shown.Given.IsInvalid
             || shown.Views |> Array.exists _.IsInvalid
         then
             hide ()
