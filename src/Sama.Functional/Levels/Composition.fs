@@ -17,6 +17,14 @@ module internal Composition =
         let refuse reason = refuse method reason
         let window = Structure.window problem
 
+        let isNarrow (level: Level) =
+            level.Type = torch.float16 || level.Type = torch.bfloat16
+
+        let narrowAbove =
+            Structure.above problem index
+            |> List.map (Array.get problem.Levels)
+            |> List.tryFind isNarrow
+
         match need with
         | Adaptation ->
             match level.Rule.ByGradient with
@@ -30,7 +38,7 @@ module internal Composition =
                 "a module cannot be differentiated twice, and exact products were asked for (ProductForm.Exact); give the model as a function of Params, or take ProductForm.Differences"
         | Products _ when
             Structure.productForm problem index = Some ProductForm.Differences
-            && (level.Type = torch.float16 || level.Type = torch.bfloat16)
+            && isNarrow level
             ->
             refuse
                 $"its products are differences of gradients, and level '{level.Name}' has parameters of {level.Type}, in which a perturbed θ ± δw is mostly θ itself; keep them in float32"
@@ -42,9 +50,18 @@ module internal Composition =
         | BaseLambdaGradient when problem.Levels.Length > 2 ->
             refuse
                 "one-sided differences reuse the base pass's gradient, of two levels alone; take the central difference"
-        | Differences when level.Type = torch.float16 || level.Type = torch.bfloat16 ->
+        | Differences when isNarrow level ->
             refuse
                 $"level '{level.Name}' has parameters of {level.Type}, in which a perturbed θ ± εv is mostly θ itself; keep them in float32, and compute the passes in 16 bits by Precision.BFloat16"
+        | Differences when narrowAbove.IsSome ->
+            refuse
+                $"level '{narrowAbove.Value.Name}' has parameters of {narrowAbove.Value.Type}, in which a difference of gradients by them is rounding; keep them in float32"
+        | Products _ when
+            Structure.productForm problem index = Some ProductForm.Differences
+            && narrowAbove.IsSome
+            ->
+            refuse
+                $"its products are differences of gradients, and level '{narrowAbove.Value.Name}' has parameters of {narrowAbove.Value.Type}, in which such a difference is rounding; keep them in float32"
         | History _ when problem.Heights[index] > 0 ->
             refuse
                 $"level '{level.Name}' lies between others; a level of its own method there is one of one step (Level.withMethod)"

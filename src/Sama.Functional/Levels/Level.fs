@@ -84,14 +84,21 @@ module Level =
                     raise (InvalidOperationException($"level '{name}': {e.Message}", e)))
 
         let record = Dictionary<string, Tensor>()
+        let perturbed = ref torch.float64
 
         let evaluate mode (levels: Params[]) =
             Draw.masks draw (fun () ->
                 Refusals.explained name "loss" device (fun () ->
                     watched levels (fun () ->
                         Stops.within mode.Stops (fun () ->
-                            loss (Pass(draw, mode, record)) (Levels(names, levels)) batch
-                            |> Refusals.requireNumber name))))
+                            let value =
+                                loss (Pass(draw, mode, record)) (Levels(names, levels)) batch
+                                |> Refusals.requireNumber name
+
+                            if mode.Kind = PassKind.Perturbed then
+                                perturbed.Value <- value.dtype
+
+                            value))))
 
         let free () =
             for tensor in own do
@@ -101,7 +108,7 @@ module Level =
                 feature.Dispose()
 
         let rows () = Batch.rows (box batch) own
-        new Micro(draw, own, repeatable, rows, evaluate, (fun () -> record.Count > 0), free)
+        new Micro(draw, own, repeatable, rows, evaluate, (fun () -> record.Count > 0), (fun () -> perturbed.Value), free)
 
     let private build
         name

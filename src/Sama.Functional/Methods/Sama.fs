@@ -92,7 +92,7 @@ module internal SamaMethod =
                 if o.Alpha.HasValue then
                     o.Alpha.Value
                 else
-                    Perturbation.alpha p
+                    Perturbation.alpha p at.Lambda
 
             let norms = Flat.norms p at.Gradient
             let norm, capped = normOf o norms

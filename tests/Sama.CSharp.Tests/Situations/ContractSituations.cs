@@ -162,5 +162,68 @@ internal static class ContractSituations
                 HypergradientMethod.Unrolled(), 2));
             That(h(x => x.reshape(-1)).SequenceEqual(h(x => x)), "h is that of the flat one");
         }),
+
+        Case("lambda in 16 bits under differences", () =>
+        {
+            foreach (var type in new[] { float16, bfloat16 })
+                Refuses<ArgumentException>("method", () => Two(
+                    (_, t, l, _) => (l["s"].to_type(float64) * t["w"].square()).sum(), (t, _) => t["w"].sum(),
+                    lambda: [("s", zeros(4, dtype: type))]), "'up'", type.ToString());
+        }),
+        Case("lambda in float32 above parameters in float64: h to its precision", () =>
+        {
+            double[] h(ScalarType type) => At(Two(
+                (_, t, l, _) => (l["s"].to_type(float64).exp() * (t["w"] - 1).square()).sum(), (t, _) => (t["w"] + 1).square().sum(),
+                lambda: [("s", zeros(4, dtype: type))]));
+            That(h(float64).Zip(h(float32)).All(p => Math.Abs(p.First - p.Second) < 1e-3 * Math.Abs(p.First)), "h");
+        }),
+        Case("a loss of a narrower type than its parameters is said", () =>
+        {
+            foreach (var (loss, said) in new[] { (float32, true), (bfloat16, true), (float64, false) })
+            {
+                using var run = new BilevelSolver(Pull(loss: l => l.to_type(loss)));
+                Equal(said, run.Step().Meta!.Warnings.Any(w => w.Contains("'low'") && w.Contains(loss.ToString())), $"{loss}");
+            }
+        }),
+        Case("meta gradients of any length", () =>
+        {
+            foreach (var (type, lengths) in new[] { (float32, new[] { 1e-37, 1e-28, 1e28 }), (float64, [1e-300, 1e-200, 1e200]) })
+                foreach (var method in new[] { HypergradientMethod.ConjugateGradient(damping: 0.1), HypergradientMethod.ConjugateGradient() })
+                    foreach (var length in lengths)
+                    {
+                        double[] h(double k) => At(Two(
+                            (_, t, l, _) => (l["s"] * t["w"]).sum() + t["w"].square().sum(), (t, _) => (t["w"] * k).sum(), method,
+                            theta: [("w", ones(4, dtype: type))], lambda: [("s", zeros(4, dtype: type))]));
+                        That(h(1).Zip(h(length)).All(p => Math.Abs(p.First - p.Second / length) < 1e-5 * Math.Abs(p.First)), $"{type}, {length}");
+                    }
+        }),
+        Case("Nystrom in 16 bits", () =>
+        {
+            foreach (var (type, within) in new[] { (bfloat16, 2e-2), (float16, 3e-3) })
+            {
+                double[] h(ScalarType own) => At(Two(
+                    (_, t, l, _) => ((t["w"] - l["s"]).square() * (1 + t["w"].square())).sum(), (t, _) => (t["w"] - 1).square().sum(),
+                    HypergradientMethod.Nystrom(), UpdateRule.Sgd(0.0625),
+                    theta: [("w", arange(-4, 4).to_type(own) / 4)], lambda: [("s", full(8, 0.25, dtype: own))]));
+                var (right, found) = (h(float32), h(type));
+                That(right.Zip(found).All(p => Math.Abs(p.First - p.Second) < within * right.Max(Math.Abs)), $"{type}: {string.Join(' ', found)} for {string.Join(' ', right)}");
+            }
+        }),
+        Case("parameters without elements under every rule that looks at them whole", () =>
+        {
+            foreach (var rule in new[]
+            {
+                UpdateRule.Adafactor(0.1), UpdateRule.Lamb(0.1), UpdateRule.Sgd(0.1).OnSimplex(),
+                UpdateRule.Chain(UpdateRule.ClipByGlobalNorm(1), UpdateRule.Sgd(0.1)), UpdateRule.Chain(UpdateRule.Sgd(0.1), UpdateRule.TrustRatio),
+            })
+                foreach (var method in new[] { HypergradientMethod.Sama(), HypergradientMethod.T1T2() })
+                {
+                    using var run = new BilevelSolver(Two(
+                        (_, t, l, _) => (l["s"].exp() * (t["w"] - 1).square()).sum(), (t, _) => t["w"].square().sum(), method, rule,
+                        theta: [("none", zeros(0, 3, dtype: float64)), ("w", Problems.Normal(132, 3)), ("nothing", zeros(0, dtype: float64))]));
+                    run.RunSteps(3);
+                    That(Numbers(run.Theta.Vector).All(double.IsFinite), rule.ToString()!);
+                }
+        }),
     ];
 }
