@@ -17,7 +17,7 @@ usage() {
 ./build.sh test-ranks          the suite of ranks alone, under Open MPI and MPICH
 ./build.sh rooms               the core's folders: files, lengths, and that none uses a later one
 ./build.sh test-libtorch [DIR] the core's suite without native packages, libtorch from DIR (default: the CPU package's)
-./build.sh publish DIR         the folder of the tool 'sama' (check, bench, noisytext): no .NET, libtorch by SAMA_LIBTORCH
+./build.sh publish DIR         the folder of the tool 'sama' (clean, prune, check, bench): no .NET, libtorch by SAMA_LIBTORCH
 ./build.sh test-publish        publish, copy elsewhere, and 'sama check --device cpu' and 'sama prune' of pictures there
 ./build.sh format [--check]    format F# and C#, or check that they are formatted
 ./build.sh pack                write the NuGet packages to artifacts/

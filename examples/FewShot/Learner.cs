@@ -2,6 +2,7 @@ using Sama;
 using TorchSharp;
 using static TorchSharp.torch;
 using static TorchSharp.torch.nn.functional;
+using Rows = (TorchSharp.torch.Tensor X, TorchSharp.torch.Tensor Y);
 
 /// <summary>A way to learn where tasks start from. The tasks are levels side by side, each reset to the level "start" above
 /// them at every window.</summary>
@@ -20,68 +21,57 @@ sealed record Learner(string Name, Options Options, int Shots, Tensor Characters
     // of ½ · Pull ‖θ − start‖²
     const double Pull = 0.1;
 
-    public BilevelProblem Problem(long seed)
+    /// <summary>A run that learns the start, from episodes of <see cref="Characters"/>.</summary>
+    public BilevelSolver Training(long seed)
     {
-        var net = ConvNet.Parameters(Options.Width, Options.Ways, seed);
-        var length = net.Where(p => Moves(p.Name)).Sum(p => p.Value.numel());
+        var start = ConvNet.Parameters(Options.Width, Options.Ways, seed);
+        var rates = full(start.Where(p => Moves(p.Name)).Sum(p => p.Value.numel()), Math.Log(Rate));
+        var problem = Problem(Name == "metasgd" ? [.. start, ("logRates", rates)] : start, Options.Tasks, Steps,
+            (draw, task) => Draw(draw.Seed, draw.Step / Steps, task).Support, (draw, task) => Draw(draw.Seed, draw.Step, task).Query);
+        return new(problem, new() { Seed = seed });
+
+        (Rows Support, Rows Query) Draw(long runSeed, long window, int task) => Episode.Draw(Characters, Options.Ways, Shots,
+            Options.Queries, new Draw(seed: runSeed, step: window, stream: task, rank: 0).RandomSeed);
+    }
+
+    /// <summary>Accuracy on the query rows of an episode, after the steps of one task from the start; no meta step is taken.</summary>
+    public double Judge(Params start, Rows support, Rows query)
+    {
+        using var scope = NewDisposeScope();
+        var named = start.Layout.Slices.Select(slice => (slice.Name, start[slice.Name]));
+        using var solver = new BilevelSolver(Problem([.. named], tasks: 1, unroll: Steps + 1, (_, _) => support, (_, _) => query));
+        solver.RunSteps(Steps);
+        using var _ = no_grad();
+        return Right(Logits(solver.Parameters("task0"), start, query.X), query.Y);
+    }
+
+    /// <summary>Tasks side by side, each with its support rows, under the start, which has the query rows of all.</summary>
+    BilevelProblem Problem((string Name, Tensor Value)[] start, int tasks, int unroll,
+        Func<Draw, int, Rows> support, Func<Draw, int, Rows> query)
+    {
         var rule = UpdateRule.Sgd(Rate);
         if (Name == "metasgd")
-            rule = rule.Learning(nameof(SgdOptions.LearningRate), start => start["logRates"].exp());
+            rule = rule.Learning(nameof(SgdOptions.LearningRate), levels => levels["logRates"].exp());
 
-        var tasks = Enumerable.Range(0, Options.Tasks).Select(i =>
-            Level.Create<(Tensor X, Tensor Y)>(
-                $"task{i}", net.Where(p => Moves(p.Name)), rule,
-                draw => Episode(draw.Seed, draw.Step / Steps, i).Support,
+        var numbers = Enumerable.Range(0, tasks);
+        var below = numbers.Select(i =>
+            Level.Create<Rows>($"task{i}", start.Where(p => Moves(p.Name)), rule, draw => support(draw, i),
                 (_, levels, batch) => Loss(levels[$"task{i}"], levels["start"], batch))
             .ResetTo(levels => Flat(levels["start"])));
-
-        var start = Level.Create<(Tensor X, Tensor Y)[]>(
-            "start", Name == "metasgd" ? [.. net, ("logRates", full(length, Math.Log(Rate)))] : net, UpdateRule.Adam(1e-3),
-            draw => [.. Enumerable.Range(0, Options.Tasks).Select(i => Episode(draw.Seed, draw.Step, i).Query)],
+        var above = Level.Create<Rows[]>("start", start, UpdateRule.Adam(1e-3), draw => [.. numbers.Select(i => query(draw, i))],
             (_, levels, batch) => stack(
-                [.. batch.Select((query, i) => cross_entropy(Logits(levels[$"task{i}"], levels["start"], query.X), query.Y))]).mean());
-
+                [.. batch.Select((rows, i) => cross_entropy(Logits(levels[$"task{i}"], levels["start"], rows.X), rows.Y))]).mean());
         var method = Name switch
         {
             "imaml" => HypergradientMethod.ConjugateGradient(iterations: 5),
             "sama" => HypergradientMethod.Sama(),
             _ => HypergradientMethod.Unrolled(),
         };
-        return BilevelProblem.OfTiers([tasks, [start]], method, BilevelOptions.Create(unroll: Steps));
-
-        ((Tensor X, Tensor Y) Support, (Tensor X, Tensor Y) Query) Episode(long runSeed, long window, int task) =>
-            global::Episode.Draw(Characters, Options.Ways, Shots, Options.Queries,
-                new Draw(seed: runSeed, step: window, stream: task, rank: 0).RandomSeed);
-    }
-
-    /// <summary>Accuracy on the query rows of an episode, after its steps from the start.</summary>
-    public double Judge(Params start, (Tensor X, Tensor Y) support, (Tensor X, Tensor Y) query)
-    {
-        using var scope = NewDisposeScope();
-        var names = start.Layout.Slices.Select(slice => slice.Name).Where(Moves).ToArray();
-        var theta = names.ToDictionary(name => name, name => start[name].detach());
-        var rates = Name == "metasgd" ? start["logRates"].exp().split([.. names.Select(name => start[name].numel())]) : null;
-        for (var step = 0; step < Steps; step++)
-        {
-            var leaves = names.Select(name => theta[name].detach().requires_grad_()).ToArray();
-            var at = names.Zip(leaves).ToDictionary(pair => pair.First, pair => pair.Second);
-            var gradients = autograd.grad([cross_entropy(ConvNet.Logits(At(at), support.X), support.Y)], leaves);
-            using var _ = no_grad();
-            foreach (var (name, leaf, gradient, i) in names.Select((name, i) => (name, leaves[i], gradients[i], i)))
-            {
-                var pulled = Proximal ? gradient + Pull * (leaf - start[name]) : gradient;
-                theta[name] = leaf - (rates is null ? pulled * Rate : pulled * rates[i].view(leaf.shape));
-            }
-        }
-
-        using var __ = no_grad();
-        return Right(ConvNet.Logits(At(theta), query.X), query.Y);
-
-        Func<string, Tensor> At(Dictionary<string, Tensor> own) => name => own.TryGetValue(name, out var value) ? value : start[name];
+        return BilevelProblem.OfTiers([below, [above]], method, BilevelOptions.Create(unroll: unroll));
     }
 
     /// <summary>The label of the nearest support row.</summary>
-    public static double Pixels((Tensor X, Tensor Y) support, (Tensor X, Tensor Y) query)
+    public static double Pixels(Rows support, Rows query)
     {
         using var scope = NewDisposeScope();
         var distances = cdist(query.X.flatten(1), support.X.flatten(1));
@@ -98,7 +88,7 @@ sealed record Learner(string Name, Options Options, int Shots, Tensor Characters
     Tensor Logits(Params task, Params start, Tensor x) =>
         ConvNet.Logits(name => HeadOnly && !ConvNet.OfHead(name) ? start[name] : task[name], x);
 
-    Tensor Loss(Params task, Params start, (Tensor X, Tensor Y) batch)
+    Tensor Loss(Params task, Params start, Rows batch)
     {
         var loss = cross_entropy(Logits(task, start, batch.X), batch.Y);
         return Proximal ? loss + Pull / 2 * (task.Vector - start.Vector).square().sum() : loss;

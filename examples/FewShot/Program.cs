@@ -28,7 +28,7 @@ static Cell Judged(Options options, Characters characters, Learner learner, int 
 {
     var usage = new Usage();
     var clock = Stopwatch.StartNew();
-    using var solver = learner.Name == "pixels" ? null : new BilevelSolver(learner.Problem(seed), new() { Seed = seed });
+    using var solver = learner.Name == "pixels" ? null : learner.Training(seed);
     for (var i = 0; solver is not null && i < options.MetaSteps; i++)
     {
         solver.RunSteps(learner.Steps, token);

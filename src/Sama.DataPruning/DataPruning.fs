@@ -43,6 +43,8 @@ type DataPruning =
             (o.HardCutoff = 0.0 || o.Scores.StartsWith "ccs-")
             $"--cutoff is of coverage-centric selection: --scores ccs-METHOD, not {o.Scores}"
 
+        o.Pruning.Validate()
+
     static member private Folder(o: DataPruningOptions) : OutFolder =
         let folder =
             OutFolder(o.Out, [| "kept.txt"; "scores.jsonl"; "report.html" |], "identity.txt")
@@ -178,7 +180,9 @@ type DataPruning =
               Share = o.Keep
               Notes =
                 [| if source.Trained > 0 then
-                       $"{source.Trained} of {source.Trained + source.Test.Length} test rows do not judge: they are rows to train on as well." |]
+                       $"{source.Trained} of {source.Trained + source.Test.Length} test rows do not judge: they are rows to train on as well."
+                   if source.PassedOver.Length > 0 then
+                       "Not read: " + String.Join(", ", source.PassedOver) + "." |]
               Written = [| out "kept.txt"; out "scores.jsonl"; out "report.html" |] }
 
         let judged =

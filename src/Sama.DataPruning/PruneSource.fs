@@ -24,6 +24,8 @@ type internal PruneSource =
         Test: int[]
         /// test rows that do not judge, for they are rows to train on as well
         Trained: int
+        /// what the data's folder holds that is not read
+        PassedOver: string[]
         /// numbers of the clean rows, null where none are given
         Clean: int[]
         /// of all these rows
@@ -143,6 +145,7 @@ module internal PruneSource =
           Count = read.Train.Count
           Test = tests
           Trained = 0
+          PassedOver = read.PassedOver |> Array.map (fun name -> $"the folder {name}")
           Clean = cleans
           Labels = all.Labels
           Ids = all.Ids
@@ -160,12 +163,12 @@ module internal PruneSource =
     let private texts (o: DataPruningOptions) : PruneSource =
         let wrench = DataReader.IsWrench o.Data
 
-        let rows, test =
+        let rows, test, passedOver =
             if wrench then
                 let splits = DataReader.ReadWrench o.Data
-                splits.Train, splits.Test
+                splits.Train, splits.Test, [| $"the {splits.Valid.Rows.Length} rows of valid" |]
             else
-                DataReader.Read(o.Data, o.Columns), Unchecked.defaultof<Dataset>
+                DataReader.Read(o.Data, o.Columns), Unchecked.defaultof<Dataset>, [||]
 
         let given (path: string) (otherwise: Dataset) =
             if not (String.IsNullOrEmpty path) then
@@ -202,6 +205,7 @@ module internal PruneSource =
           Count = rows.Rows.Length
           Test = tests
           Trained = 0
+          PassedOver = passedOver
           Clean = cleans
           Labels = all |> Array.map _.Label
           Ids = all |> Array.map _.Id
@@ -210,7 +214,9 @@ module internal PruneSource =
           Digest =
             digest
                 [ for row in all do
-                      ReadOnlyMemory(Encoding.UTF8.GetBytes $"{row.Label} {row.Text}\n") ]
+                      ReadOnlyMemory(Encoding.UTF8.GetBytes $"{row.Label} {row.Text}\n")
+                  if Directory.Exists o.Model then
+                      ReadOnlyMemory(Encoding.UTF8.GetBytes(OutFolder.Digest o.Model)) ]
           Model =
             fun () ->
                 if isNull o.Model then

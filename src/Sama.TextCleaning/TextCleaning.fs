@@ -11,7 +11,7 @@ type TextCleaning =
 
     static member private Identity(o: TextCleaningOptions, rows: TextRows) =
         // the state is of this model and these texts too
-        let model = if isNull o.Model then "words" else Path.GetFullPath o.Model
+        let model = if isNull o.Model then "words" else OutFolder.Digest o.Model
 
         let texts = rows.Texts |> String.concat "\n"
 
@@ -105,6 +105,8 @@ type TextCleaning =
         if o.FrozenLayers.HasValue && isNull o.Model then
             raise (ArgumentException "--frozen is of a model's layers: --model names its folder")
 
+        o.Cleaning.Validate()
+
         let folder = TextCleaning.Folder o
         let rows = TextRows.read o
         let data = TextRows.data o rows
@@ -121,6 +123,15 @@ type TextCleaning =
             else
                 result.Predictions[rows.Bare.Length ..]
 
+        let names =
+            [| "rows.jsonl"
+               "wrong.jsonl"
+               "report.html"
+               if predicted.Length > 0 then
+                   "test.jsonl"
+               if not (isNull o.Model) then
+                   "model" |]
+
         let out = folder.At
 
         let whole =
@@ -130,16 +141,11 @@ type TextCleaning =
               Test = rows.Test
               TestAccuracy = TextCleaning.TestAccuracyOf(rows, predicted)
               QualityAuroc = TextCleaning.AurocOf(rows, result)
-              Notes = TextRows.notes rows
-              Written =
-                [| "rows.jsonl"
-                   "wrong.jsonl"
-                   "report.html"
-                   if predicted.Length > 0 then
-                       "test.jsonl"
-                   if not (isNull o.Model) then
-                       "model" |]
-                |> Array.map out }
+              Notes =
+                [| yield! TextRows.notes rows
+                   for older in folder.Older names do
+                       $"{out older} was there before: it is not of this cleaning." |]
+              Written = Array.map out names }
 
         if ranks.Rank = 0 then
             Outputs.rows (out "rows.jsonl") rows result

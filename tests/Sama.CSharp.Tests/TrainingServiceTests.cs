@@ -21,6 +21,9 @@ internal static class TrainingServiceTests
         private readonly Process process;
         private readonly Task<string> error;
 
+        // where its parent ignores SIGINT, so does the worker: it must not run for ever
+        private readonly Timer limit;
+
         public Worker(string folder, string[] arguments, string? collector = null)
         {
             var start = new ProcessStartInfo("dotnet",
@@ -39,6 +42,7 @@ internal static class TrainingServiceTests
 
             process = Process.Start(start)!;
             error = process.StandardError.ReadToEndAsync();
+            limit = new(_ => process.Kill(), null, TimeSpan.FromMinutes(10), Timeout.InfiniteTimeSpan);
         }
 
         public int Id => process.Id;
@@ -71,6 +75,7 @@ internal static class TrainingServiceTests
 
         public void Dispose()
         {
+            limit.Dispose();
             if (!process.HasExited) process.Kill();
             process.Dispose();
         }

@@ -10,6 +10,7 @@ open TorchSharp
 open Sama
 open Sama.DataOptimization
 open Sama.DataOptimization.Tests.Draws
+open Sama.Tests.Watching
 
 /// A linear classifier of points.
 type private Linear(points: float32[][], classes: int) =
@@ -179,10 +180,9 @@ let tests =
                   let mutable taken = 0
 
                   only.Progress <-
-                      { new IProgress<StageProgress> with
-                          member _.Report at =
-                              if at.Stage = "noisy, then clean, all" then
-                                  taken <- at.Steps }
+                      watching (fun at ->
+                          if at.Stage = "noisy, then clean, all" then
+                              taken <- at.Steps)
 
                   let result = DataCleaning.Run(model, problem.Data, only)
                   Expect.equal result.Candidates.Length 1 "the control alone"
@@ -203,10 +203,9 @@ let tests =
                   stopped.Cancellation <- source.Token
 
                   stopped.Progress <-
-                      { new IProgress<StageProgress> with
-                          member _.Report at =
-                              if at.Done = 5 && at.Step = 60 then
-                                  source.Cancel() }
+                      watching (fun at ->
+                          if at.Done = 5 && at.Step = 60 then
+                              source.Cancel())
 
                   Expect.throwsC (fun () -> DataCleaning.Run(model, problem.Data, stopped) |> ignore) (fun e ->
                       Expect.isTrue (e :? OperationCanceledException) $"{e}")
@@ -215,9 +214,7 @@ let tests =
                   again.StateFolder <- folder
                   let trained = HashSet()
 
-                  again.Progress <-
-                      { new IProgress<StageProgress> with
-                          member _.Report at = trained.Add at.Stage |> ignore }
+                  again.Progress <- watching (fun at -> trained.Add at.Stage |> ignore)
 
                   let resumed = DataCleaning.Run(model, problem.Data, again)
                   Expect.isFalse (trained.Contains "noisy") "what was ended is not done again"

@@ -8,6 +8,7 @@ open Sama
 open Sama.DataOptimization
 open Sama.DataOptimization.Tests.Draws
 open Sama.DataOptimization.Tests.PrunedNet
+open Sama.Tests.Watching
 
 let private options () =
     PruningOptions(Epochs = 40, Batch = 16, SearchShare = 0.6, JudgeShare = 0.05)
@@ -122,10 +123,9 @@ let private judged =
                   stopped.Cancellation <- source.Token
 
                   stopped.Progress <-
-                      { new IProgress<StageProgress> with
-                          member _.Report at =
-                              if at.Stage.StartsWith "judging" && at.Done >= 2 then
-                                  source.Cancel() }
+                      watching (fun at ->
+                          if at.Stage.StartsWith "judging" && at.Done >= 2 then
+                              source.Cancel())
 
                   Expect.throwsT<OperationCanceledException> (fun () -> found stopped |> ignore) "stopped"
 

@@ -10,6 +10,7 @@ open Sama
 open Sama.DataOptimization
 open Sama.DataOptimization.Tests.Draws
 open Sama.DataOptimization.Tests.PrunedNet
+open Sama.Tests.Watching
 
 let private trainings =
     testList
@@ -179,10 +180,9 @@ let private state =
                   stopped.Cancellation <- source.Token
 
                   stopped.Progress <-
-                      { new IProgress<StageProgress> with
-                          member _.Report at =
-                              if at.Done >= 2 then
-                                  source.Cancel() }
+                      watching (fun at ->
+                          if at.Done >= 2 then
+                              source.Cancel())
 
                   use first = new Pruner(net, labels, options = stopped)
                   Expect.throwsT<OperationCanceledException> (fun () -> first.Score "el2n-3" |> ignore) "stopped"

@@ -11,6 +11,7 @@ open SkiaSharp
 open Sama.DataOptimization
 open Sama.DataPruning
 open Sama.DataPruning.Tests.Files
+open Sama.Tests.Watching
 
 let private optionsOf (folder: string) : DataPruningOptions =
     let data = Path.Combine(folder, "data")
@@ -342,10 +343,9 @@ let private stopped =
                   stopped.Pruning.Cancellation <- source.Token
 
                   stopped.Pruning.Progress <-
-                      { new IProgress<StageProgress> with
-                          member _.Report at =
-                              if at.Stage.StartsWith "all rows" then
-                                  source.Cancel() }
+                      watching (fun at ->
+                          if at.Stage.StartsWith "all rows" then
+                              source.Cancel())
 
                   Expect.throwsT<OperationCanceledException> (fun () -> DataPruning.Run stopped |> ignore) "stopped"
                   Expect.isFalse (File.Exists(Path.Combine(stopped.Out, "kept.txt"))) "nothing half-written"
@@ -357,9 +357,7 @@ let private stopped =
                   again.Resume <- true
                   let trained = HashSet()
 
-                  again.Pruning.Progress <-
-                      { new IProgress<StageProgress> with
-                          member _.Report at = trained.Add at.Stage |> ignore }
+                  again.Pruning.Progress <- watching (fun at -> trained.Add at.Stage |> ignore)
 
                   let result = DataPruning.Run again
                   Expect.equal result.Kept expected.Kept "kept"
@@ -399,6 +397,8 @@ let private stopped =
                                   set o (Path.Combine(o.Out, written))))
 
                   refused<ArgumentException> [ "--cutoff" ] (fun () -> run (fun o -> o.HardCutoff <- 0.1))
+                  refused<ArgumentException> [ "Rate" ] (fun () -> run _.Pruning.set_Rate(Nullable -1.0))
+                  refused<ArgumentException> [ "Epochs" ] (fun () -> run _.Pruning.set_Epochs(0))
                   refused<ArgumentException> [ "'vgg'" ] (fun () -> run (fun o -> o.Model <- "vgg"))
 
                   refused<FileNotFoundException> [ "nowhere" ] (fun () ->
@@ -407,6 +407,9 @@ let private stopped =
                   Expect.isFalse (Directory.Exists(Path.Combine(folder, "out"))) "no folder for nothing"
                   let one = Path.Combine(folder, "one")
                   cifar (Path.Combine(one, "data.bin")) 1 [| 3; 3; 3 |] |> ignore
-                  refused<DataException> [ one; "one class, 3" ] (fun () -> run (fun o -> o.Data <- one))) ]
+                  refused<DataException> [ one; "one class, 3" ] (fun () -> run (fun o -> o.Data <- one))
+
+                  refused<InvalidOperationException> [ "diverges"; "a rate below 1E+30" ] (fun () ->
+                      run _.Pruning.set_Rate(Nullable 1e30))) ]
 
 let tests = testList "pruning" [ written; stopped ]

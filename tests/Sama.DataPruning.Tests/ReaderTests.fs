@@ -71,6 +71,23 @@ let private good =
                   let small = (ImageReader.Read(folder, 4)).Train
                   Expect.equal (small.Height, small.Width, small.Count) (4, 4, 3) "resized")
 
+          testCase "beside train, val judges where there is no test; other folders are named"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let add split =
+                      for c in [ "a"; "b" ] do
+                          picture (Path.Combine(folder, split, c, "1.png")) 8 8 (fun _ _ -> 1uy, 2uy, 3uy)
+
+                  for split in [ "train"; "val"; "unlabelled"; ".cache" ] do
+                      add split
+
+                  let read = ImageReader.Read folder
+                  Expect.equal (read.Test.Count, read.PassedOver) (2, [| "unlabelled" |]) "val"
+                  add "test"
+                  let read = ImageReader.Read folder
+                  Expect.stringContains read.Test.Name "test" "test comes first"
+                  Expect.equal read.PassedOver [| "unlabelled"; "val" |] "others")
+
           testCase "train and test folders"
           <| fun _ ->
               withFolder (fun folder ->

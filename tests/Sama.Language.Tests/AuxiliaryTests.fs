@@ -9,6 +9,7 @@ open Sama
 open Sama.Functional
 open Sama.Language
 open Sama.Language.Tests.Tiny
+open Sama.Tests.Watching
 
 /// The batch with its columns turned round, so that it is padded on the left.
 let private turned (batch: TokenBatch) =
@@ -36,9 +37,7 @@ let tests =
                       for layers in 0 .. model.Config.Layers do
                           let shares = ResizeArray()
 
-                          let progress =
-                              { new IProgress<float> with
-                                  member _.Report share = shares.Add share }
+                          let progress = watching (fun share -> shares.Add share)
 
                           use kept = new LayerStates(model, make 5L, layers, progress)
                           Expect.equal (List.ofSeq shares) [ 1.0 ] "progress"

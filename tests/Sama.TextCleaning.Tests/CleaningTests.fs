@@ -10,6 +10,7 @@ open Sama.DataOptimization
 open Sama.Language
 open Sama.TextCleaning
 open Sama.TextCleaning.Tests.Files
+open Sama.Tests.Watching
 
 let private optionsOf (folder: string) : TextCleaningOptions =
     let path name = Path.Combine(folder, name)
@@ -87,10 +88,9 @@ let tests =
                   stopped.Cleaning.Cancellation <- source.Token
 
                   stopped.Cleaning.Progress <-
-                      { new IProgress<StageProgress> with
-                          member _.Report at =
-                              if at.Done = 3 then
-                                  source.Cancel() }
+                      watching (fun at ->
+                          if at.Done = 3 then
+                              source.Cancel())
 
                   Expect.throwsC (fun () -> TextCleaning.Run stopped |> ignore) (fun e ->
                       Expect.isTrue (e :? OperationCanceledException) $"{e}")
@@ -99,13 +99,44 @@ let tests =
                   again.Resume <- true
                   let trained = HashSet()
 
-                  again.Cleaning.Progress <-
-                      { new IProgress<StageProgress> with
-                          member _.Report at = trained.Add at.Stage |> ignore }
+                  again.Cleaning.Progress <- watching (fun at -> trained.Add at.Stage |> ignore)
 
                   TextCleaning.Run again |> ignore
                   Expect.isFalse (trained.Contains "noisy") "the first"
                   Expect.isTrue (trained |> Seq.exists _.StartsWith("SAMA")) "those behind")
+
+          testCase "a state is of a model's weights, not of its folder's name"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let options = optionsOf folder
+                  options.Model <- model folder
+                  use source = new CancellationTokenSource()
+                  source.Cancel()
+                  options.Cleaning.Cancellation <- source.Token
+
+                  Expect.throwsC (fun () -> TextCleaning.Run options |> ignore) (fun e ->
+                      Expect.isTrue (e :? OperationCanceledException) $"{e}")
+
+                  let weights = Path.Combine(options.Model, "model.safetensors")
+                  let bytes = File.ReadAllBytes weights
+                  bytes[bytes.Length - 3] <- bytes[bytes.Length - 3] ^^^ 1uy
+                  File.WriteAllBytes(weights, bytes)
+                  options.Resume <- true
+
+                  refused<InvalidOperationException> [ "another model" ] (fun () -> TextCleaning.Run options |> ignore))
+
+          testCase "what an earlier run wrote and this one does not is told"
+          <| fun _ ->
+              withFolder (fun folder ->
+                  let options = optionsOf folder
+                  options.Test <- null
+                  options.Cleaning.Ways <- [||]
+                  Directory.CreateDirectory options.Out |> ignore
+                  let older = Path.Combine(options.Out, "test.jsonl")
+                  File.WriteAllText(older, "{}")
+                  let result = TextCleaning.Run options
+                  Expect.exists result.Notes (fun note -> note.Contains older) "told"
+                  Expect.equal (File.ReadAllText older) "{}" "kept")
 
           testCase "votes: rows without any are predicted, and said to be"
           <| fun _ ->
@@ -324,4 +355,6 @@ let tests =
                               o.Train <- path))
 
                   refused<ArgumentException> [ "--clean" ] (fun () -> run (fun o -> o.Clean <- null))
+                  refused<ArgumentException> [ "Steps" ] (fun () -> run _.Cleaning.set_Steps(Nullable 0))
+                  Expect.isFalse (Directory.Exists(Path.Combine(folder, "out"))) "no folder for nothing"
                   refused<FileNotFoundException> [ "nowhere.csv" ] (fun () -> run (fun o -> o.Train <- "nowhere.csv"))) ]

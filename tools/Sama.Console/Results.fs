@@ -26,7 +26,7 @@ type Results =
             member _.Report at = watch.Invoke at.Share }
 
     /// Makes what is asked for, name by name, but for what the report has; each result is in the report once it is made, so
-    /// that the same call goes on behind the last one. `show` gets the results asked for that there are, in the order asked,
+    /// that the same call goes on behind the last one. `show` gets the results asked for that there are, if any, in the order asked,
     /// also where something ends the work before its end. `report` may be null; a live line shows how far it is, to which each
     /// result tells its share from 0 to 1. Of ranks that do the same work together, the first writes and shows. ArgumentException for a report of another setting, DirectoryNotFoundException
     /// where it cannot be made, InvalidDataException for one that is none.
@@ -72,7 +72,9 @@ type Results =
                     if rank = 0 && not (isNull report) then
                         Report.write report known
         finally
-            if rank = 0 then
-                show.Invoke
-                    [| for struct (name, _) in asked do
-                           yield! find name |> Option.map _.Found |> Option.toList |]
+            let found =
+                [| for struct (name, _) in asked do
+                       yield! find name |> Option.map _.Found |> Option.toList |]
+
+            if rank = 0 && found.Length > 0 then
+                show.Invoke found

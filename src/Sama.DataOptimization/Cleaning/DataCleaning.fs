@@ -95,7 +95,7 @@ type DataCleaning =
         Check.notNull (nameof model) model
         Check.notNull (nameof data) data
         let options = if isNull options then CleaningOptions() else options
-        options.Check()
+        options.Validate()
 
         Check.that (nameof model) (model.Classes = data.Classes) (fun () ->
             $"the model has {model.Classes} classes, the data {data.Classes}")

@@ -60,7 +60,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
 
     /// Runs `steps` steps of a problem over averages of θ and λ, which it gives back; `look` sees the average of θ after
     /// each step.
-    let run steps (seed: int) start (look: int -> Params -> unit) (problem: AveragedParameters -> BilevelProblem) =
+    let run steps rate (seed: int) start (look: int -> Params -> unit) (problem: AveragedParameters -> BilevelProblem) =
         use average =
             new AveragedParameters(Params.frozen (Layout.ofNamed start) (Layout.ravel start))
 
@@ -72,7 +72,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
 
         for step in 1..steps do
             options.StopIfCancelled()
-            let told = run.Step()
+            let told = Together.step rate run
             average.Follow run.Theta
             look step average.Parameters
 
@@ -115,7 +115,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
         let start = named layout start
 
         let fit =
-            run steps seed start look (fun _ ->
+            run steps rate seed start look (fun _ ->
                 Problem.create
                     BilevelOptions.Default
                     Hypergradient.samaNa
@@ -168,7 +168,7 @@ type internal Trainer(model: IRowClassifier, options: CleaningOptions, report: i
                 { SamaOptions.Default with
                     Alpha = Nullable options.Alpha }
 
-        run steps seed start (fun _ _ -> ()) (fun average ->
+        run steps rate seed start (fun _ _ -> ()) (fun average ->
             let opinion inputs =
                 use _ = torch.no_grad ()
                 model.LogProbabilities(average.Parameters, inputs, false)

@@ -35,7 +35,7 @@ type Pruner
 
     do
         Check.notNull (nameof model) model
-        options.Check()
+        options.Validate()
         Check.labels (nameof labels) model.Classes model.Rows labels
 
     let among (name: string) (given: int[]) =

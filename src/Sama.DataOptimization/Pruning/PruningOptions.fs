@@ -67,7 +67,8 @@ type PruningOptions() =
     member internal options.StopIfCancelled() : unit =
         Together.stopIfCancelled options.Ranks options.Cancellation
 
-    member internal options.Check() : unit =
+    /// ArgumentException, naming it, for an option that is out of range.
+    member options.Validate() : unit =
         let positive name (value: float) =
             Check.that name (value > 0.0 && Double.IsFinite value) (fun () -> $"{value} is not a positive number")
 

@@ -98,7 +98,7 @@ type internal PruningTrainer
 
         for step in 1..steps do
             options.StopIfCancelled()
-            let told = run.Step()
+            let told = Together.step trainer.Rate run
             average.Follow run.Theta
             after step run average
 

@@ -3,6 +3,8 @@ namespace Sama.DataOptimization
 open System
 open System.Collections.Generic
 open System.IO
+open System.Security.Cryptography
+open System.Text
 
 /// The folder that a run writes: `written` are the names of the files and folders in it, and `state/` holds what is trained until
 /// these are there; `mark` is the file in `state/` that only such a run makes. Nothing that the run reads is overwritten, and
@@ -54,6 +56,27 @@ type OutFolder(path: string, written: IReadOnlyList<string>, mark: string) =
              || Seq.isEmpty (Directory.EnumerateFileSystemEntries state))
             (fun () ->
                 $"{state} is not what an interrupted run left, and would be removed: name another folder to write to, or move it")
+
+    /// Names of `written` that are there and not among those of this run: an earlier run's, or another's.
+    member _.Older(own: IReadOnlyList<string>) : string[] =
+        Check.notNull (nameof own) own
+
+        written |> Seq.except own |> Seq.filter (inside >> Path.Exists) |> Array.ofSeq
+
+    /// SHA-256, in hexadecimal digits, of the names and contents of a folder's own files: what a state that is made of them
+    /// belongs to. DirectoryNotFoundException.
+    static member Digest(folder: string) : string =
+        Check.notNull (nameof folder) folder
+        use sha = IncrementalHash.CreateHash HashAlgorithmName.SHA256
+
+        for file in
+            Directory.GetFiles folder
+            |> Array.sortWith (fun a b -> String.CompareOrdinal(a, b)) do
+            use stream = File.OpenRead file
+            sha.AppendData(Encoding.UTF8.GetBytes $"{Path.GetFileName file} {stream.Length}\n")
+            sha.AppendData(SHA256.HashData stream)
+
+        Convert.ToHexString(sha.GetHashAndReset())
 
     /// Makes the state's folder; what an earlier run left there is removed unless this one goes on from it. IOException.
     member _.Begin(goesOn: bool) : unit =

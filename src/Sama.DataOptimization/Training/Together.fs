@@ -4,6 +4,7 @@ open System
 open System.Threading
 open TorchSharp
 open Sama
+open Sama.Functional
 
 /// What the ranks that share a cleaning or a pruning do together.
 module internal Together =
@@ -13,6 +14,13 @@ module internal Together =
         if ranks.Any cancellation.IsCancellationRequested then
             cancellation.ThrowIfCancellationRequested()
             raise (OperationCanceledException "another rank was asked to stop")
+
+    /// A step of a training whose rate, if it diverges, is what to change: InvalidOperationException that says so.
+    let step (rate: float) (run: BilevelRun) : StepReport =
+        try
+            run.Step()
+        with :? NonFiniteException as e ->
+            raise (InvalidOperationException($"{e.Message}: the training diverges; give a rate below {rate}", e))
 
     /// The matrix of which this rank has the rows from `first` on, on every rank. What it gives is the caller's.
     let whole (ranks: Communicator) (count: int) (first: int) (own: Tensor) : Tensor =

@@ -11,8 +11,10 @@ type ImageSplits =
     {
         /// the rows
         Train: ImageSet
-        /// test_batch.bin, t10k-… or test/; null where there are none
+        /// test_batch.bin, t10k-…, or test/, else val/, valid/ or validation/ beside train/; null where there are none
         Test: ImageSet
+        /// names of other folders beside train/, which are not read
+        PassedOver: string[]
     }
 
 /// Images from folders.
@@ -26,13 +28,15 @@ type ImageReader =
     /// Files of tests alone are the rows.
     static let split (read: string[] -> ImageSet) (paths: string[]) : ImageSplits =
         match Array.partition isTest paths with
-        | tests, [||] ->
-            { Train = read tests
-              Test = Unchecked.defaultof<ImageSet> }
+        | rows, [||]
         | [||], rows ->
             { Train = read rows
-              Test = Unchecked.defaultof<ImageSet> }
-        | tests, rows -> { Train = read rows; Test = read tests }
+              Test = Unchecked.defaultof<ImageSet>
+              PassedOver = [||] }
+        | tests, rows ->
+            { Train = read rows
+              Test = read tests
+              PassedOver = [||] }
 
     static let folders (folder: string) (size: int option) : ImageSplits =
         let inside name = Path.Combine(folder, name)
@@ -43,20 +47,29 @@ type ImageReader =
         if Directory.Exists(inside "train") && names(inside "train").Length > 0 then
             let classes = names (inside "train")
 
+            let test =
+                [ "test"; "val"; "valid"; "validation" ]
+                |> List.tryFind (inside >> Directory.Exists)
+
             { Train = ImageFolders.read (inside "train") classes size
               Test =
-                if Directory.Exists(inside "test") then
-                    match names (inside "test") |> Array.except classes with
-                    | [||] -> ImageFolders.read (inside "test") classes size
-                    | more -> Bytes.bad (inside ("test/" + more[0])) "a class that train has not"
-                else
-                    Unchecked.defaultof<ImageSet> }
+                match test with
+                | None -> Unchecked.defaultof<ImageSet>
+                | Some name ->
+                    match names (inside name) |> Array.except classes with
+                    | [||] -> ImageFolders.read (inside name) classes size
+                    | more -> Bytes.bad (inside $"{name}/{more[0]}") "a class that train has not"
+              PassedOver =
+                ImageFolders.inside folder
+                |> Array.map Path.GetFileName
+                |> Array.except ("train" :: Option.toList test) }
         else
             { Train = ImageFolders.read folder (names folder) size
-              Test = Unchecked.defaultof<ImageSet> }
+              Test = Unchecked.defaultof<ImageSet>
+              PassedOver = [||] }
 
     /// Images of a folder by what is in it: CIFAR-10's binary files (or a pack of its JPEGs, .cjpk), IDX files as MNIST's,
-    /// gzipped or not, or a folder a class of PNG and JPEG, also under train/ and test/. `size` brings pictures of folders to
+    /// gzipped or not, or a folder a class of PNG and JPEG, also under train/ and test/ (or val/). `size` brings pictures of folders to
     /// size x size pixels; without it all have to be of one size. Test files beside others are the test set.
     ///
     /// DirectoryNotFoundException; DataException, naming the file, for a folder without images or with images of two kinds, a

@@ -17,13 +17,7 @@ module internal Composition =
         let refuse reason = refuse method reason
         let window = Structure.window problem
 
-        let isNarrow (level: Level) =
-            level.Type = torch.float16 || level.Type = torch.bfloat16
-
-        let narrowAbove =
-            Structure.above problem index
-            |> List.map (Array.get problem.Levels)
-            |> List.tryFind isNarrow
+        Widths.refusal problem index need |> Option.iter refuse
 
         match need with
         | Adaptation ->
@@ -36,12 +30,6 @@ module internal Composition =
         | Products ProductForm.Exact when problem.Levels |> Array.exists _.Module.IsSome ->
             refuse
                 "a module cannot be differentiated twice, and exact products were asked for (ProductForm.Exact); give the model as a function of Params, or take ProductForm.Differences"
-        | Products _ when
-            Structure.productForm problem index = Some ProductForm.Differences
-            && isNarrow level
-            ->
-            refuse
-                $"its products are differences of gradients, and level '{level.Name}' has parameters of {level.Type}, in which a perturbed θ ± δw is mostly θ itself; keep them in float32"
         | ElementwiseRule when not level.Rule.Elementwise ->
             refuse $"the rule of level '{level.Name}' couples coordinates"
         | BaseLambdaGradient when options.Precision <> Precision.Own ->
@@ -50,18 +38,6 @@ module internal Composition =
         | BaseLambdaGradient when problem.Levels.Length > 2 ->
             refuse
                 "one-sided differences reuse the base pass's gradient, of two levels alone; take the central difference"
-        | Differences when isNarrow level ->
-            refuse
-                $"level '{level.Name}' has parameters of {level.Type}, in which a perturbed θ ± εv is mostly θ itself; keep them in float32, and compute the passes in 16 bits by Precision.BFloat16"
-        | Differences when narrowAbove.IsSome ->
-            refuse
-                $"level '{narrowAbove.Value.Name}' has parameters of {narrowAbove.Value.Type}, in which a difference of gradients by them is rounding; keep them in float32"
-        | Products _ when
-            Structure.productForm problem index = Some ProductForm.Differences
-            && narrowAbove.IsSome
-            ->
-            refuse
-                $"its products are differences of gradients, and level '{narrowAbove.Value.Name}' has parameters of {narrowAbove.Value.Type}, in which such a difference is rounding; keep them in float32"
         | History _ when problem.Heights[index] > 0 ->
             refuse
                 $"level '{level.Name}' lies between others; a level of its own method there is one of one step (Level.withMethod)"

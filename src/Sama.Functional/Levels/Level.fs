@@ -108,7 +108,17 @@ module Level =
                 feature.Dispose()
 
         let rows () = Batch.rows (box batch) own
-        new Micro(draw, own, repeatable, rows, evaluate, (fun () -> record.Count > 0), (fun () -> perturbed.Value), free)
+
+        new Micro(
+            draw,
+            own,
+            repeatable,
+            rows,
+            evaluate,
+            (fun () -> record.Count > 0),
+            (fun () -> perturbed.Value),
+            free
+        )
 
     let private build
         name

@@ -56,8 +56,7 @@ module internal Refusals =
             && (use gradient = view.grad
 
                 not (isNull gradient)
-                && (isNull own.Gradients
-                    || Number.place gradient <> Number.place own.Gradients[i]))
+                && (isNull own.Gradients || Number.place gradient <> Number.place own.Gradients[i]))
 
         own.Mode = Leaves && own.Views |> Array.mapi isElsewhere |> Array.exists id
 
@@ -76,7 +75,8 @@ module internal Refusals =
                 let value = loss ()
 
                 let wrote =
-                    not (before.allclose (lengths levels, 0.0, 0.0, true)) || Array.exists isMoved levels
+                    not (before.allclose (lengths levels, 0.0, 0.0, true))
+                    || Array.exists isMoved levels
 
                 if wrote then
                     invalidOp

@@ -23,7 +23,8 @@ module Bilevel =
 
         for level in problem.Levels do
             if level.Device.``type`` = DeviceType.META then
-                invalidOp $"level '{level.Name}' is on the device meta, which keeps no values: move the problem to another"
+                invalidOp
+                    $"level '{level.Name}' is on the device meta, which keeps no values: move the problem to another"
 
         Scope.run (fun keep ->
             { Levels =

@@ -54,11 +54,7 @@ type internal LevelRun(level: Level, atRest: BoundRule, own: LevelState) =
 
     /// Its parameters, as long as the run lives.
     member _.Parameters: Params =
-        if
-            isNull shown
-            || shown.Given.IsInvalid
-            || shown.Views |> Array.exists _.IsInvalid
-        then
+        if isNull shown || shown.Given.IsInvalid || shown.Views |> Array.exists _.IsInvalid then
             hide ()
             shown <- show ()
 
