@@ -110,7 +110,8 @@ public static partial class UpdateRuleExtensions
         }
 
         /// <summary>The rule with its rate multiplied by <c>schedule(t)</c>, t from 0, decoupled decay included.</summary>
-        /// <param name="schedule">Such as <see cref="Schedule.Cosine"/>.</param>
+        /// <param name="schedule">Such as <see cref="Schedule.Cosine"/>; a factor below 0 or not finite raises
+        /// InvalidOperationException at its step.</param>
         /// <returns>The rule.</returns>
         public UpdateRule Scheduled(Func<long, double> schedule)
         {

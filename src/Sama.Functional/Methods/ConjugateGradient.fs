@@ -6,7 +6,7 @@ type ConjugateGradientOptions =
     {
         /// iterations at most
         Iterations: int
-        /// stops at this relative residual
+        /// stops at this relative residual, below 1
         Tolerance: float
         /// ρ, added to the diagonal
         Damping: float

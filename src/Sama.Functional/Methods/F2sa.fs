@@ -10,7 +10,7 @@ type F2saOptions =
         Iterations: int
         /// η of these steps
         Step: float
-        /// stops at this relative residual
+        /// stops at this relative residual, below 1
         Tolerance: float
     }
 

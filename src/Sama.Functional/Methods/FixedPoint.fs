@@ -8,7 +8,7 @@ type FixedPointOptions =
         Iterations: int
         /// η
         Step: float
-        /// stops at this relative residual
+        /// stops at this relative residual, below 1
         Tolerance: float
         /// q₀, flat, borrowed; null is 0
         Start: Tensor

@@ -10,7 +10,7 @@ type NeumannOptions =
         Step: float
         /// one product more, for the residual in the report
         MeasureResidual: bool
-        /// relative residual that counts as converged
+        /// relative residual that counts as converged, below 1
         Tolerance: float
     }
 
