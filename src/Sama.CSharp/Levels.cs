@@ -128,7 +128,7 @@ public static class LevelExtensions
 
         /// <summary>The level, which every window starts anew where <paramref name="start"/> says, with a fresh rule state;
         /// <c>unrolled</c> differentiates through it (MAML).</summary>
-        /// <param name="start">A flat vector of the level's length, from the levels above it.</param>
+        /// <param name="start">A flat vector of the level's length, or a tensor of as many numbers, from the levels above it.</param>
         /// <returns>The level.</returns>
         public Level ResetTo(Func<Levels, Tensor> start)
         {

@@ -76,11 +76,6 @@ public static partial class UpdateRuleExtensions
             Tuple<Tensor, RuleState> Step(RuleState state, Tensor g, Tensor theta)
             {
                 var (update, next) = step(state, g, theta);
-                if (update is null || next is null)
-                    throw new InvalidOperationException($"the step of rule '{name}' returned null");
-                if (!update.shape.SequenceEqual(g.shape) || update.dtype != g.dtype)
-                    throw new InvalidOperationException(
-                        $"the step of rule '{name}' returned {update.dtype} [{string.Join('x', update.shape)}], the gradient is {g.dtype} [{string.Join('x', g.shape)}]");
                 return Tuple.Create(update, next);
             }
 
@@ -115,7 +110,8 @@ public static partial class UpdateRuleExtensions
         }
 
         /// <summary>The rule with its rate multiplied by <c>schedule(t)</c>, t from 0, decoupled decay included.</summary>
-        /// <param name="schedule">Such as <see cref="Schedule.Cosine"/>.</param>
+        /// <param name="schedule">Such as <see cref="Schedule.Cosine"/>; a factor below 0 or not finite raises
+        /// InvalidOperationException at its step.</param>
         /// <returns>The rule.</returns>
         public UpdateRule Scheduled(Func<long, double> schedule)
         {

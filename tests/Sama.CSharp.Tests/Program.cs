@@ -18,6 +18,7 @@ return Runner.RunTestsWithCLIArgs(
         .. DefaultTests.All,
         Runner.TestList("situations", [
             .. ReportedSituations.All, .. StateSituations.All, .. WindowSituations.All, .. DataSituations.All, .. OtherSituations.All,
+            .. ContractSituations.All,
         ]),
         .. ApiTests.All,
         .. LanguageTests.All,

@@ -202,6 +202,25 @@ let tests =
                       for a, b in Seq.zip after.Levels[level].Rule.All before.Levels[level].Rule.All do
                           Expect.isTrue (a.Equals b) "state"
 
+          for what, words, u in
+              [ "another shape", [ "[2]"; "[3]" ], (fun (g: Tensor) -> g.narrow (0L, 0L, 2L))
+                "one number", [ "[]" ], (fun (g: Tensor) -> g.sum ())
+                "another type", [ "Float32" ], (fun (g: Tensor) -> g.to_type torch.float32)
+                "nothing", [ "null" ], (fun _ -> null) ] do
+              testCase $"a rule of one's own whose update is {what} is refused by name"
+              <| fun _ ->
+                  use _ = torch.NewDisposeScope()
+
+                  let rule =
+                      UpdateRule.create "mine" (fun _ -> RuleState.empty) (fun state g _ -> u g, state)
+
+                  let bound = UpdateRule.bind (Layout.create [ "x", [| 3L |] ]) rule
+                  let theta = torch.ones (3L, dtype = torch.float64)
+
+                  Expect.throwsC (fun () -> bound.Step (bound.Init theta) theta theta |> ignore) (fun e ->
+                      for word in "'mine'" :: words do
+                          Expect.stringContains e.Message word "the message")
+
           testCase "averaged SGD without gradients: θₜ = θ₀ ∏(1 − λη), ax the mean of θ₂ … θₜ"
           <| fun _ ->
               use _ = torch.NewDisposeScope()

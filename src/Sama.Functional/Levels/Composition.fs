@@ -17,6 +17,8 @@ module internal Composition =
         let refuse reason = refuse method reason
         let window = Structure.window problem
 
+        Widths.refusal problem index need |> Option.iter refuse
+
         match need with
         | Adaptation ->
             match level.Rule.ByGradient with
@@ -28,12 +30,6 @@ module internal Composition =
         | Products ProductForm.Exact when problem.Levels |> Array.exists _.Module.IsSome ->
             refuse
                 "a module cannot be differentiated twice, and exact products were asked for (ProductForm.Exact); give the model as a function of Params, or take ProductForm.Differences"
-        | Products _ when
-            Structure.productForm problem index = Some ProductForm.Differences
-            && (level.Type = torch.float16 || level.Type = torch.bfloat16)
-            ->
-            refuse
-                $"its products are differences of gradients, and level '{level.Name}' has parameters of {level.Type}, in which a perturbed θ ± δw is mostly θ itself; keep them in float32"
         | ElementwiseRule when not level.Rule.Elementwise ->
             refuse $"the rule of level '{level.Name}' couples coordinates"
         | BaseLambdaGradient when options.Precision <> Precision.Own ->
@@ -42,9 +38,6 @@ module internal Composition =
         | BaseLambdaGradient when problem.Levels.Length > 2 ->
             refuse
                 "one-sided differences reuse the base pass's gradient, of two levels alone; take the central difference"
-        | Differences when level.Type = torch.float16 || level.Type = torch.bfloat16 ->
-            refuse
-                $"level '{level.Name}' has parameters of {level.Type}, in which a perturbed θ ± εv is mostly θ itself; keep them in float32, and compute the passes in 16 bits by Precision.BFloat16"
         | History _ when problem.Heights[index] > 0 ->
             refuse
                 $"level '{level.Name}' lies between others; a level of its own method there is one of one step (Level.withMethod)"
@@ -201,6 +194,9 @@ module internal Composition =
             invalidArg
                 (nameof options)
                 $"Unroll ({options.Unroll}) and Accumulate ({options.Accumulate}) are at least 1, WarmUp ({options.WarmUp}) at least 0"
+
+        Options.requireOne "NonFinite" options.NonFinite
+        Options.requireOne "Precision" options.Precision
 
         if options.Precision = Precision.BFloat16 then
             match levels |> List.tryFind _.Module.IsSome with

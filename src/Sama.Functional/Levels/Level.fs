@@ -67,6 +67,7 @@ module Level =
         name
         device
         repeatable
+        (watched: Params[] -> (unit -> Tensor) -> Tensor)
         (data: Draw -> 'batch)
         (loss: Pass -> Levels -> 'batch -> Tensor)
         (names: string[])
@@ -83,13 +84,21 @@ module Level =
                     raise (InvalidOperationException($"level '{name}': {e.Message}", e)))
 
         let record = Dictionary<string, Tensor>()
+        let perturbed = ref torch.float64
 
         let evaluate mode (levels: Params[]) =
             Draw.masks draw (fun () ->
                 Refusals.explained name "loss" device (fun () ->
-                    Stops.within mode.Stops (fun () ->
-                        loss (Pass(draw, mode, record)) (Levels(names, levels)) batch
-                        |> Refusals.requireNumber name)))
+                    watched levels (fun () ->
+                        Stops.within mode.Stops (fun () ->
+                            let value =
+                                loss (Pass(draw, mode, record)) (Levels(names, levels)) batch
+                                |> Refusals.requireNumber name
+
+                            if mode.Kind = PassKind.Perturbed then
+                                perturbed.Value <- value.dtype
+
+                            value))))
 
         let free () =
             for tensor in own do
@@ -99,7 +108,17 @@ module Level =
                 feature.Dispose()
 
         let rows () = Batch.rows (box batch) own
-        new Micro(draw, own, repeatable, rows, evaluate, (fun () -> record.Count > 0), free)
+
+        new Micro(
+            draw,
+            own,
+            repeatable,
+            rows,
+            evaluate,
+            (fun () -> record.Count > 0),
+            (fun () -> perturbed.Value),
+            free
+        )
 
     let private build
         name
@@ -127,7 +146,7 @@ module Level =
           Module = m
           Tied = m |> Option.map NnModule.trainable |> Option.defaultValue []
           Observed = lazy Captured.modules [| closure; box data |]
-          Fetch = fetch name device (not (Streams.isStream (box data))) data loss
+          Fetch = fetch name device (not (Streams.isStream (box data))) (Refusals.withoutBackward name) data loss
           Every = None
           WarmUp = None
           Method = None
@@ -225,7 +244,9 @@ module Level =
     let withMethod (method: HypergradientMethod) (level: Level) : Level = { level with Method = Some method }
 
     /// The level, responding to those above it in that way, if it has levels below it.
-    let responding (response: MiddleResponse) (level: Level) : Level = { level with Response = response }
+    let responding (response: MiddleResponse) (level: Level) : Level =
+        Options.requireOne (nameof response) response
+        { level with Response = response }
 
     /// The level, taking only so many steps of each window, the last ones: tasks of unequal length under one parent.
     /// ArgumentException for less than one.
@@ -236,8 +257,14 @@ module Level =
         { level with Steps = Some count }
 
     /// The level, which every window starts anew where `start` says, with a fresh rule state: `start` gives a flat vector
-    /// of its length from the levels above (MAML: the parent's own vector). `unrolled` differentiates through it.
-    let resetTo (start: Levels -> Tensor) (level: Level) : Level = { level with Reset = Some start }
+    /// of its length, or a tensor of as many numbers, from the levels above (MAML: the parent's own vector). `unrolled`
+    /// differentiates through it.
+    let resetTo (start: Levels -> Tensor) (level: Level) : Level =
+        let flat (given: Tensor) =
+            if isNull given then given else given.reshape -1L
+
+        { level with
+            Reset = Some(start >> flat) }
 
     /// The name of its rule, and which parameters the rule's groups have.
     let internal rule (level: Level) : string =

@@ -16,6 +16,7 @@ type internal Micro
         rows: unit -> int64,
         loss: Mode -> Params[] -> Tensor,
         stops: unit -> bool,
+        perturbed: unit -> torch.ScalarType,
         free: unit -> unit
     ) =
     let mutable owners = 1
@@ -34,6 +35,9 @@ type internal Micro
 
     /// True if its base pass recorded a stop-feature.
     member _.Stops: bool = stops ()
+
+    /// The type in which its last perturbed pass gave the loss.
+    member _.Perturbed: torch.ScalarType = perturbed ()
 
     /// The loss, at every level's parameters.
     member _.Loss (mode: Mode) (levels: Params[]) : Tensor = loss mode levels

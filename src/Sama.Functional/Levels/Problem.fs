@@ -32,6 +32,9 @@ module Problem =
         if isNull ranks then
             nullArg (nameof ranks)
 
+        Options.requireOne "Response" options.Response
+        Options.requireOne "Buffers" options.Buffers
+
         if options.BucketBytes.HasValue && options.BucketBytes.Value < 0L then
             invalidArg (nameof options) $"BucketBytes ({options.BucketBytes}) is negative"
 

@@ -6,7 +6,7 @@ type ConjugateGradientOptions =
     {
         /// iterations at most
         Iterations: int
-        /// stops at this relative residual
+        /// stops at this relative residual, below 1
         Tolerance: float
         /// ρ, added to the diagonal
         Damping: float
@@ -85,7 +85,7 @@ module internal ConjugateGradient =
 
     let method (o: ConjugateGradientOptions) : HypergradientMethod =
         Method.atLeast 1 "Iterations" o.Iterations
-        Method.nonNegative "Tolerance" o.Tolerance
+        Method.tolerance "Tolerance" o.Tolerance
         Method.nonNegative "Damping" o.Damping
 
         Method.ofAdjoint "conjugateGradient" [ Products ProductForm.Default ] false (adjoint o)

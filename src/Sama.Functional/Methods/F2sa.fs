@@ -10,7 +10,7 @@ type F2saOptions =
         Iterations: int
         /// η of these steps
         Step: float
-        /// stops at this relative residual
+        /// stops at this relative residual, below 1
         Tolerance: float
     }
 
@@ -76,7 +76,7 @@ module internal F2sa =
         Method.positive "Sigma" o.Sigma
         Method.positive "Step" o.Step
         Method.atLeast 1 "Iterations" o.Iterations
-        Method.nonNegative "Tolerance" o.Tolerance
+        Method.tolerance "Tolerance" o.Tolerance
 
         { Name = "f2sa"
           Needs = [ Adaptation; ElementwiseRule; Differences; LearnedOptions ]

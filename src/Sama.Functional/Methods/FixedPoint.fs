@@ -8,7 +8,7 @@ type FixedPointOptions =
         Iterations: int
         /// η
         Step: float
-        /// stops at this relative residual
+        /// stops at this relative residual, below 1
         Tolerance: float
         /// q₀, flat, borrowed; null is 0
         Start: Tensor
@@ -69,6 +69,6 @@ module internal FixedPoint =
     let method (o: FixedPointOptions) : HypergradientMethod =
         Method.atLeast 0 "Iterations" o.Iterations
         Method.positive "Step" o.Step
-        Method.nonNegative "Tolerance" o.Tolerance
+        Method.tolerance "Tolerance" o.Tolerance
 
         Method.ofAdjoint "fixedPoint" [ Products ProductForm.Default ] false (adjoint o)

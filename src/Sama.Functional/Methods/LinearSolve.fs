@@ -118,7 +118,7 @@ module internal LinearSolve =
 
     /// MINRES from 0 (Paige and Saunders, 1975): A may be indefinite or singular, x then has the least residual. It stops
     /// at the residual, after `iterations`, or where the Krylov space is exhausted.
-    let minres (a: Tensor -> Tensor) (b: Tensor) (iterations: int) (tolerance: float) : Solution =
+    let private leastResidual (a: Tensor -> Tensor) (b: Tensor) (iterations: int) (tolerance: float) : Solution =
         Scope.run (fun keep ->
             let norm = Method.size b
             let x = torch.zeros_like b
@@ -178,14 +178,47 @@ module internal LinearSolve =
               Residual = Method.relative residual norm
               Broken = false })
 
-    /// Conjugate gradients where they can, MINRES from the start where A turns out singular.
-    let conjugateGradient a b iterations tolerance : Solution =
+    /// A solver on b times the power of two that brings its largest entry near 1, so that no square is lost: not a bit
+    /// changes where none was.
+    let private scaled
+        (solve: (Tensor -> Tensor) -> Tensor -> int -> float -> Solution)
+        (a: Tensor -> Tensor)
+        (b: Tensor)
+        (iterations: int)
+        (tolerance: float)
+        : Solution =
+        let largest =
+            if b.numel () = 0L then
+                0.0
+            else
+                Scope.run (fun _ -> Number.read (b.abs().max ()))
+
+        if not (largest > 0.0 && Double.IsFinite largest) then
+            solve a b iterations tolerance
+        else
+            // what the type holds
+            let most = if b.dtype = torch.float64 then 1000 else 120
+            let exponent = -(Math.ILogB largest) |> max -most |> min most
+            use near = b * Number.scalar (Math.ScaleB(1.0, exponent))
+            let solution = solve a near iterations tolerance
+            solution.X.mul_ (Number.scalar (Math.ScaleB(1.0, -exponent))) |> ignore
+            solution
+
+    /// MINRES: A may be indefinite or singular.
+    let minres a b iterations tolerance : Solution =
+        scaled leastResidual a b iterations tolerance
+
+    let private whereTheyCan a b iterations tolerance : Solution =
         match descend a b iterations tolerance with
         | struct (first, false) -> first
         | struct (first, true) ->
             first.X.Dispose()
-            let second = minres a b iterations tolerance
+            let second = leastResidual a b iterations tolerance
 
             { second with
                 Products = first.Products + second.Products
                 Broken = true }
+
+    /// Conjugate gradients where they can, MINRES from the start where A turns out singular.
+    let conjugateGradient a b iterations tolerance : Solution =
+        scaled whereTheyCan a b iterations tolerance

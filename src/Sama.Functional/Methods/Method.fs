@@ -151,6 +151,11 @@ module internal Method =
         if not (value >= 0.0 && Double.IsFinite value) then
             invalidArg name $"{name} is a finite number of at least 0, not {value}"
 
+    /// A residual by which a solver stops, relative to the right-hand side: 0 solves to 1.
+    let tolerance name (value: float) =
+        if not (value >= 0.0 && value < 1.0) then
+            invalidArg name $"{name} is a residual relative to v, in [0, 1), not {value}: at 1 the answer 0 would do"
+
     let atLeast (least: int) name (value: int) =
         if value < least then
             invalidArg name $"{name} is at least {least}, not {value}"

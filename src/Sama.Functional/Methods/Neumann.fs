@@ -10,7 +10,7 @@ type NeumannOptions =
         Step: float
         /// one product more, for the residual in the report
         MeasureResidual: bool
-        /// relative residual that counts as converged
+        /// relative residual that counts as converged, below 1
         Tolerance: float
     }
 
@@ -69,6 +69,6 @@ module internal Neumann =
     let method (o: NeumannOptions) : HypergradientMethod =
         Method.atLeast 1 "Terms" o.Terms
         Method.positive "Step" o.Step
-        Method.nonNegative "Tolerance" o.Tolerance
+        Method.tolerance "Tolerance" o.Tolerance
 
         Method.ofAdjoint "neumann" [ Products ProductForm.Default ] false (adjoint o)

@@ -59,15 +59,18 @@ module internal Nystrom =
                 // a named column may be that of a coordinate that left the system
                 linear.ThetaVjp(unit * stay) * stay + decay * unit)
 
-        let c = torch.stack ([| for i in 0L .. count - 1L -> column i |], 1L)
+        // what is left of v/ρ is a difference of numbers ‖A‖/ρ times as large: 16 bits have none of it
+        let wide = if v.ElementSize < 4L then torch.float32 else v.dtype
+        let c = torch.stack([| for i in 0L .. count - 1L -> column i |], 1L).to_type wide
         let w = c.index_select (0L, columns)
         let v = v * stay
+        let whole = v.to_type wide
         // k × k, in float64: its condition is that of W squared over ρ
         let small =
             w.to_type torch.float64
             + (c.t().mm c / Number.scalar o.Rho).to_type torch.float64
 
-        let right = c.t().mv(v).to_type torch.float64
+        let right = c.t().mv(whole).to_type torch.float64
 
         let inner =
             // a column of zeros, of a coordinate that the base loss does not see, makes it singular
@@ -77,8 +80,10 @@ module internal Nystrom =
                 torch.linalg.pinv(small).mv right
 
         let p =
-            v / Number.scalar o.Rho
-            - c.mv (inner.to_type v.dtype) / Number.scalar (o.Rho * o.Rho)
+            (whole / Number.scalar o.Rho
+             - c.mv (inner.to_type wide) / Number.scalar (o.Rho * o.Rho))
+                .to_type
+                v.dtype
 
         let residual =
             let off = (linear.ThetaVjp p * stay + decay * p) - v

@@ -13,9 +13,12 @@ module internal Perturbation =
 
     let private reach = 50.0
 
-    /// α of SAMA's difference, the length of the move in A.
-    let alpha (p: Tensor) : float =
-        if p.dtype = torch.float64 then 1e-5 else 1e-3
+    /// α of SAMA's difference, the length of the move in A. λ's type is that in which the gradients are told apart.
+    let alpha (p: Tensor) (lambda: Tensor) : float =
+        if p.dtype = torch.float64 && lambda.dtype = torch.float64 then
+            1e-5
+        else
+            1e-3
 
     /// α of products, whose rounding a solver carries on: in float32 it is least here on smooth models.
     let ofProducts (p: Tensor) : float =

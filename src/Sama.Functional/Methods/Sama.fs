@@ -50,6 +50,8 @@ module internal SamaMethod =
             Method.positive "Alpha" o.Alpha.Value
 
         Method.atLeast 0 "MicroBatches" o.MicroBatches
+        Options.requireOne "Norm" o.Norm
+        Options.requireOne "Centre" o.Centre
 
         if not (Double.IsFinite o.Nudge) then
             invalidArg "Nudge" $"the nudge is a finite number, not {o.Nudge}"
@@ -90,7 +92,7 @@ module internal SamaMethod =
                 if o.Alpha.HasValue then
                     o.Alpha.Value
                 else
-                    Perturbation.alpha p
+                    Perturbation.alpha p at.Lambda
 
             let norms = Flat.norms p at.Gradient
             let norm, capped = normOf o norms

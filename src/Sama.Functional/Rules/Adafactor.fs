@@ -52,13 +52,20 @@ module AdafactorRule =
     let private lesser (a: Coefficient) (b: float) : Coefficient =
         if a.Value <= b then a else Coefficient.Of b
 
-    let private mean (dim: int64) (x: Tensor) = x.mean ([| dim |], keepdim = true)
     let private sum (dim: int64) (x: Tensor) = x.sum (dim, keepdim = true)
+
+    // of nothing it is 0
+    let private mean (dim: int64) (x: Tensor) =
+        if x.numel () = 0L then
+            sum dim x
+        else
+            x.mean ([| dim |], keepdim = true)
 
     let private rms (x: Tensor) =
         // the squares of float32 leave its range from 1e19 and 1e-23 on
         let x = x.to_type torch.float64
-        (Number.floor ((x * x).mean ())).sqrt ()
+        let square = x * x
+        (Number.floor (if x.numel () = 0L then square.sum () else square.mean ())).sqrt ()
 
     /// One parameter at one step: its second moments, the unclipped direction and how far it is scaled.
     [<NoComparison; NoEquality>]

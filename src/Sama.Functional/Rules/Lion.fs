@@ -98,6 +98,7 @@ module LionRule =
         Options.requireNonNegative "LearningRate" o.LearningRate
         Options.requireFraction "Beta1" o.Beta1
         Options.requireFraction "Beta2" o.Beta2
+        Options.requireOne "Surrogate" o.Surrogate
         Options.requireNonNegative "WeightDecay" o.WeightDecay
         Options.requirePositive "Temperature" o.Temperature
 

@@ -21,6 +21,15 @@ module internal Options =
     let requireFinite name value =
         require name "a finite number" Double.IsFinite value
 
+    /// One of the values that an enumeration has.
+    let requireOne<'value when 'value: struct and 'value :> System.Enum and 'value: (new: unit -> 'value)>
+        (name: string)
+        (value: 'value)
+        =
+        if not (Enum.IsDefined<'value> value) then
+            let known = String.Join(", ", Enum.GetNames<'value>())
+            invalidArg name $"{value} is no {typeof<'value>.Name}; there are {known}"
+
     let requireFraction name value =
         require name "in [0, 1)" (fun x -> x >= 0.0 && x < 1.0) value
 

@@ -107,8 +107,15 @@ module Projection =
           Learn = rule.Learn >> projected name elementwise onto }
 
     /// u = θ − P(θ − rule's u), P a differentiable function of each parameter in its own shape; the adaptation goes
-    /// through P by differentiation. θ − u is P up to one rounding.
-    let project (onto: Tensor -> Tensor) (rule: UpdateRule) : UpdateRule = projected "project" false onto rule
+    /// through P by differentiation. θ − u is P up to one rounding. InvalidOperationException when P returns a tensor of
+    /// another shape or type.
+    let project (onto: Tensor -> Tensor) (rule: UpdateRule) : UpdateRule =
+        let what = $"the projection of rule '{rule.Name}'"
+
+        let onto (x: Tensor) =
+            Contract.run what (fun () -> onto x) |> Contract.like what "the parameter" x
+
+        projected "project" false onto rule
 
     /// Every coordinate stays in [lower, upper]; those that are stopped have adaptation 0. ArgumentException for an
     /// empty box or NaN; bounds may be infinite.
@@ -122,18 +129,22 @@ module Projection =
         projected "box" true clamp rule
 
     /// The nearest point with coordinates ≥ 0 that sum to 1: max(x − τ, 0), τ = (Σ_A x − 1)/|A|, A the largest set of
-    /// leading coordinates in order of size that stay positive (Duchi et al., 2008). Any shape.
+    /// leading coordinates in order of size that stay positive (Duchi et al., 2008). Any shape; without coordinates
+    /// there is no point to move.
     let simplex (x: Tensor) : Tensor =
-        let flat = x.reshape -1L
-        // the point is the same for x + c: near 0 the cumulative sums lose nothing
-        let shift = flat.detach().max ()
-        let flat = flat - shift
-        let struct (sorted, _) = flat.sort (0L, descending = true)
-        let size = torch.arange (1L, flat.numel () + 1L, dtype = x.dtype, device = x.device)
-        let level = (sorted.cumsum 0L - 1.0) / size
-        let active = (sorted - level).gt(Number.scalar 0.0).sum().item<int64> ()
-        let tau = level.select (0L, max 0L (active - 1L))
-        (flat - tau).clamp_min(Number.scalar 0.0).view_as x
+        if x.numel () = 0L then
+            x
+        else
+            let flat = x.reshape -1L
+            // the point is the same for x + c: near 0 the cumulative sums lose nothing
+            let shift = flat.detach().max ()
+            let flat = flat - shift
+            let struct (sorted, _) = flat.sort (0L, descending = true)
+            let size = torch.arange (1L, flat.numel () + 1L, dtype = x.dtype, device = x.device)
+            let level = (sorted.cumsum 0L - 1.0) / size
+            let active = (sorted - level).gt(Number.scalar 0.0).sum().item<int64> ()
+            let tau = level.select (0L, max 0L (active - 1L))
+            (flat - tau).clamp_min(Number.scalar 0.0).view_as x
 
     /// Each parameter stays a point of the simplex.
     let projectSimplex (rule: UpdateRule) : UpdateRule = projected "simplex" false simplex rule

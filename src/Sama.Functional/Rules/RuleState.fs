@@ -87,8 +87,8 @@ module RuleState =
             Seq.zip ours.Parts theirs.Parts
             |> Seq.tryPick (fun (ours, theirs) -> misplaced ours theirs)
 
-    /// The tensors of `next`, each beside its namesake. InvalidOperationException for a rule that changes the names of
-    /// its state from one step to the next.
+    /// The tensors of `next`, each beside its namesake. InvalidOperationException for a rule that changes the names,
+    /// shapes or types of its state from one step to the next.
     let rec internal pairs (rule: string) (old: RuleState) (next: RuleState) : (Tensor * Tensor) list =
         let names (state: RuleState) =
             state.Tensors.Keys |> Seq.sort |> List.ofSeq
@@ -99,6 +99,17 @@ module RuleState =
             invalidOp
                 $"rule '{rule}' went from a state of the tensors [{list old}] and {old.Parts.Count} parts to one of [{list next}] and {next.Parts.Count}; a rule's state keeps its names"
 
-        [ for t in old.Tensors -> t.Value, next.Tensors[t.Key]
+        let told (x: Tensor) =
+            let shape = String.Join("x", x.shape)
+            $"{x.dtype} [{shape}]"
+
+        [ for t in old.Tensors do
+              let fresh = next.Tensors[t.Key]
+
+              if fresh.dtype <> t.Value.dtype || fresh.shape <> t.Value.shape then
+                  invalidOp
+                      $"rule '{rule}' went from a state whose '{t.Key}' is {told t.Value} to one of {told fresh}; a rule's state keeps its shapes and types"
+
+              t.Value, fresh
           for a, b in Seq.zip old.Parts next.Parts do
               yield! pairs rule a b ]

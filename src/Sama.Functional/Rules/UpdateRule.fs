@@ -1,5 +1,6 @@
 namespace Sama.Functional
 
+open System
 open TorchSharp
 open Sama
 
@@ -14,6 +15,20 @@ module UpdateRule =
           Bind = bind
           Rescale = None
           Learn = Learnable.nothing name }
+
+    /// The step, which returns an update like the gradient and a state like the one before. InvalidOperationException if not.
+    let private kept (name: string) (step: RuleState -> Tensor -> Tensor -> Tensor * RuleState) =
+        let what = $"the step of rule '{name}'"
+
+        fun (state: RuleState) (g: Tensor) (theta: Tensor) ->
+            let u, next = Contract.run what (fun () -> step state g theta)
+
+            for named, given in ("θ", theta) :: [ for t in state.All -> "its state", t ] do
+                Contract.there what named given
+
+            let u, next = Contract.like what "the gradient" g u, Contract.state what next
+            RuleState.pairs name state next |> ignore
+            u, next
 
     /// The step, whose first calls are watched: what it is given must be as it was. InvalidOperationException naming what
     /// it wrote, which is then put back.
@@ -47,14 +62,20 @@ module UpdateRule =
                     keep u, RuleState.map keep next)
 
     /// A rule from its step alone, `state g θ ↦ (u, next state)`; its Jacobians are the derivatives of that step. The
-    /// state keeps the names of its tensors from step to step. InvalidOperationException for a step that writes in place.
+    /// state keeps the names, shapes and types of its tensors from step to step, and the update has those of the gradient.
+    /// InvalidOperationException for a step that does not keep to that, that writes in place, or disposes what it is given.
     let create
         (name: string)
         (init: Tensor -> RuleState)
         (step: RuleState -> Tensor -> Tensor -> Tensor * RuleState)
         : UpdateRule =
+        let step = kept name step
         let byGradient, byTheta = BoundRule.differentiated step
-        ofBind name (fun _ -> BoundRule.create name init (pure' name step) (Ok byGradient) byTheta false)
+
+        let start theta =
+            Contract.state $"the start of rule '{name}'" (init theta)
+
+        ofBind name (fun _ -> BoundRule.create name start (pure' name step) (Ok byGradient) byTheta false)
 
     let private edit (change: BoundRule -> BoundRule) (rule: UpdateRule) =
         let change bound =
@@ -76,8 +97,14 @@ module UpdateRule =
             { BoundRule.changed change bound with
                 Sharded = split bound })
 
-    /// The same rule with its adaptation in closed form: `state g θ v ↦ (∂u/∂g)ᵀ v`.
-    let withAdaptation adapt rule : UpdateRule =
+    /// The same rule with its adaptation in closed form: `state g θ v ↦ (∂u/∂g)ᵀ v`. InvalidOperationException when it
+    /// returns something unlike v.
+    let withAdaptation (adapt: RuleState -> Tensor -> Tensor -> Tensor -> Tensor) rule : UpdateRule =
+        let what = $"the adaptation of rule '{rule.Name}'"
+
+        let adapt state g theta (v: Tensor) =
+            Contract.run what (fun () -> adapt state g theta v) |> Contract.like what "v" v
+
         edit
             (fun bound ->
                 { bound with
@@ -145,7 +172,17 @@ module UpdateRule =
     /// The rule with its rate multiplied by `schedule t`, t from 0: u ↦ schedule(t)·u, decoupled decay included, as
     /// torch's schedulers do. Rules whose update is not proportional to their rate (Adafactor's is a minimum, ASGD's
     /// decays) take it as their rate does; a chain hands it to its last rule, groups to each, `project` inside.
+    /// InvalidOperationException, at its step, for a factor that is negative or not finite.
     let scheduled (schedule: int64 -> float) (rule: UpdateRule) : UpdateRule =
+        let schedule t =
+            let factor = schedule t
+
+            if not (factor >= 0.0 && Double.IsFinite factor) then
+                invalidOp
+                    $"the schedule of rule '{rule.Name}' gives {factor} at step {t}; a factor is a finite number of at least 0"
+
+            factor
+
         match rule.Rescale with
         | Some rescale -> rescale schedule
         | None -> ofBind rule.Name (rule.Bind >> BoundRule.changed (scaledOutput schedule))

@@ -21,6 +21,11 @@ module Bilevel =
     let start (seed: int64) (problem: BilevelProblem) : RunState =
         Problem.requireUnchanged problem
 
+        for level in problem.Levels do
+            if level.Device.``type`` = DeviceType.META then
+                invalidOp
+                    $"level '{level.Name}' is on the device meta, which keeps no values: move the problem to another"
+
         Scope.run (fun keep ->
             { Levels =
                 [| for level in problem.Levels ->

@@ -145,4 +145,5 @@ module Checkpoint =
             reader.HandOver()
             state
         with :? ArgumentException as e ->
-            raise (ArgumentException($"'{path}' is a checkpoint of another problem: {e.Message}", nameof problem, e))
+            let why = e.Message.Replace($" (Parameter '{e.ParamName}')", "")
+            raise (ArgumentException($"'{path}' is a checkpoint of another problem: {why}", nameof problem, e))

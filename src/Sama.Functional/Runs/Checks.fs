@@ -49,12 +49,14 @@ module internal Checks =
             let reason = (e.Message.Split '\n')[0]
 
             let help =
-                if reason.Contains "memory" then
-                    "Smaller batches (with Accumulate), or Precision.BFloat16, need less"
+                if reason.Contains "out of memory" || reason.Contains "can't allocate memory" then
+                    ". Smaller batches (with Accumulate), or Precision.BFloat16, need less"
+                elif reason.Contains "derivative for" then
+                    ". An operator of the loss has no second derivative (fused attention): take products by differences (Hypergradient.withProducts ProductForm.Differences), a first-order method (sama) or the plain operator"
                 else
-                    "If an operator has no second derivative (fused attention), take products by differences (Hypergradient.withProducts ProductForm.Differences), a first-order method (sama) or the plain operator"
+                    ""
 
-            InvalidOperationException($"step {step}: libtorch failed in the derivative of a loss: {reason}. {help}", e)
+            InvalidOperationException($"step {step}: libtorch failed in the derivative of a loss: {reason}{help}", e)
         | _ -> e
 
     /// A loss, when it is known: the mean over the ranks.

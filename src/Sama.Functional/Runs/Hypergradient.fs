@@ -8,7 +8,8 @@ open Sama
 [<RequireQualifiedAccess>]
 module Hypergradient =
 
-    /// A method from its best-response vjp, `solution v ↦ (vector, report)`; it may overwrite v.
+    /// A method from its best-response vjp, `solution v ↦ (vector, report)`; it may overwrite v. InvalidOperationException
+    /// when the vector is unlike λ, or there is no report.
     let create
         name
         (needs: Need list)
@@ -20,7 +21,13 @@ module Hypergradient =
           Choose = None
           BestResponse =
             fun at v ->
-                let vector, report = bestResponse at v
+                let what = $"method '{name}'"
+                let vector, report = Contract.run what (fun () -> bestResponse at v)
+
+                if isNull (box report) then
+                    invalidOp $"{what} returned no report"
+
+                let vector = Contract.like what "λ" at.Lambda vector
 
                 { Vector = vector
                   Move = None
@@ -32,6 +39,8 @@ module Hypergradient =
     /// are told. ArgumentException for a method that has no choice: it forms no products, or exact ones alone (t1t2, whose
     /// difference is `sama`, and exact).
     let withProducts (form: ProductForm) (method: HypergradientMethod) : HypergradientMethod =
+        Options.requireOne (nameof form) form
+
         let choice =
             function
             | Products _ -> true

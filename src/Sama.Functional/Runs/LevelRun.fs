@@ -38,7 +38,7 @@ type internal LevelRun(level: Level, atRest: BoundRule, own: LevelState) =
 
     let hide () =
         if not (isNull shown) then
-            for handle in Array.append shown.Views [| shown.Vector |] do
+            for handle in Array.append shown.Views [| shown.Given |] do
                 handle.Dispose()
 
     member _.Level = level
@@ -54,11 +54,7 @@ type internal LevelRun(level: Level, atRest: BoundRule, own: LevelState) =
 
     /// Its parameters, as long as the run lives.
     member _.Parameters: Params =
-        if
-            isNull shown
-            || shown.Vector.IsInvalid
-            || shown.Views |> Array.exists _.IsInvalid
-        then
+        if isNull shown || shown.Given.IsInvalid || shown.Views |> Array.exists _.IsInvalid then
             hide ()
             shown <- show ()
 

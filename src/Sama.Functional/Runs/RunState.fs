@@ -237,6 +237,9 @@ module RunState =
 
     /// ArgumentException, by that name, for a state that is not of this problem, with what differs, or is disposed.
     let internal requireOf (problem: BilevelProblem) (argument: string) (state: RunState) : unit =
+        if state.Step < 0L then
+            invalidArg argument $"the state is at base step {state.Step}, which is negative"
+
         if state.Levels.Count <> problem.Levels.Length then
             invalidArg argument $"the state has {state.Levels.Count} levels, the problem {problem.Levels.Length}"
 

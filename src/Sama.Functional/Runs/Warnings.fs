@@ -70,12 +70,18 @@ type internal Warnings(problem: BilevelProblem) =
         then
             let moved = report.Epsilon.Value * report.Norm.Value
             let size = Method.size live.Vectors[k]
-            let lost = size * torch.finfo(live.Vectors[k].dtype).eps / 4.0
+            let unit (t: torch.ScalarType) = torch.finfo(t).eps
+            let lost = size * unit live.Vectors[k].dtype / 4.0
+            let ofLoss = (live.Fetch k).Head.Perturbed
 
             if lost > 0.1 * moved then
                 { report with
                     Note =
                         $"rounding takes the perturbation away: it has length {moved:G2}, the parameters of level '{problem.Levels[k].Name}' have {size:G2}, rounded by {lost:G2}; take a larger alpha, or float64" }
+            elif report.Epsilon.Value > 0.0 && unit ofLoss > unit live.Vectors[k].dtype then
+                { report with
+                    Note =
+                        $"the loss of level '{problem.Levels[k].Name}' is of {ofLoss}, its parameters of {live.Vectors[k].dtype}: h is a difference of its gradients and can be rounding of the narrower type; compute it in the parameters' own type, or take exact products" }
             else
                 report
         else

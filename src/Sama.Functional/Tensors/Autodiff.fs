@@ -18,6 +18,10 @@ module Autodiff =
     /// The loss itself. InvalidOperationException, by that name of it, if it depends on no parameter.
     let internal requireGraph (what: string) (value: Tensor) : Tensor =
         if not value.requires_grad then
+            if not (torch.is_grad_enabled ()) then
+                invalidOp
+                    $"{what} has no gradient, since gradients are off: the call stands in a scope of no_grad() or inference_mode(), or set_grad_enabled(false) was called; make it outside"
+
             invalidOp $"{what} depends on no parameter (a detach, an integer tensor or no_grad cuts it off)"
 
         value

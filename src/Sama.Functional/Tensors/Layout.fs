@@ -91,6 +91,9 @@ module Layout =
         let first, reference = Seq.head named
 
         for name, tensor in named do
+            if tensor.is_sparse then
+                invalidArg (nameof named) $"parameter '{name}' is sparse; make it dense (to_dense())"
+
             if not (torch.is_floating_point tensor) then
                 invalidArg (nameof named) $"parameter '{name}' is {tensor.dtype}; parameters are floating-point"
 

@@ -19,18 +19,34 @@ type Params
              | Frozen
              | Traced -> vector)
 
+    let requireThere () =
+        if vector.IsInvalid then
+            raise (
+                System.ObjectDisposedException(
+                    nameof Params,
+                    "these parameters are those of a run that is disposed, or of a pass that is over: copy what is to last (Params.Vector.clone(), Snapshot)"
+                )
+            )
+
     internal new(layout, mode, vector, views: Tensor[], gradients) =
         Params(layout, mode, vector, views, gradients, (fun i -> views[i]))
 
     /// Names and shapes.
     member _.Layout = layout
 
-    /// The flat vector; in a loss a function of the parameters, as they are.
-    member _.Vector = whole.Value
+    /// The flat vector; in a loss a function of the parameters, as they are. ObjectDisposedException behind the run or the
+    /// pass that they belong to.
+    member _.Vector =
+        requireThere ()
+        whole.Value
 
-    /// The parameter of that name, in its own shape. ArgumentException if there is none.
+    /// The parameter of that name, in its own shape. ArgumentException if there is none; ObjectDisposedException behind the
+    /// run or the pass that they belong to.
     member _.Item
-        with get (name: string): Tensor = seen (layout.IndexOf name)
+        with get (name: string): Tensor =
+            let index = layout.IndexOf name
+            requireThere ()
+            seen index
 
     /// Its parameters with their shapes, a line each.
     override _.ToString() =
@@ -49,6 +65,8 @@ type Params
                   $"'{slice.Name}' [{shape slice}]" ]
         )
 
+    /// The flat vector of what is there, and may be disposed.
+    member internal _.Given = vector
     member internal _.Mode = mode
     member internal _.Views = views
 
