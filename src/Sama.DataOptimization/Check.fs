@@ -149,15 +149,16 @@ module internal Simplex =
 
         best
 
-    let normalise (values: float[]) : float[] =
-        let sum = Array.sum values
-        Array.map (fun value -> value / sum) values
-
     let normaliseInPlace (values: float[]) : unit =
         let sum = Array.sum values
 
         for i in 0 .. values.Length - 1 do
             values[i] <- values[i] / sum
+
+    let normalise (values: float[]) : float[] =
+        let shares = Array.copy values
+        normaliseInPlace shares
+        shares
 
     /// log Σ exp, without overflow.
     let logSumExp (values: float[]) : float =

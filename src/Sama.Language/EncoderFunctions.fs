@@ -80,9 +80,14 @@ type EncoderFunctions
         if head <> wanted then
             invalidOp $"{what} needs the head {wanted}, this model has {head}"
 
+    // it is in config.json, which no pass has to read
+    let logitsAlone = lazy (Labels.refusal config)
+
     let requireClasses (what: string) =
         require Head.Classifier what
-        Labels.requireClasses config what
+
+        if not (isNull logitsAlone.Value) then
+            invalidOp (what + logitsAlone.Value)
 
     let states (theta: Params) (batch: TokenBatch) (training: bool) : Weights * Tensor list =
         ArgumentNullException.ThrowIfNull(batch, nameof batch)

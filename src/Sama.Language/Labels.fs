@@ -6,18 +6,17 @@ open Sama
 /// What cross entropies are taken of.
 module internal Labels =
 
-    /// A classifier may be a regression, or give a text several classes: then it has logits alone.
-    /// InvalidOperationException, about `what` was asked for.
-    let requireClasses (config: EncoderConfig) (what: string) : unit =
+    /// Why a classifier has logits alone, which is a regression or gives a text several classes: what follows the name of
+    /// what was asked for. Null for one of one class a text.
+    let refusal (config: EncoderConfig) : string =
         if config.Labels.Count = 1 then
-            invalidOp $"{what}: of one class alone it is 0 whatever the model says; a regression is trained on Logits"
-
-        match Config.problem config with
-        | null
-        | "single_label_classification" -> ()
-        | other ->
-            invalidOp
-                $"{what} is of one class a text, but 'problem_type' of config.json is '{other}': take Logits, or load with labels of your own"
+            ": of one class alone it is 0 whatever the model says; a regression is trained on Logits"
+        else
+            match Config.problem config with
+            | null
+            | "single_label_classification" -> null
+            | other ->
+                $" is of one class a text, but 'problem_type' of config.json is '{other}': take Logits, or load with labels of your own"
 
     /// ArgumentException for a label that is none of 0 .. count − 1. On the CPU alone: no pass waits for a device to ask.
     let require (count: int64) (labels: Tensor) : unit =

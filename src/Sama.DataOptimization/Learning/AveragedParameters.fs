@@ -30,12 +30,20 @@ type AveragedParameters(start: Params, [<Optional; DefaultParameterValue(0.99)>]
     let requireAlive () =
         ObjectDisposedException.ThrowIf(vector.IsInvalid, typeof<AveragedParameters>)
 
+    // the layout that was last found to be the same: a run has one at every step
+    let mutable known = start.Layout
+
     let isLike (layout: Layout) =
         let shapes (layout: Layout) =
             [ for slice in layout.Slices -> slice.Name, List.ofArray slice.Shape ]
 
-        Object.ReferenceEquals(layout, start.Layout)
-        || shapes layout = shapes start.Layout
+        if
+            not (Object.ReferenceEquals(layout, known))
+            && shapes layout = shapes start.Layout
+        then
+            known <- layout
+
+        Object.ReferenceEquals(layout, known)
 
     /// The averages, by name; borrowed, they move with `Follow`.
     member _.Parameters =

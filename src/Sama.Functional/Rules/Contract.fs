@@ -8,10 +8,6 @@ open Sama
 /// What functions of a user's own promise; InvalidOperationException naming them where they do not keep it.
 module internal Contract =
 
-    let private told (x: Tensor) =
-        let shape = String.Join("x", x.shape)
-        $"{x.dtype} [{shape}]"
-
     /// What `what` was given is still there.
     let there (what: string) (named: string) (given: Tensor) : unit =
         if given.IsInvalid then
@@ -28,7 +24,7 @@ module internal Contract =
         there what named model
 
         if given.dtype <> model.dtype || given.shape <> model.shape then
-            invalidOp $"{what} returned {told given}, {named} is {told model}"
+            invalidOp $"{what} returned {Number.told given}, {named} is {Number.told model}"
 
         given
 

@@ -67,8 +67,7 @@ module RuleState =
     /// same rule on the same layout have in common.
     let rec internal signature (path: string) (state: RuleState) : string list =
         [ for t in state.Tensors |> Seq.sortBy _.Key do
-              let shape = String.Join("x", t.Value.shape)
-              $"{path}{t.Key}: {t.Value.dtype} [{shape}]"
+              $"{path}{t.Key}: {Number.told t.Value}"
           for i, part in Seq.indexed state.Parts do
               let own = $"{path}{i}/"
               $"{own}: {part.Tensors.Count} tensors"
@@ -99,16 +98,12 @@ module RuleState =
             invalidOp
                 $"rule '{rule}' went from a state of the tensors [{list old}] and {old.Parts.Count} parts to one of [{list next}] and {next.Parts.Count}; a rule's state keeps its names"
 
-        let told (x: Tensor) =
-            let shape = String.Join("x", x.shape)
-            $"{x.dtype} [{shape}]"
-
         [ for t in old.Tensors do
               let fresh = next.Tensors[t.Key]
 
               if fresh.dtype <> t.Value.dtype || fresh.shape <> t.Value.shape then
                   invalidOp
-                      $"rule '{rule}' went from a state whose '{t.Key}' is {told t.Value} to one of {told fresh}; a rule's state keeps its shapes and types"
+                      $"rule '{rule}' went from a state whose '{t.Key}' is {Number.told t.Value} to one of {Number.told fresh}; a rule's state keeps its shapes and types"
 
               t.Value, fresh
           for a, b in Seq.zip old.Parts next.Parts do

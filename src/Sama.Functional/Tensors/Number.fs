@@ -36,6 +36,11 @@ module internal Number =
 
     let scalar (x: float) : Scalar = Scalar.op_Implicit x
 
+    /// Its type and shape, for messages.
+    let told (tensor: Tensor) : string =
+        let shape = String.Join("x", tensor.shape)
+        $"{tensor.dtype} [{shape}]"
+
     /// The smallest normal number of a tensor's type.
     let tiny (tensor: Tensor) : float = torch.finfo(tensor.dtype).tiny
 
